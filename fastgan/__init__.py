@@ -1,0 +1,28 @@
+"""fastgan: generative adversarial networks from fused operations."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import functional, nn
+    from .ops._backend import backend, set_backend
+
+__all__ = ["__version__", "backend", "functional", "nn", "set_backend"]
+
+# Imported at first use: the commands set how OpenMP's threads wait, which counts only before torch is imported.
+_HOMES = {"functional": None, "nn": None, "backend": "ops._backend", "set_backend": "ops._backend"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastgan' has no attribute {name!r}")
+    home = _HOMES[name]
+    value = import_module(f".{name}", __name__) if home is None else getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,180 @@
+"""Installs ``fastgan`` and builds its compiled ops.
+
+``pip install --no-build-isolation .`` (or ``-e .``) builds against the torch that is already installed. The CPU
+extension is built whenever torch and a C++ compiler are there; the CUDA sources join it when torch was built for CUDA
+and a CUDA toolkit is there. Without them, or when the build fails, the install is pure Python and works; what happened
+is written to ``fastgan/_build_info.json``, which ``python -m fastgan.info`` reads.
+
+Environment: ``FASTGAN_BUILD_EXTENSION=0`` skips the build, ``=1`` makes a missing or failed build an error (``auto``,
+the default, falls back). ``CXX`` chooses the compiler, ``MAX_JOBS`` the number of parallel compilations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+INFO_FILE = "_build_info.json"
+CXX_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unknown-pragmas"]
+# Commands that only ask for metadata: they must not pay for importing torch.
+METADATA_COMMANDS = {"egg_info", "dist_info", "sdist", "clean", "--name", "--version", "--help"}
+
+
+class CannotBuild(Exception):
+    """The extension cannot be built here; the message says why."""
+
+
+def version() -> str:
+    text = (ROOT / "fastgan" / "_version.py").read_text()
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+def packages() -> tuple[list[str], dict[str, str]]:
+    """fastgan with its subpackages, and the folder ``kernels`` as ``fastgan.kernels``."""
+    names = find_packages(str(ROOT), include=["fastgan", "fastgan.*"])
+    kernels = ["fastgan.kernels", *(f"fastgan.kernels.{name}" for name in find_packages(str(ROOT / "kernels")))]
+    return names + kernels, {"fastgan": "fastgan", "fastgan.kernels": "kernels"}
+
+
+def mode() -> str:
+    value = os.environ.get("FASTGAN_BUILD_EXTENSION", "auto")
+    if value not in ("0", "1", "auto"):
+        raise SystemExit(f"FASTGAN_BUILD_EXTENSION must be 0, 1 or auto, got {value!r}")
+    return value
+
+
+def compiler() -> str:
+    """The C++ compiler's name and version; raises CannotBuild where there is none."""
+    if platform.system() == "Windows":
+        if shutil.which("cl") is None:
+            raise CannotBuild("no C++ compiler was found (cl is not on the PATH)")
+        return "MSVC"
+    command = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    if shutil.which(command[0]) is None:
+        raise CannotBuild(f"no C++ compiler was found ({command[0]} is not on the PATH)")
+    try:
+        output = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotBuild(f"the C++ compiler {command[0]} does not run: {error}") from error
+    first = output.splitlines()[0] if output else command[0]
+    number = re.search(r"\d+\.\d+(\.\d+)?", re.sub(r"\(.*?\)", "", first))
+    name = "clang" if "clang" in first else "g++" if "Free Software" in output else Path(command[0]).name
+    return f"{name} {number.group(0)}" if number else name
+
+
+def plan() -> tuple[list, type, dict]:
+    """The extension modules, the ``build_ext`` command, and the record of what they are built for."""
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except Exception as error:
+        raise CannotBuild(f"torch could not be imported at build time ({type(error).__name__}: {error})") from error
+    cxx = compiler()
+    flags = ["/O2"] if cxx == "MSVC" else CXX_FLAGS
+    sources = ["csrc/ops.cpp", *relative_sources("csrc/cpu", "*.cpp")]
+    headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
+    cuda_sources = relative_sources("csrc/cuda", "*.cu")
+    with_cuda = bool(cuda_sources) and torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
+    if with_cuda:
+        sources += cuda_sources
+        extension = cpp_extension.CUDAExtension(
+            "fastgan._C", sources, depends=headers, py_limited_api=True, define_macros=[("FASTGAN_WITH_CUDA", "1")],
+            extra_compile_args={"cxx": list(flags), "nvcc": ["-O3"]},
+        )
+    else:
+        extension = cpp_extension.CppExtension(
+            "fastgan._C", sources, depends=headers, py_limited_api=True, extra_compile_args={"cxx": list(flags)},
+        )
+    record = {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if with_cuda else None,
+        "compiler": cxx,
+        "flags": flags,
+    }
+    return [extension], cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True), record
+
+
+def relative_sources(folder: str, pattern: str) -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob(pattern))
+
+
+def write_info(folder: Path, info: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n")
+
+
+def announce(reason: str) -> None:
+    print(f"fastgan: installing without the compiled ops, because {reason}", file=sys.stderr, flush=True)
+
+
+def build_py_with_info(reason: str) -> type:
+    """A ``build_py`` that records why there is no extension; a successful ``build_ext`` then replaces the record."""
+
+    class BuildPy(build_py):
+        def run(self) -> None:
+            super().run()
+            folder = ROOT / "fastgan" if self.editable_mode else Path(self.build_lib) / "fastgan"
+            write_info(folder, {"built": False, "reason": reason})
+
+    return BuildPy
+
+
+def build_ext_with_fallback(base: type, record: dict, required: bool) -> type:
+    """``base`` with its result recorded, and with a failure turned into a pure-Python install unless required."""
+
+    class BuildExt(base):
+        def run(self) -> None:
+            folder = ROOT / "fastgan" if self.inplace else Path(self.build_lib) / "fastgan"
+            try:
+                super().run()
+            except (Exception, SystemExit) as error:
+                if required:
+                    raise
+                first_line = (str(error).splitlines() or [""])[0]
+                reason = f"the build failed ({type(error).__name__}: {first_line})"
+                announce(reason + "; see the compiler's messages above")
+                self.extensions = []
+                write_info(folder, {"built": False, "reason": reason})
+                return
+            name = Path(self.get_ext_filename("fastgan._C")).name
+            write_info(folder, {"built": True, "file": name, **record})
+
+    return BuildExt
+
+
+def build_options() -> dict:
+    """What ``setup`` needs to build the extension, or to leave it out."""
+    if METADATA_COMMANDS & set(sys.argv[1:]):
+        return {}
+    wanted = mode()
+    if wanted == "0":
+        return {"cmdclass": {"build_py": build_py_with_info("the install was made with FASTGAN_BUILD_EXTENSION=0")}}
+    try:
+        extensions, base, record = plan()
+    except CannotBuild as error:
+        if wanted == "1":
+            raise SystemExit(f"fastgan: FASTGAN_BUILD_EXTENSION=1, but {error}") from error
+        announce(str(error))
+        return {"cmdclass": {"build_py": build_py_with_info(str(error))}}
+    return {
+        "ext_modules": extensions,
+        "cmdclass": {
+            "build_py": build_py_with_info("the build did not finish"),
+            "build_ext": build_ext_with_fallback(base, record, required=wanted == "1"),
+        },
+    }
+
+
+names, folders = packages()
+setup(version=version(), packages=names, package_dir=folders, **build_options())
