@@ -1,0 +1,165 @@
+// The vector kernels as tables of function pointers: one table per instruction set, chosen at run time.
+//
+// Kernels are single-threaded and work on one piece of a tensor; the drivers (instance_norm.cpp, losses.cpp,
+// reflection_pad.cpp) cut tensors into pieces of fixed size, so that no sum depends on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+#include "types.h"
+
+namespace fastgan {
+
+// What the normalise step and its derivative need of one plane: t = x - mean, z = t * scale + shift, n = t * rstd.
+template <class A>
+struct PlaneParams {
+  A mean, rstd, scale, shift;
+  A slope;       // of leaky_relu
+  bool streams;  // store the result past the caches, where its alignment allows
+};
+
+// The same for a run of pixels with channels innermost: one value per channel.
+template <class A>
+struct ChannelParams {
+  const A *mean, *rstd, *scale, *shift;
+  A slope;
+  bool streams;
+};
+
+template <class T>
+struct NormKernels {
+  using A = Accumulate<T>;
+
+  // Mean, and sum of squared deviations from it, of n contiguous elements.
+  void (*plane_moments)(const T* x, int64_t n, double* mean, double* m2);
+  // y = act(z) + residual; residual may be null.
+  void (*plane_forward)(Activation act, const T* x, const T* residual, T* y, int64_t n, const PlaneParams<A>& p);
+  // Adds sum(g) and sum(g * n) to the outputs, g = dy * act'(z). The second form reads folded gradients.
+  void (*plane_sums)(Activation act, const T* dy, const T* x, int64_t n, const PlaneParams<A>& p, double* sum_g,
+                     double* sum_gn);
+  void (*plane_sums_folded)(Activation act, const A* dy, const T* x, int64_t n, const PlaneParams<A>& p,
+                            double* sum_g, double* sum_gn);
+  // dx = scale * (g - mean_g - n * mean_gn) = scale * (g - mean_g + t * slant), slant = -rstd * mean(g * n)
+  void (*plane_backward)(Activation act, const T* dy, const T* x, T* dx, int64_t n, const PlaneParams<A>& p,
+                         A mean_g, A slant);
+  void (*plane_backward_folded)(Activation act, const A* dy, const T* x, T* dx, int64_t n, const PlaneParams<A>& p,
+                                A mean_g, A slant);
+
+  // The same for `pixels` contiguous pixels of `channels` values.
+  void (*channel_moments)(const T* x, int64_t pixels, int64_t channels, double* mean, double* m2);
+  void (*channel_forward)(Activation act, const T* x, const T* residual, T* y, int64_t pixels, int64_t channels,
+                          const ChannelParams<A>& p);
+  void (*channel_sums)(Activation act, const T* dy, const T* x, int64_t pixels, int64_t channels,
+                       const ChannelParams<A>& p, double* sum_g, double* sum_gn);
+  void (*channel_sums_folded)(Activation act, const A* dy, const T* x, int64_t pixels, int64_t channels,
+                              const ChannelParams<A>& p, double* sum_g, double* sum_gn);
+  void (*channel_backward)(Activation act, const T* dy, const T* x, T* dx, int64_t pixels, int64_t channels,
+                           const ChannelParams<A>& p, const A* mean_g, const A* slant);
+  void (*channel_backward_folded)(Activation act, const A* dy, const T* x, T* dx, int64_t pixels, int64_t channels,
+                                  const ChannelParams<A>& p, const A* mean_g, const A* slant);
+
+  // Merges (mean, m2) of `count` more elements into the running ones of `seen` elements, for `n` channels.
+  void (*merge_moments)(double* mean, double* m2, double seen, const double* more_mean, const double* more_m2,
+                        double count, int64_t n);
+};
+
+// A reflect-padded image of rows of `pixel` values each: (height + top + bottom, width + left + right) pixels.
+struct PaddedImage {
+  int64_t height, width, pixel;
+  int64_t left, right, top, bottom;
+};
+
+template <class T>
+struct FoldKernels {
+  using A = Accumulate<T>;
+  // Rows [begin, end) of the adjoint of the padding: width * pixel sums per row, in A.
+  void (*fold_rows)(const T* padded, const PaddedImage& image, int64_t begin, int64_t end, A* out);
+  // Rounds n sums to T.
+  void (*store)(const A* in, T* out, int64_t n);
+};
+
+template <class T>
+struct LossKernels {
+  using A = Accumulate<T>;
+  // Returns the sum of the losses of n elements. target, value and grad may be null: then the target is `label`, and
+  // no elementwise loss and no derivative are written.
+  double (*block)(LossKind kind, const T* x, const T* target, A label, T* value, T* grad, int64_t n);
+};
+
+struct Kernels {
+  const char* name;
+  NormKernels<float> norm_float;
+  NormKernels<BFloat16> norm_bfloat16;
+  NormKernels<double> norm_double;
+  FoldKernels<float> fold_float;
+  FoldKernels<BFloat16> fold_bfloat16;
+  FoldKernels<Half> fold_half;
+  FoldKernels<double> fold_double;
+  LossKernels<float> loss_float;
+  LossKernels<BFloat16> loss_bfloat16;
+  LossKernels<double> loss_double;
+};
+
+#if defined(__x86_64__)
+#define FASTGAN_X86 1
+extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx2;
+#endif
+extern const Kernels kernels_default;
+
+// The table in use: the widest that this processor runs, limited by FASTGAN_CPU_CAPABILITY=avx512|avx2|default.
+const Kernels& kernels();
+
+// Limits the choice from now on, as the environment variable does; returns false for an unknown name.
+bool limit_capability(const char* name);
+
+template <class T>
+const NormKernels<T>& norm_kernels();
+template <>
+inline const NormKernels<float>& norm_kernels() {
+  return kernels().norm_float;
+}
+template <>
+inline const NormKernels<BFloat16>& norm_kernels() {
+  return kernels().norm_bfloat16;
+}
+template <>
+inline const NormKernels<double>& norm_kernels() {
+  return kernels().norm_double;
+}
+
+template <class T>
+const FoldKernels<T>& fold_kernels();
+template <>
+inline const FoldKernels<float>& fold_kernels() {
+  return kernels().fold_float;
+}
+template <>
+inline const FoldKernels<BFloat16>& fold_kernels() {
+  return kernels().fold_bfloat16;
+}
+template <>
+inline const FoldKernels<Half>& fold_kernels() {
+  return kernels().fold_half;
+}
+template <>
+inline const FoldKernels<double>& fold_kernels() {
+  return kernels().fold_double;
+}
+
+template <class T>
+const LossKernels<T>& loss_kernels();
+template <>
+inline const LossKernels<float>& loss_kernels() {
+  return kernels().loss_float;
+}
+template <>
+inline const LossKernels<BFloat16>& loss_kernels() {
+  return kernels().loss_bfloat16;
+}
+template <>
+inline const LossKernels<double>& loss_kernels() {
+  return kernels().loss_double;
+}
+
+}  // namespace fastgan

@@ -1,0 +1,27 @@
+// The end of every kernels_<isa>.cpp: all kernels, compiled for that instruction set, as one table.
+#include "instance_norm_kernels.h"
+#include "losses_kernels.h"
+#include "reflection_pad_kernels.h"
+
+namespace fastgan {
+namespace FASTGAN_ISA {
+
+// A constant: making the table runs no code of this instruction set.
+constexpr Kernels table(const char* name) {
+  return {
+      name,
+      norm_table<float>(),
+      norm_table<BFloat16>(),
+      norm_table<double>(),
+      fold_table<float>(),
+      fold_table<BFloat16>(),
+      fold_table<Half>(),
+      fold_table<double>(),
+      {loss_block<float>},
+      {loss_block<BFloat16>},
+      {loss_block<double>},
+  };
+}
+
+}  // namespace FASTGAN_ISA
+}  // namespace fastgan
