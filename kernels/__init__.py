@@ -1,0 +1,1 @@
+"""Triton kernels and their launchers: plain functions that allocate their outputs, with no autograd."""

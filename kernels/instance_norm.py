@@ -1,0 +1,1066 @@
+"""Instance norm, activation, residual and reflected halo in one pass, forward and backward.
+
+    y = reflect_pad(act(n * weight + bias) + residual, halo),   n = (x - mean) * rstd
+
+with the mean and the biased variance taken over each plane (one sample, one channel), rstd = 1 / sqrt(var + eps)
+(Ulyanov, Vedaldi, Lempitsky 2016, eq. 4).
+
+A plane is handled in one of two ways, chosen by `config` from the shape alone:
+
+* by one program (splits == 0). NCHW keeps the plane in registers; NHWC walks a block of channels twice.
+* by `splits` programs in two launches: the first writes partial sums, the second merges them, each program for itself
+  and in a fixed order, and writes its part of the output. Its programs start from the end, where the cache is warm.
+
+Statistics are sums of deviations from the plane's first element: exact for data far from zero. Within a lane they are
+merged by Welford's recurrence, across lanes and programs by Chan's formula. Nothing is atomic: results repeat bitwise.
+"""
+
+from typing import NamedTuple, Optional
+
+import torch
+import triton
+import triton.language as tl
+
+from ._common import (
+    accumulator_dtype,
+    check_dtype,
+    dense_layout,
+    divide,
+    division_magic,
+    launch_options,
+    memory_format,
+    mirror,
+    on_device,
+    reflect,
+)
+
+
+@triton.jit
+def _activate(z, slope, ACTIVATION: tl.constexpr):
+    if ACTIVATION == "relu":
+        z = tl.where(z <= 0, 0.0, z)
+    elif ACTIVATION == "leaky_relu":
+        z = tl.where(z <= 0, z * tl.full((), slope, z.dtype), z)
+    return z
+
+
+@triton.jit
+def _activation_gradient(gradient, z, slope, ACTIVATION: tl.constexpr):
+    if ACTIVATION == "relu":
+        gradient = tl.where(z > 0, gradient, 0.0)
+    elif ACTIVATION == "leaky_relu":
+        gradient = tl.where(z > 0, gradient, gradient * tl.full((), slope, gradient.dtype))
+    return gradient
+
+
+@triton.jit
+def _affine(n, weight, bias, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr):
+    if HAS_WEIGHT:
+        n = n * weight
+    if HAS_BIAS:
+        n = n + bias
+    return n
+
+
+@triton.jit
+def _parameter(ptr, c, mask, PRESENT: tl.constexpr, DTYPE: tl.constexpr):
+    """weight[c] or bias[c]; 1 stands in for an absent one and is never used in arithmetic."""
+    if PRESENT:
+        value = tl.load(ptr + c, mask=mask).to(DTYPE)
+    else:
+        value = tl.full((), 1.0, DTYPE)
+    return value
+
+
+# NCHW. A tile is ROWS vectors of COLS neighbouring pixels; COLS divides the image width, so that a vector lies in one
+# image row, its row index costs one division, and loads are as wide as the vector. `width` counts vectors; `magic` and
+# `shift` divide by it.
+
+
+@triton.jit
+def _nchw_tile(tile, height, width, magic, shift, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Image row (ROWS, 1), image column (ROWS, COLS) and mask (ROWS, 1) of the pixels of a tile."""
+    v = tile * ROWS + tl.arange(0, ROWS)
+    i = divide(v, magic, shift)
+    j = ((v - i * width) * COLS)[:, None] + tl.arange(0, COLS)[None, :]
+    return i[:, None], j, (v < height * width)[:, None]
+
+
+@triton.jit
+def _nchw_sum(tile):
+    return tl.sum(tl.sum(tile, axis=1), axis=0)
+
+
+@triton.jit
+def _nchw_border_write(
+    start, step, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr,
+):
+    """Writes the halo of one plane: tiles start, start + step, ... of BORDER pixels each."""
+    pixels = width * COLS
+    wide = pixels + 2 * HALO
+    rows_part = 2 * HALO * wide
+    count = rows_part + 2 * HALO * height
+    for tile in range(start, (count + BORDER - 1) // BORDER, step):
+        b = tile * BORDER + tl.arange(0, BORDER)
+        in_rows = b < rows_part
+        row_in_rows = b // wide
+        row_in_sides = (b - rows_part) // (2 * HALO)
+        col_in_sides = (b - rows_part) - row_in_sides * (2 * HALO)
+        row = tl.where(in_rows, tl.where(row_in_rows < HALO, row_in_rows, row_in_rows + height), row_in_sides + HALO)
+        col = tl.where(
+            in_rows, b - row_in_rows * wide, tl.where(col_in_sides < HALO, col_in_sides, col_in_sides + pixels)
+        )
+        i = reflect(row - HALO, height)
+        j = reflect(col - HALO, pixels)
+        mask = b < count
+        x = tl.load(x_ptr + i * pixels + j, mask=mask, other=0.0).to(mean.dtype)
+        y = _activate(_affine((x - mean) * rstd, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        if HAS_RESIDUAL:
+            y += tl.load(residual_ptr + i.to(tl.int64) * residual_h + j, mask=mask, other=0.0).to(mean.dtype)
+        tl.store(y_ptr + row * wide + col, y, mask=mask)
+
+
+@triton.jit
+def _nchw_interior_write(
+    x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, COLS: tl.constexpr,
+):
+    y = _activate(_affine((x - mean) * rstd, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+    if HAS_RESIDUAL:
+        y += tl.load(residual_ptr + i.to(tl.int64) * residual_h + j, mask=mask, other=0.0).to(mean.dtype)
+    tl.store(y_ptr + (i + HALO) * (width * COLS + 2 * HALO) + (j + HALO), y, mask=mask)
+
+
+@triton.jit(do_not_specialize=["magic", "shift"])
+def _nchw_forward(
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr,
+    channels, height, width, magic, shift, residual_n, residual_c, residual_h, eps: tl.float64, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr,
+):
+    """One program, one plane, held in registers."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    sample = tl.program_id(0) // channels
+    c = tl.program_id(0) % channels
+    plane = tl.program_id(0).to(tl.int64)
+    count = height * width * COLS
+    x_ptr += plane * count
+    y_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
+    residual_ptr += sample.to(tl.int64) * residual_n + c.to(tl.int64) * residual_c
+
+    i, j, mask = _nchw_tile(0, height, width, magic, shift, ROWS, COLS)
+    x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
+    shift = tl.load(x_ptr).to(DTYPE)
+    deviation = tl.where(mask, x - shift, 0.0)
+    offset = _nchw_sum(deviation) / count
+    deviation = tl.where(mask, deviation - offset, 0.0)
+    rstd = tl.rsqrt(_nchw_sum(deviation * deviation) / count + tl.full((), eps, DTYPE))
+    mean = shift + offset
+    tl.store(mean_ptr + plane, mean)
+    tl.store(rstd_ptr + plane, rstd)
+
+    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    _nchw_interior_write(
+        x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
+        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
+    )
+    if HALO > 0:
+        _nchw_border_write(
+            0, 1, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
+            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS, BORDER,
+        )
+
+
+@triton.jit(do_not_specialize=["first_plane", "splits", "tiles"])
+def _nchw_statistics(
+    x_ptr, offset_ptr, square_ptr, first_plane, height, width, splits, tiles, ROWS: tl.constexpr, COLS: tl.constexpr
+):
+    """Mean, relative to the plane's first element, and sum of squared deviations of `tiles` tiles of one plane."""
+    DTYPE: tl.constexpr = offset_ptr.dtype.element_ty
+    pid = tl.program_id(0)
+    plane = (first_plane + pid // splits).to(tl.int64)
+    split = pid % splits
+    vectors = height * width
+    x_ptr += plane * (vectors * COLS)
+    shift = tl.load(x_ptr).to(DTYPE)
+    mean = tl.zeros((ROWS, COLS), DTYPE)
+    square = tl.zeros((ROWS, COLS), DTYPE)
+    lanes = tl.zeros((ROWS, 1), DTYPE)
+    for t in range(0, tiles):
+        v = (split * tiles + t) * ROWS + tl.arange(0, ROWS)[:, None]
+        mask = v < vectors
+        x = tl.load(x_ptr + v * COLS + tl.arange(0, COLS)[None, :], mask=mask, other=0.0).to(DTYPE) - shift
+        deviation = tl.where(mask, x - mean, 0.0)
+        mean += deviation * (tl.full((), 1.0, DTYPE) / (t + 1))
+        square += deviation * tl.where(mask, x - mean, 0.0)
+        lanes += tl.where(mask, 1.0, 0.0)
+    count = tl.sum(tl.sum(lanes, axis=1), axis=0) * COLS
+    offset = _nchw_sum(mean * lanes) / count
+    mean -= offset
+    tl.store(offset_ptr + plane * splits + split, offset)
+    tl.store(square_ptr + plane * splits + split, _nchw_sum(square + lanes * mean * mean))
+
+
+@triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
+def _nchw_forward_apply(
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, offset_ptr, square_ptr,
+    first_plane, channels, height, width, magic, shift, splits, tiles, residual_n, residual_c, residual_h,
+    eps: tl.float64, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr, SPLITS: tl.constexpr,
+):
+    """Merges the partial statistics of a plane and writes the output for `tiles` tiles of it."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    plane = first_plane + pid // splits
+    split = pid % splits
+    sample = plane // channels
+    c = plane % channels
+    plane = plane.to(tl.int64)
+    count = height * width * COLS
+    x_ptr += plane * count
+    y_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
+    residual_ptr += sample.to(tl.int64) * residual_n + c.to(tl.int64) * residual_c
+
+    s = tl.arange(0, SPLITS)
+    live = s < splits
+    offsets = tl.load(offset_ptr + plane * splits + s, mask=live, other=0.0)
+    squares = tl.load(square_ptr + plane * splits + s, mask=live, other=0.0)
+    part = tiles * ROWS * COLS
+    counts = tl.maximum(tl.minimum(count - s * part, part), 0).to(DTYPE)
+    offset = tl.sum(counts * offsets, axis=0) / count
+    offsets -= offset
+    square = tl.sum(squares + counts * offsets * offsets, axis=0)
+    rstd = tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    mean = tl.load(x_ptr).to(DTYPE) + offset
+    if split == 0:
+        tl.store(mean_ptr + plane, mean)
+        tl.store(rstd_ptr + plane, rstd)
+
+    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    for t in range(0, tiles):
+        i, j, mask = _nchw_tile(split * tiles + t, height, width, magic, shift, ROWS, COLS)
+        x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
+        _nchw_interior_write(
+            x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
+            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
+        )
+    if HALO > 0:
+        _nchw_border_write(
+            split, splits, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
+            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS, BORDER,
+        )
+
+
+@triton.jit
+def _nchw_fold_row(dy_ptr, row, j, mask, pixels, DTYPE: tl.constexpr, HALO: tl.constexpr):
+    """Gradient that pixel column j receives from one row of the padded plane."""
+    line = dy_ptr + row * (pixels + 2 * HALO)
+    gradient = tl.load(line + (j + HALO), mask=mask, other=0.0).to(DTYPE)
+    if HALO > 0:
+        for side in tl.static_range(1, 3):
+            col, valid = mirror(j, pixels, HALO, HALO, side)
+            gradient += tl.load(line + col, mask=mask & valid, other=0.0).to(DTYPE)
+    return gradient
+
+
+@triton.jit
+def _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr,
+               COLS: tl.constexpr):
+    """The padded gradient folded back onto a tile of pixels; mirrored rows are read only by tiles that have them."""
+    pixels = width * COLS
+    gradient = _nchw_fold_row(dy_ptr, i + HALO, j, mask, pixels, DTYPE, HALO)
+    if HALO > 0:
+        first = tile * ROWS // width
+        last = tl.minimum(tile * ROWS + ROWS, height * width) - 1
+        last = last // width
+        if (first <= HALO) & (last >= 1):
+            row, valid = mirror(i, height, HALO, HALO, 1)
+            gradient += _nchw_fold_row(dy_ptr, row, j, mask & valid, pixels, DTYPE, HALO)
+        if (last >= height - 1 - HALO) & (first <= height - 2):
+            row, valid = mirror(i, height, HALO, HALO, 2)
+            gradient += _nchw_fold_row(dy_ptr, row, j, mask & valid, pixels, DTYPE, HALO)
+    return gradient
+
+
+@triton.jit(do_not_specialize=["magic", "shift"])
+def _nchw_backward(
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
+    channels, height, width, magic, shift, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):
+    """One program, one plane, input and gradient held in registers."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    c = tl.program_id(0) % channels
+    plane = tl.program_id(0).to(tl.int64)
+    count = height * width * COLS
+    x_ptr += plane * count
+    dx_ptr += plane * count
+    dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
+    mean = tl.load(mean_ptr + plane)
+    rstd = tl.load(rstd_ptr + plane)
+    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+
+    i, j, mask = _nchw_tile(0, height, width, magic, shift, ROWS, COLS)
+    inner = i * (width * COLS) + j
+    x = tl.load(x_ptr + inner, mask=mask, other=0.0).to(DTYPE)
+    gradient = _nchw_fold(dy_ptr, 0, i, j, mask, height, width, DTYPE, HALO, ROWS, COLS)
+    if HAS_RESIDUAL:
+        tl.store(dresidual_ptr + plane * count + inner, gradient, mask=mask)
+    n = (x - mean) * rstd
+    gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+    total = _nchw_sum(gradient)
+    dot = _nchw_sum(gradient * n)
+    tl.store(sum_ptr + plane, total)
+    tl.store(dot_ptr + plane, dot)
+    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
+    tl.store(dx_ptr + inner, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
+
+
+@triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
+def _nchw_backward_sums(
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
+    first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):
+    """Partial sums of g and g * n over `tiles` tiles of one plane."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    pid = tl.program_id(0)
+    plane = first_plane + pid // splits
+    split = pid % splits
+    c = plane % channels
+    plane = plane.to(tl.int64)
+    x_ptr += plane * (height * width * COLS)
+    dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
+    mean = tl.load(mean_ptr + plane)
+    rstd = tl.load(rstd_ptr + plane)
+    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    total = tl.zeros((ROWS, COLS), DTYPE)
+    dot = tl.zeros((ROWS, COLS), DTYPE)
+    for t in range(0, tiles):
+        tile = split * tiles + t
+        i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
+        x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
+        gradient = _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE, HALO, ROWS, COLS)
+        n = (x - mean) * rstd
+        gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        total += gradient
+        dot += gradient * n
+    tl.store(sums_ptr + plane * splits + split, _nchw_sum(total))
+    tl.store(dots_ptr + plane * splits + split, _nchw_sum(dot))
+
+
+@triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
+def _nchw_backward_apply(
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
+    sums_ptr, dots_ptr,
+    first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
+):
+    """Merges the partial sums of a plane and writes dx for `tiles` tiles of it."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    plane = first_plane + pid // splits
+    split = pid % splits
+    c = plane % channels
+    plane = plane.to(tl.int64)
+    count = height * width * COLS
+    x_ptr += plane * count
+    dx_ptr += plane * count
+    dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
+    mean = tl.load(mean_ptr + plane)
+    rstd = tl.load(rstd_ptr + plane)
+    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    s = tl.arange(0, SPLITS)
+    total = tl.sum(tl.load(sums_ptr + plane * splits + s, mask=s < splits, other=0.0), axis=0)
+    dot = tl.sum(tl.load(dots_ptr + plane * splits + s, mask=s < splits, other=0.0), axis=0)
+    if split == 0:
+        tl.store(sum_ptr + plane, total)
+        tl.store(dot_ptr + plane, dot)
+    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
+    for t in range(0, tiles):
+        tile = split * tiles + t
+        i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
+        inner = i * (width * COLS) + j
+        x = tl.load(x_ptr + inner, mask=mask, other=0.0).to(DTYPE)
+        gradient = _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE, HALO, ROWS, COLS)
+        if HAS_RESIDUAL:
+            tl.store(dresidual_ptr + plane * count + inner, gradient, mask=mask)
+        n = (x - mean) * rstd
+        gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        tl.store(dx_ptr + inner, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
+
+
+# NHWC. A tile is ROWS pixels by COLS channels; pixel arithmetic is done once per row of the tile, in 64 bits where it
+# addresses memory (height * width * channels may pass 2^31). Output and folded gradients are gathered.
+
+
+@triton.jit
+def _nhwc_channels(block, channels, COLS: tl.constexpr, EVEN: tl.constexpr):
+    """Channel indices (COLS,) of a block, and their mask; EVEN: no block is ragged, and the mask vanishes."""
+    c = block * COLS + tl.arange(0, COLS)
+    live = c < channels
+    if EVEN:
+        live = tl.full((COLS,), True, tl.int1)
+    return c, live
+
+
+@triton.jit
+def _nhwc_mean_square(x_ptr, shift, begin, end, c, live, channels, DTYPE: tl.constexpr, ROWS: tl.constexpr,
+                      COLS: tl.constexpr):
+    """Mean less shift, and sum of squared deviations, of pixels begin..end, per channel."""
+    mean = tl.zeros((ROWS, COLS), DTYPE)
+    square = tl.zeros((ROWS, COLS), DTYPE)
+    lanes = tl.zeros((ROWS, 1), DTYPE)
+    step = tl.full((), 0.0, DTYPE)
+    for p0 in range(begin, end, ROWS):
+        p = p0 + tl.arange(0, ROWS)[:, None]
+        mask = p < end
+        x = tl.load(x_ptr + p.to(tl.int64) * channels + c[None, :], mask=mask & live[None, :], other=0.0).to(DTYPE)
+        x -= shift[None, :]
+        step += 1.0
+        deviation = tl.where(mask, x - mean, 0.0)
+        mean += deviation * (1.0 / step)
+        square += deviation * tl.where(mask, x - mean, 0.0)
+        lanes += tl.where(mask, 1.0, 0.0)
+    offset = tl.sum(mean * lanes, axis=0) / (end - begin)
+    mean -= offset[None, :]
+    return offset, tl.sum(square + lanes * mean * mean, axis=0)
+
+
+@triton.jit
+def _nhwc_write(
+    begin, end, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, c, live, residual_h,
+    channels, height, width, slope,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr,
+):
+    """Writes output pixels begin..end (of the padded image), gathering each from the input pixel it mirrors."""
+    wide = width + 2 * HALO
+    for o0 in range(begin, end, ROWS):
+        o = o0 + tl.arange(0, ROWS)[:, None]
+        mask = (o < end) & live[None, :]
+        row = o // wide
+        i = reflect(row - HALO, height)
+        j = reflect(o - row * wide - HALO, width)
+        p = i * width + j
+        x = tl.load(x_ptr + p.to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(mean.dtype)
+        y = _affine((x - mean[None, :]) * rstd[None, :], weight, bias, HAS_WEIGHT, HAS_BIAS)
+        y = _activate(y, slope, ACTIVATION)
+        if HAS_RESIDUAL:
+            place = i.to(tl.int64) * residual_h + j.to(tl.int64) * channels
+            y += tl.load(residual_ptr + place + c[None, :], mask=mask, other=0.0).to(mean.dtype)
+        tl.store(y_ptr + o.to(tl.int64) * channels + c[None, :], y, mask=mask)
+
+
+@triton.jit
+def _nhwc_forward(
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr,
+    channels, height, width, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+):
+    """One program, one sample, one block of channels; the second reading of x comes from cache."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    blocks = tl.cdiv(channels, COLS)
+    pid = tl.program_id(0)
+    n = (pid // blocks).to(tl.int64)
+    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
+    count = height * width
+    out_count = (height + 2 * HALO) * (width + 2 * HALO)
+    x_ptr += n * count * channels
+    shift = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
+    offset, square = _nhwc_mean_square(x_ptr, shift, 0, count, c, live, channels, DTYPE, ROWS, COLS)
+    mean = shift + offset
+    rstd = tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    tl.store(mean_ptr + n * channels + c, mean, mask=live)
+    tl.store(rstd_ptr + n * channels + c, rstd, mask=live)
+    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    _nhwc_write(
+        0, out_count, x_ptr, residual_ptr + n * residual_n, y_ptr + n * out_count * channels, mean, rstd, weight, bias,
+        c, live, residual_h, channels, height, width, slope, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+    )
+
+
+@triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
+def _nhwc_statistics(
+    x_ptr, offset_ptr, square_ptr, first_sample, channels, count, splits, tiles,
+    ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+):
+    """Mean, relative to the first pixel, and sum of squared deviations of `tiles` tiles of pixels, per channel."""
+    DTYPE: tl.constexpr = offset_ptr.dtype.element_ty
+    blocks = tl.cdiv(channels, COLS)
+    pid = tl.program_id(0)
+    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
+    split = (pid // blocks) % splits
+    n = first_sample + (pid // blocks // splits).to(tl.int64)
+    x_ptr += n * count * channels
+    shift = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
+    begin = split * (tiles * ROWS)
+    end = tl.minimum(begin + tiles * ROWS, count)
+    offset, square = _nhwc_mean_square(x_ptr, shift, begin, end, c, live, channels, DTYPE, ROWS, COLS)
+    tl.store(offset_ptr + (n * splits + split) * channels + c, offset, mask=live)
+    tl.store(square_ptr + (n * splits + split) * channels + c, square, mask=live)
+
+
+@triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
+def _nhwc_forward_apply(
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, offset_ptr, square_ptr,
+    first_sample, channels, height, width, splits, tiles, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
+):
+    """Merges the partial statistics of a block of channels and writes one of `splits` parts of the output pixels."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    blocks = tl.cdiv(channels, COLS)
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
+    split = (pid // blocks) % splits
+    n = first_sample + (pid // blocks // splits).to(tl.int64)
+    count = height * width
+    out_count = (height + 2 * HALO) * (width + 2 * HALO)
+    x_ptr += n * count * channels
+
+    s = tl.arange(0, SPLITS)[:, None]
+    present = (s < splits) & live[None, :]
+    partial = (n * splits + s) * channels + c[None, :]
+    offsets = tl.load(offset_ptr + partial, mask=present, other=0.0)
+    squares = tl.load(square_ptr + partial, mask=present, other=0.0)
+    counts = tl.maximum(tl.minimum(count - s * (tiles * ROWS), tiles * ROWS), 0).to(DTYPE)
+    offset = tl.sum(counts * offsets, axis=0) / count
+    offsets -= offset[None, :]
+    square = tl.sum(squares + counts * offsets * offsets, axis=0)
+    mean = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE) + offset
+    rstd = tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    if split == 0:
+        tl.store(mean_ptr + n * channels + c, mean, mask=live)
+        tl.store(rstd_ptr + n * channels + c, rstd, mask=live)
+
+    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    part = tl.cdiv(out_count, splits * ROWS) * ROWS
+    begin = split * part
+    _nhwc_write(
+        begin, tl.minimum(begin + part, out_count), x_ptr, residual_ptr + n * residual_n,
+        y_ptr + n * out_count * channels, mean, rstd, weight, bias, c, live, residual_h, channels, height, width, slope,
+        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+    )
+
+
+@triton.jit
+def _nhwc_gradient_sums(
+    begin, end, dy_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr, HALO: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):
+    """Sums of g and g * n over output pixels begin..end; as folding is linear, dy is read as it lies."""
+    total = tl.zeros((ROWS, COLS), mean.dtype)
+    dot = tl.zeros((ROWS, COLS), mean.dtype)
+    wide = width + 2 * HALO
+    for o0 in range(begin, end, ROWS):
+        o = o0 + tl.arange(0, ROWS)[:, None]
+        mask = (o < end) & live[None, :]
+        row = o // wide
+        p = reflect(row - HALO, height) * width + reflect(o - row * wide - HALO, width)
+        gradient = tl.load(dy_ptr + o.to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(mean.dtype)
+        x = tl.load(x_ptr + p.to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(mean.dtype)
+        n = (x - mean[None, :]) * rstd[None, :]
+        gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        total += gradient
+        dot += gradient * n
+    return tl.sum(total, axis=0), tl.sum(dot, axis=0)
+
+
+@triton.jit
+def _nhwc_fold_row(dy_ptr, row, j, c, mask, channels, width, DTYPE: tl.constexpr, HALO: tl.constexpr):
+    """Gradient that pixel column j receives from one row of the padded image."""
+    line = row * (width + 2 * HALO)
+    place = (line + j + HALO).to(tl.int64) * channels + c[None, :]
+    gradient = tl.load(dy_ptr + place, mask=mask, other=0.0).to(DTYPE)
+    if HALO > 0:
+        for side in tl.static_range(1, 3):
+            col, valid = mirror(j, width, HALO, HALO, side)
+            place = (line + col).to(tl.int64) * channels + c[None, :]
+            gradient += tl.load(dy_ptr + place, mask=mask & valid, other=0.0).to(DTYPE)
+    return gradient
+
+
+@triton.jit
+def _nhwc_gradient_write(
+    begin, end, dy_ptr, x_ptr, dx_ptr, dresidual_ptr, mean, rstd, weight, bias, mean_gradient, mean_dot, c, live,
+    channels, height, width, slope,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr,
+):
+    """Writes dx (and dresidual) for input pixels begin..end; mirrored rows are read only by tiles that have them."""
+    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
+    for p0 in range(begin, end, ROWS):
+        p = p0 + tl.arange(0, ROWS)[:, None]
+        mask = (p < end) & live[None, :]
+        i = p // width
+        j = p - i * width
+        gradient = _nhwc_fold_row(dy_ptr, i + HALO, j, c, mask, channels, width, mean.dtype, HALO)
+        if HALO > 0:
+            first = p0 // width
+            last = (tl.minimum(p0 + ROWS, end) - 1) // width
+            if (first <= HALO) & (last >= 1):
+                row, valid = mirror(i, height, HALO, HALO, 1)
+                gradient += _nhwc_fold_row(dy_ptr, row, j, c, mask & valid, channels, width, mean.dtype, HALO)
+            if (last >= height - 1 - HALO) & (first <= height - 2):
+                row, valid = mirror(i, height, HALO, HALO, 2)
+                gradient += _nhwc_fold_row(dy_ptr, row, j, c, mask & valid, channels, width, mean.dtype, HALO)
+        inner = p.to(tl.int64) * channels + c[None, :]
+        if HAS_RESIDUAL:
+            tl.store(dresidual_ptr + inner, gradient, mask=mask)
+        n = (tl.load(x_ptr + inner, mask=mask, other=0.0).to(mean.dtype) - mean[None, :]) * rstd[None, :]
+        gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        dx = (gradient - mean_gradient[None, :] - n * mean_dot[None, :]) * scale[None, :]
+        tl.store(dx_ptr + inner, dx, mask=mask)
+
+
+@triton.jit
+def _nhwc_backward(
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
+    channels, height, width, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+):
+    """One program, one sample, one block of channels; the second reading of x and dy comes from cache."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    blocks = tl.cdiv(channels, COLS)
+    pid = tl.program_id(0)
+    n = (pid // blocks).to(tl.int64)
+    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
+    count = height * width
+    out_count = (height + 2 * HALO) * (width + 2 * HALO)
+    x_ptr += n * count * channels
+    dy_ptr += n * out_count * channels
+    mean = tl.load(mean_ptr + n * channels + c, mask=live, other=0.0)
+    rstd = tl.load(rstd_ptr + n * channels + c, mask=live, other=0.0)
+    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    total, dot = _nhwc_gradient_sums(
+        0, out_count, dy_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
+        HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+    )
+    tl.store(sum_ptr + n * channels + c, total, mask=live)
+    tl.store(dot_ptr + n * channels + c, dot, mask=live)
+    _nhwc_gradient_write(
+        0, count, dy_ptr, x_ptr, dx_ptr + n * count * channels, dresidual_ptr + n * count * channels, mean, rstd,
+        weight, bias, total / count, dot / count, c, live, channels, height, width, slope,
+        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+    )
+
+
+@triton.jit(do_not_specialize=["first_sample", "splits"])
+def _nhwc_backward_sums(
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
+    first_sample, channels, height, width, splits, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+):
+    """Partial sums of g and g * n over one of `splits` parts of the output pixels, per channel."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    blocks = tl.cdiv(channels, COLS)
+    pid = tl.program_id(0)
+    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
+    split = (pid // blocks) % splits
+    n = first_sample + (pid // blocks // splits).to(tl.int64)
+    out_count = (height + 2 * HALO) * (width + 2 * HALO)
+    mean = tl.load(mean_ptr + n * channels + c, mask=live, other=0.0)
+    rstd = tl.load(rstd_ptr + n * channels + c, mask=live, other=0.0)
+    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    part = tl.cdiv(out_count, splits * ROWS) * ROWS
+    begin = split * part
+    total, dot = _nhwc_gradient_sums(
+        begin, tl.minimum(begin + part, out_count), dy_ptr + n * out_count * channels,
+        x_ptr + n * height * width * channels, mean, rstd, weight, bias, c, live, channels, height, width, slope,
+        HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+    )
+    tl.store(sums_ptr + (n * splits + split) * channels + c, total, mask=live)
+    tl.store(dots_ptr + (n * splits + split) * channels + c, dot, mask=live)
+
+
+@triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
+def _nhwc_backward_apply(
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
+    sums_ptr, dots_ptr,
+    first_sample, channels, height, width, splits, tiles, slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
+):
+    """Merges the partial sums of a block of channels and writes dx for `tiles` tiles of pixels."""
+    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
+    blocks = tl.cdiv(channels, COLS)
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
+    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
+    split = (pid // blocks) % splits
+    n = first_sample + (pid // blocks // splits).to(tl.int64)
+    count = height * width
+    out_count = (height + 2 * HALO) * (width + 2 * HALO)
+    mean = tl.load(mean_ptr + n * channels + c, mask=live, other=0.0)
+    rstd = tl.load(rstd_ptr + n * channels + c, mask=live, other=0.0)
+    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    s = tl.arange(0, SPLITS)[:, None]
+    present = (s < splits) & live[None, :]
+    partial = (n * splits + s) * channels + c[None, :]
+    total = tl.sum(tl.load(sums_ptr + partial, mask=present, other=0.0), axis=0)
+    dot = tl.sum(tl.load(dots_ptr + partial, mask=present, other=0.0), axis=0)
+    if split == 0:
+        tl.store(sum_ptr + n * channels + c, total, mask=live)
+        tl.store(dot_ptr + n * channels + c, dot, mask=live)
+    begin = split * (tiles * ROWS)
+    _nhwc_gradient_write(
+        begin, tl.minimum(begin + tiles * ROWS, count), dy_ptr + n * out_count * channels,
+        x_ptr + n * count * channels, dx_ptr + n * count * channels, dresidual_ptr + n * count * channels, mean, rstd,
+        weight, bias, total / count, dot / count, c, live, channels, height, width, slope,
+        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+    )
+
+
+class Config(NamedTuple):
+    """How a shape is cut up. Tile: NCHW `rows` vectors of `cols` pixels, NHWC `rows` pixels by `cols` channels."""
+
+    rows: int
+    cols: int
+    warps: int
+    splits: int  # programs per plane (NHWC: per sample and block of channels); 0: one program in a single launch
+    split_block: int  # a power of two, at least splits; 0 when splits is 0
+    samples: int  # samples per pair of launches, so that the second reading is served by the L2 cache
+
+
+_PROGRAMS = 1056  # 8 on each of 132 multiprocessors; a constant, so that results do not depend on the card
+_FILL = 128  # fewer programs than this leave multiprocessors idle
+_MAX_SPLITS = 64
+_CACHE_BYTES = 32 << 20
+
+
+def _tile(direction: str, layout: str, itemsize: int) -> int:
+    """Elements of a tile of 8 warps: 16 per lane for NHWC forward, else 8, for want of registers."""
+    return (4096 if (direction, layout) == ("forward", "nhwc") else 2048) // (2 if itemsize == 8 else 1)
+
+
+def _resident(direction: str, itemsize: int) -> list[tuple[int, int]]:
+    """(elements, warps) of the tiles that hold a whole NCHW plane in registers; larger ones spill."""
+    per_warp = 128 if itemsize == 8 else 256
+    largest = (8192 if direction == "forward" else 4096) // (4 if itemsize == 8 else 1)
+    return [(size, size // per_warp) for size in (1024, 2048, 4096, 8192) if size <= largest]
+
+
+def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int) -> Config:
+    """The configuration for a direction ("forward", "backward"), layout ("nchw", "nhwc"), (N, C, H, W) and item size.
+
+    A plain function of its arguments: same shape, same configuration, same bits, on every card.
+    """
+    batch, channels, height, width = shape
+    count = height * width
+    tile = _tile(direction, layout, itemsize)
+    sample_bytes = channels * count * itemsize * (1 if direction == "forward" else 2)
+    samples = max(1, min(batch, _CACHE_BYTES // max(1, sample_bytes)))
+
+    if layout == "nchw":
+        cols = 1 if width % (16 // itemsize) else 16 // itemsize
+        resident = [size for size in _resident(direction, itemsize) if size[0] >= count]
+        if resident and (count <= 4096 or batch * channels >= _FILL):
+            elements, warps = resident[0]
+            return Config(elements // cols, cols, warps, 0, 0, batch)
+        limit = _MAX_SPLITS
+        parallel = samples * channels
+        pixels = tile
+    else:
+        divisor = channels & -channels
+        cols = min(64, divisor if divisor >= 16 else max(8, triton.next_power_of_2(channels)))
+        narrow = min(cols, 16)
+        if count <= 256 or (count <= 1024 and batch * triton.cdiv(channels, narrow) >= _FILL):
+            return Config(tile // 2 // narrow, narrow, 4, 0, 0, batch)
+        # Every program reads all partial sums of its channels: no more of them than its own share of the data.
+        limit = min(_MAX_SPLITS, max(1, int((count * itemsize / 8) ** 0.5)))
+        while cols > 16 and samples * triton.cdiv(channels, cols) * limit < 2 * _FILL:
+            cols //= 2
+        parallel = samples * triton.cdiv(channels, cols)
+        pixels = tile // cols
+
+    tiles = triton.cdiv(count, pixels)
+    splits = max(1, min(tiles, limit, triton.cdiv(_PROGRAMS, parallel)))
+    splits = triton.cdiv(tiles, triton.cdiv(tiles, splits))
+    split_block = 16 if layout == "nhwc" and splits <= 16 else _MAX_SPLITS
+    return Config(tile // cols, cols, 8, splits, split_block, samples)
+
+
+def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
+    """Every tile that `config` can return for an item size, with splits = split_block and samples = 1."""
+    tile = _tile(direction, layout, itemsize)
+    found = []
+    if layout == "nchw":
+        for cols in sorted({1, 16 // itemsize}):
+            found += [Config(size // cols, cols, warps, 0, 0, 1) for size, warps in _resident(direction, itemsize)]
+            found.append(Config(tile // cols, cols, 8, _MAX_SPLITS, _MAX_SPLITS, 1))
+    else:
+        found += [Config(tile // 2 // cols, cols, 4, 0, 0, 1) for cols in (8, 16)]
+        for cols in (8, 16, 32, 64):
+            found += [Config(tile // cols, cols, 8, block, block, 1) for block in (16, _MAX_SPLITS)]
+    return found
+
+
+def _share(count: int, layout: str, cut: Config) -> tuple[int, int]:
+    """(splits, tiles): at most cut.splits programs of `tiles` tiles each, none without a pixel."""
+    tiles = triton.cdiv(count, cut.rows * cut.cols if layout == "nchw" else cut.rows)
+    each = triton.cdiv(tiles, cut.splits)
+    return triton.cdiv(tiles, each), each
+
+
+def _check(x: torch.Tensor, weight, bias, activation: str, halo: int) -> str:
+    check_dtype(x, "input")
+    layout = dense_layout(x, "input")
+    channels, height, width = x.shape[1:]
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != (channels,):
+            raise ValueError(f"{name} must have shape ({channels},), a value per channel, not {tuple(parameter.shape)}")
+    if activation not in ("none", "relu", "leaky_relu"):
+        raise ValueError(f"activation must be 'none', 'relu' or 'leaky_relu', not {activation!r}")
+    if halo < 0 or (halo > 0 and halo >= min(height, width)):
+        raise ValueError(f"halo must be 0 or less than both sides of the {height}x{width} image, not {halo}")
+    if x.shape[0] * channels >= 2**31:
+        raise ValueError(f"{x.shape[0]} samples of {channels} channels are 2^31 planes or more: cut the batch")
+    if (height + 2 * halo) * (width + 2 * halo) >= 2**31:
+        raise ValueError(f"an image of {height}x{width} with halo {halo} has 2^31 pixels or more: cut it into tiles")
+    return layout
+
+
+def _residual_strides(residual: torch.Tensor, x: torch.Tensor, layout: str) -> tuple[int, int, int]:
+    """(stride_n, stride_c, stride_h) of a residual whose rows lie as those of x; ValueError otherwise."""
+    channels, height, width = x.shape[1:]
+    if residual.shape != x.shape or residual.dtype != x.dtype:
+        raise ValueError(
+            f"residual must have the input's shape {tuple(x.shape)} and dtype {x.dtype}, "
+            f"not {tuple(residual.shape)} and {residual.dtype}"
+        )
+    n, c, h, w = residual.stride()
+    if layout == "nchw":
+        fits = width == 1 or w == 1
+    else:
+        fits = (channels == 1 or c == 1) and (width == 1 or w == channels)
+    if not fits:
+        raise ValueError(
+            f"the rows of residual (strides {residual.stride()}) must lie in memory as those of the input "
+            f"(strides {x.stride()}): convert it with .contiguous(memory_format=...) first"
+        )
+    row = width if layout == "nchw" else width * channels
+    return n, c, row if height == 1 else h
+
+
+def forward(
+    x: torch.Tensor,
+    weight: Optional[torch.Tensor],
+    bias: Optional[torch.Tensor],
+    residual: Optional[torch.Tensor],
+    eps: float,
+    activation: str,
+    negative_slope: float,
+    halo: int,
+    cut: Optional[Config] = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y (N, C, H + 2 halo, W + 2 halo), and mean and rstd (N, C) in fp32 (fp64 for fp64 input).
+
+    x: dense (N, C, H, W), fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout.
+    weight, bias: (C,) or None. residual: None or shaped as x, its rows dense, its other strides free (a view inside a
+    padded tensor will do). `cut` overrides the choice of `config`.
+    """
+    layout = _check(x, weight, bias, activation, halo)
+    batch, channels, height, width = x.shape
+    statistics = accumulator_dtype(x.dtype)
+    padded = (batch, channels, height + 2 * halo, width + 2 * halo)
+    y = torch.empty(padded, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
+    mean = torch.empty((batch, channels), dtype=statistics, device=x.device)
+    rstd = torch.empty((batch, channels), dtype=statistics, device=x.device)
+    strides = (0, 0, 0) if residual is None else _residual_strides(residual, x, layout)
+    if x.numel() == 0:
+        return y, mean.fill_(float("nan")), rstd.fill_(float("nan"))
+    if halo == 0 and (residual is None or strides[2] == width * (1 if layout == "nchw" else channels)):
+        height, width = 1, height * width
+    cut = cut or config("forward", layout, (batch, channels, height, width), x.element_size())
+
+    tensors = (
+        x,
+        x if weight is None else weight.contiguous(),
+        x if bias is None else bias.contiguous(),
+        x if residual is None else residual,
+        y,
+        mean,
+        rstd,
+    )
+    flags = dict(
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        HAS_RESIDUAL=residual is not None,
+        ACTIVATION=activation,
+        HALO=halo,
+        ROWS=cut.rows,
+        COLS=cut.cols,
+        **launch_options(cut.warps),
+    )
+    if cut.splits:
+        splits, tiles = _share(height * width, layout, cut)
+        partial = (batch, splits, channels)
+        offset = torch.empty(partial, dtype=statistics, device=x.device)
+        square = torch.empty(partial, dtype=statistics, device=x.device)
+
+    with on_device(x):
+        if layout == "nchw":
+            size = (height, width // cut.cols)
+            division = division_magic(size[1])
+            scalars = (*strides, float(eps), float(negative_slope))
+            flags["BORDER"] = 32 * cut.warps
+            if not cut.splits:
+                _nchw_forward[(batch * channels,)](*tensors, channels, *size, *division, *scalars, **flags)
+                return y, mean, rstd
+            for first in range(0, batch, cut.samples):
+                grid = (min(cut.samples, batch - first) * channels * splits,)
+                place = (first * channels,)
+                _nchw_statistics[grid](
+                    x, offset, square, *place, *size, splits, tiles,
+                    ROWS=cut.rows, COLS=cut.cols, **launch_options(cut.warps),
+                )
+                _nchw_forward_apply[grid](
+                    *tensors, offset, square, *place, channels, *size, *division, splits, tiles, *scalars,
+                    SPLITS=cut.split_block, **flags,
+                )
+        else:
+            scalars = (strides[0], strides[2], float(eps), float(negative_slope))
+            blocks = triton.cdiv(channels, cut.cols)
+            flags["EVEN"] = channels % cut.cols == 0
+            if not cut.splits:
+                _nhwc_forward[(batch * blocks,)](*tensors, channels, height, width, *scalars, **flags)
+                return y, mean, rstd
+            for first in range(0, batch, cut.samples):
+                grid = (min(cut.samples, batch - first) * blocks * splits,)
+                _nhwc_statistics[grid](
+                    x, offset, square, first, channels, height * width, splits, tiles,
+                    ROWS=cut.rows, COLS=cut.cols, EVEN=flags["EVEN"], **launch_options(cut.warps),
+                )
+                _nhwc_forward_apply[grid](
+                    *tensors, offset, square, first, channels, height, width, splits, tiles, *scalars,
+                    SPLITS=cut.split_block, **flags,
+                )
+    return y, mean, rstd
+
+
+def backward(
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    rstd: torch.Tensor,
+    weight: Optional[torch.Tensor],
+    bias: Optional[torch.Tensor],
+    activation: str,
+    negative_slope: float,
+    halo: int,
+    need_dresidual: bool,
+    cut: Optional[Config] = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(dx, dweight, dbias, dresidual) from dy (N, C, H + 2 halo, W + 2 halo), in the dtype and layout of x.
+
+    mean, rstd: as `forward` returned them. dx: as x. dweight, dbias: (C,) in the dtype of weight and bias, an empty
+    fp32 tensor where that is None. dresidual: dy folded back onto the image, as x, if asked for and halo > 0, else
+    empty. `cut` overrides the choice of `config`.
+    """
+    layout = _check(x, weight, bias, activation, halo)
+    batch, channels, height, width = x.shape
+    padded = (batch, channels, height + 2 * halo, width + 2 * halo)
+    if dy.shape != padded or dy.dtype != x.dtype or not dy.is_contiguous(memory_format=memory_format(layout)):
+        raise ValueError(
+            f"the gradient must be a dense {layout.upper()} tensor of shape {padded} and dtype {x.dtype}, "
+            f"not {tuple(dy.shape)}, {dy.dtype} with strides {dy.stride()}"
+        )
+    statistics = accumulator_dtype(x.dtype)
+    for name, tensor in (("mean", mean), ("rstd", rstd)):
+        if tensor.shape != (batch, channels) or tensor.dtype != statistics or not tensor.is_contiguous():
+            raise ValueError(f"{name} must be the ({batch}, {channels}) {statistics} tensor that forward returned")
+    write_residual = need_dresidual and halo > 0
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
+    dresidual = torch.empty_like(dx) if write_residual else torch.empty(0, dtype=x.dtype, device=x.device)
+    total = torch.empty((batch, channels), dtype=statistics, device=x.device)
+    dot = torch.empty((batch, channels), dtype=statistics, device=x.device)
+
+    if x.numel() == 0:
+        total.zero_()
+        dot.zero_()
+    else:
+        if halo == 0:
+            height, width = 1, height * width
+        cut = cut or config("backward", layout, (batch, channels, height, width), x.element_size())
+        inputs = (
+            dy,
+            x,
+            mean,
+            rstd,
+            x if weight is None else weight.contiguous(),
+            x if bias is None else bias.contiguous(),
+        )
+        outputs = (dx, dresidual if write_residual else dx, total, dot)
+        flags = dict(
+            HAS_WEIGHT=weight is not None,
+            HAS_BIAS=bias is not None,
+            ACTIVATION=activation,
+            HALO=halo,
+            ROWS=cut.rows,
+            COLS=cut.cols,
+            **launch_options(cut.warps),
+        )
+        slope = float(negative_slope)
+        if cut.splits:
+            splits, tiles = _share(height * width, layout, cut)
+            partial = (batch, splits, channels)
+            totals = torch.empty(partial, dtype=statistics, device=x.device)
+            dots = torch.empty(partial, dtype=statistics, device=x.device)
+        with on_device(x):
+            if layout == "nchw":
+                size = (height, width // cut.cols, *division_magic(width // cut.cols))
+                if not cut.splits:
+                    _nchw_backward[(batch * channels,)](
+                        *inputs, *outputs, channels, *size, slope, HAS_RESIDUAL=write_residual, **flags
+                    )
+                else:
+                    for first in range(0, batch, cut.samples):
+                        grid = (min(cut.samples, batch - first) * channels * splits,)
+                        place = (first * channels, channels, *size, splits, tiles, slope)
+                        _nchw_backward_sums[grid](*inputs, totals, dots, *place, **flags)
+                        _nchw_backward_apply[grid](
+                            *inputs, *outputs, totals, dots, *place,
+                            HAS_RESIDUAL=write_residual, SPLITS=cut.split_block, **flags,
+                        )
+            else:
+                blocks = triton.cdiv(channels, cut.cols)
+                flags["EVEN"] = channels % cut.cols == 0
+                if not cut.splits:
+                    _nhwc_backward[(batch * blocks,)](
+                        *inputs, *outputs, channels, height, width, slope, HAS_RESIDUAL=write_residual, **flags
+                    )
+                else:
+                    for first in range(0, batch, cut.samples):
+                        grid = (min(cut.samples, batch - first) * blocks * splits,)
+                        place = (first, channels, height, width, splits)
+                        _nhwc_backward_sums[grid](*inputs, totals, dots, *place, slope, **flags)
+                        _nhwc_backward_apply[grid](
+                            *inputs, *outputs, totals, dots, *place, tiles, slope,
+                            HAS_RESIDUAL=write_residual, SPLITS=cut.split_block, **flags,
+                        )
+
+    none = torch.empty(0, dtype=torch.float32, device=x.device)
+    dweight = none if weight is None else dot.sum(0).to(weight.dtype)
+    dbias = none if bias is None else total.sum(0).to(bias.dtype)
+    return dx, dweight, dbias, dresidual

@@ -1,0 +1,203 @@
+"""Compiles the kernels for NVIDIA targets on a machine without a GPU; run by test_compile.py in processes of its own.
+
+The launchers themselves are called, on meta tensors of true sizes, with the launch replaced by a recorder: what is
+compiled is what they would launch, specialised as triton would specialise it. Prints one JSON object per kernel.
+
+    python -m tests.kernels.compile_worker SHARD SHARDS
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import triton
+import triton.backends.nvidia
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from fastgan.kernels import instance_norm, losses, reflection_pad
+
+CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float64: "*fp64"}
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+HEAVY = dict(affine=True, residual=True, activation="leaky_relu", halo=1)
+LIGHT = dict(affine=False, residual=False, activation="relu", halo=0)
+
+
+def meta(shape, dtype, layout="nchw"):
+    return torch.empty(shape, dtype=dtype, device="meta", memory_format=LAYOUTS[layout])
+
+
+def norm_forward(shape, dtype, layout, affine, residual, activation, halo, cut=None):
+    weight = meta(shape[1:2], torch.float32) if affine else None
+    inner = None
+    if residual:
+        wide = meta((shape[0], shape[1], shape[2] + 2, shape[3] + 2), dtype, layout)
+        inner = wide[:, :, 1:-1, 1:-1]
+    instance_norm.forward(meta(shape, dtype, layout), weight, weight, inner, 1e-5, activation, 0.2, halo, cut)
+
+
+def norm_backward(shape, dtype, layout, affine, residual, activation, halo, cut=None):
+    weight = meta(shape[1:2], torch.float32) if affine else None
+    dy = meta((shape[0], shape[1], shape[2] + 2 * halo, shape[3] + 2 * halo), dtype, layout)
+    mean = meta(shape[:2], torch.float64 if dtype == torch.float64 else torch.float32)
+    x = meta(shape, dtype, layout)
+    instance_norm.backward(dy, x, mean, mean, weight, weight, activation, 0.2, halo, residual, cut)
+
+
+def loss(numel, dtype, kind, reduction, want_grad, label):
+    x = meta((numel,), dtype)
+    losses.forward(x, x if label is None else None, label or 0.0, kind, reduction, want_grad)
+
+
+def pad(direction, shape, dtype, layout, padding, cut=None):
+    left, right, top, bottom = padding
+    wide = (*shape[:2], shape[2] + top + bottom, shape[3] + left + right)
+    if direction == "forward":
+        reflection_pad.forward(meta(shape, dtype, layout), *padding, cut)
+    else:
+        reflection_pad.backward(meta(wide, dtype, layout), *padding, cut)
+
+
+def norm(direction, *args, **kwargs):
+    (norm_forward if direction == "forward" else norm_backward)(*args, **kwargs)
+
+
+def cases():
+    """(capability, function, arguments, options): what is compiled; launches that specialise alike only once."""
+    bf16, fp16, fp32, fp64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+    for direction in ("forward", "backward"):
+        for layout in ("nchw", "nhwc"):
+            shape = (16, 256, 64, 64)
+            # Every tile with the flags that need most registers; in fp32 and fp64 where it differs from bf16.
+            for cut in instance_norm.configurations(direction, layout, 2):
+                yield 90, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=cut)
+            for cut in instance_norm.configurations(direction, layout, 4):
+                if layout == "nchw" and cut.cols > 1 or layout == "nhwc" and cut.cols == 64:
+                    yield 90, norm, (direction, shape, fp32, layout), dict(HEAVY, cut=cut)
+            for cut in instance_norm.configurations(direction, layout, 8)[-2:]:
+                yield 90, norm, (direction, shape, fp64, layout), dict(HEAVY, cut=cut)
+            # The largest tiles on the other targets.
+            for capability in (80, 100):
+                largest = [cut for cut in instance_norm.configurations(direction, layout, 2) if cut.splits == 0][-1]
+                yield capability, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=largest)
+                largest = [cut for cut in instance_norm.configurations(direction, layout, 2) if cut.splits][-1]
+                yield capability, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=largest)
+            # A ResNet generator's layers as they are, and more than 2^31 elements.
+            for shape in ((16, 256, 64, 64), (1, 64, 256, 256)):
+                yield 90, norm, (direction, shape, bf16, layout), dict(LIGHT)
+            yield 90, norm, (direction, (1, 256, 64, 64), bf16, layout), dict(LIGHT, halo=1)
+            yield 90, norm, (direction, (4, 256, 4096, 4096), fp16, layout), dict(LIGHT)
+            # Sizes of one, which triton turns into constants, and channels that fill no block.
+            for cut in (None, instance_norm.configurations(direction, layout, 4)[-1]):
+                if layout == "nchw":
+                    cut = cut and cut._replace(rows=cut.rows * cut.cols, cols=1)
+                    yield 90, norm, (direction, (1, 1, 1, 1), fp32, layout), dict(LIGHT, cut=cut)
+                yield 90, norm, (direction, (1, 3, 2, 1), fp32, layout), dict(LIGHT, residual=True, cut=cut)
+                yield 90, norm, (direction, (1, 3, 1, 2), fp32, layout), dict(LIGHT, residual=True, cut=cut)
+    for kind in ("l1", "mse", "bce"):
+        yield 90, loss, (900, fp32, kind, "mean", True, 1.0), {}
+        yield 90, loss, (1 << 22, bf16, kind, "mean", True, None), {}
+        yield 90, loss, (1 << 22, fp64, kind, "none", False, None), {}
+        yield 80, loss, ((1 << 32) + 1, fp32, kind, "sum", True, None), {}
+        yield 100, loss, (1 << 22, bf16, kind, "none", True, 0.0), {}
+        yield 100, loss, (1 << 22, fp16, kind, "mean", True, 0.9), {}
+    for direction in ("forward", "backward"):
+        for layout in ("nchw", "nhwc"):
+            for cut in reflection_pad.configurations(direction, layout):
+                yield 90, pad, (direction, (16, 64, 256, 256), bf16, layout, (3, 3, 3, 3)), dict(cut=cut)
+            yield 80, pad, (direction, (1, 3, 256, 256), fp32, layout, (1, 2, 3, 4)), {}
+            yield 100, pad, (direction, (4, 512, 1024, 2048), fp16, layout, (3, 3, 3, 3)), {}
+            yield 90, pad, (direction, (1, 1, 1, 1), fp64, layout, (0, 0, 0, 0)), {}
+        yield 90, pad, (direction, (1 << 24, 2, 64, 3), fp32, "nchw", (1, 1, 1, 1)), {}
+
+
+def record_launches():
+    """Replaces the launch of every kernel; returns the list that launches are appended to."""
+    launches = []
+
+    def run(self, *args, grid, warmup, **kwargs):
+        launches.append((self, args, kwargs, grid))
+
+    JITFunction.run = run
+    return launches
+
+
+def specialise(fn, args, kwargs):
+    """(signature, constants, attributes, options) of a launch, as triton derives them from its arguments."""
+    names = set(fn.arg_names)
+    values = dict(zip(fn.arg_names, args), **{name: value for name, value in kwargs.items() if name in names})
+    options = {name: value for name, value in kwargs.items() if name not in names}
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(fn.params):
+        value = values[parameter.name]
+        aligned = False
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = POINTERS[value.dtype]
+            aligned = value.storage_offset() * value.element_size() % 16 == 0
+        elif isinstance(value, float):
+            signature[parameter.name] = parameter.annotation_type
+        elif value == 1 and not parameter.do_not_specialize:
+            signature[parameter.name], constants[parameter.name] = "constexpr", 1
+        else:
+            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            aligned = value % 16 == 0 and not parameter.do_not_specialize
+        if aligned:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    return signature, constants, attributes, options
+
+
+def resources(cubin):
+    """Registers per thread, bytes of stack (spills) and of other local memory, as cuobjdump reports them."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name.lower(): int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+
+
+def main(shard, shards):
+    launches = record_launches()
+    seen = {}
+    for capability, function, args, kwargs in cases():
+        function(*args, **kwargs)
+        for fn, call_args, call_kwargs, grid in launches:
+            key = (capability, fn.__name__, *specialise(fn, call_args, call_kwargs))
+            if repr(key) not in seen:
+                seen[repr(key)] = (capability, fn, grid, key[2:])
+        launches.clear()
+    for capability, fn, grid, (signature, constants, attributes, options) in list(seen.values())[shard::shards]:
+        began = time.perf_counter()
+        source = ASTSource(fn, signature, constants, attributes)
+        kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        ptx = kernel.asm["ptx"]
+        row = dict(
+            kernel=fn.__name__,
+            capability=capability,
+            types=" ".join(sorted({kind for kind in signature.values() if kind.startswith("*")})),
+            constants={k: (v if isinstance(v, (int, str)) else str(v)) for k, v in constants.items()},
+            warps=options["num_warps"],
+            programs=grid[0],
+            shared=kernel.metadata.shared,
+            wide_loads=len(re.findall(r"ld\.global(?:\.\w+)*\.v[24]\.", ptx)),
+            wide_stores=len(re.findall(r"st\.global(?:\.\w+)*\.v[24]\.", ptx)),
+            loads=len(re.findall(r"ld\.global", ptx)),
+            stores=len(re.findall(r"st\.global", ptx)),
+            seconds=round(time.perf_counter() - began, 2),
+            **resources(kernel.asm["cubin"]),
+        )
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
