@@ -1,0 +1,336 @@
+"""The public functions: fused ops with the argument order of ``torch.nn.functional``.
+
+Every function is differentiable twice and more, keeps the dtype and the memory layout of its input (NCHW or
+channels_last), and runs under autocast, ``torch.compile(fullgraph=True)`` and ``torch.export``. Sums and statistics are
+taken in float32 (float64 for float64 input), without atomics: two runs give the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .ops.conv_transpose2d import Geometry
+from .ops.conv_transpose2d import conv_transpose2d as _conv_transpose2d
+from .ops.instance_norm import ACTIVATIONS, activate
+from .ops.instance_norm import instance_norm as _instance_norm
+from .ops.losses import REDUCTIONS
+from .ops.losses import pointwise_loss as _pointwise_loss
+from .ops.reflection_pad import reflection_pad2d as _reflection_pad2d
+from .ops.reflection_pad_conv2d import reflection_pad_conv2d as _reflection_pad_conv2d
+
+__all__ = [
+    "bce_with_logits",
+    "conv_transpose2d",
+    "instance_norm",
+    "l1_loss",
+    "mse_loss",
+    "reflection_pad2d",
+    "reflection_pad_conv2d",
+]
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+    residual: Tensor | None = None,
+    halo: int = 0,
+) -> Tensor:
+    """Instance norm, activation, residual and reflected halo in one pass.
+
+    ``y = reflect_pad(act((x - mean) / sqrt(var + eps) * weight + bias) + residual, halo)`` with the mean and the biased
+    variance of each sample and channel (Ulyanov, Vedaldi and Lempitsky, 2016, "Instance Normalization").
+
+    Args:
+        input: (N, C, H, W), any floating dtype. Other ranks from (N, C, L) up are taken without halo.
+        running_mean, running_var: (C,), both or neither; updated in place when ``use_input_stats``, used instead of the
+            statistics of the input otherwise (that case runs on stock torch ops).
+        weight, bias: (C,), the input's dtype or float32.
+        momentum: weight of the new statistics in the running ones.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+        residual: added after the activation; shape and dtype of the input (a spatial slice of a larger tensor is read
+            in place).
+        halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
+
+    Returns:
+        (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input.
+
+    Raises:
+        ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an unknown
+            activation; parameters or a residual of the wrong shape.
+    """
+    _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
+    if not use_input_stats:
+        y = F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        y = activate(y, activation, negative_slope)
+        y = y if residual is None else y + residual
+        return F.pad(y, (halo,) * 4, mode="reflect") if halo else y
+    shape = input.shape
+    if input.dim() != 4:
+        input = input.flatten(2).unsqueeze(-1)
+        residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
+    y, mean, rstd = _instance_norm(input, weight, bias, residual, eps, activation, negative_slope, halo)
+    if running_mean is not None:
+        _update_running(running_mean, running_var, input, mean, rstd, eps, momentum)
+    return y if len(shape) == 4 else y.view(shape)
+
+
+def _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo):
+    if input.dim() < 3:
+        raise ValueError(
+            f"instance_norm needs an input of at least 3 dimensions (N, C, ...), got shape {tuple(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise ValueError(f"instance_norm needs a floating-point input, got {input.dtype}")
+    channels, spatial = input.shape[1], input.shape[2:]
+    if use_input_stats and spatial.numel() == 1:
+        raise ValueError(f"instance_norm needs more than one spatial element a channel, got shape {tuple(input.shape)}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    if (running_mean is None) != (running_var is None) or (not use_input_stats and running_mean is None):
+        raise ValueError(
+            "instance_norm needs running_mean and running_var together, and both when use_input_stats is False"
+        )
+    parameters = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    for name, parameter in parameters.items():
+        if parameter is not None and parameter.shape != (channels,):
+            raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(parameter.shape)}")
+    if residual is not None and residual.shape != input.shape:
+        raise ValueError(f"residual must have the input's shape {tuple(input.shape)}, got {tuple(residual.shape)}")
+    if halo < 0 or (halo and input.dim() != 4):
+        raise ValueError(f"halo must be at least 0, and 0 for inputs that are not (N, C, H, W); got {halo}")
+    if halo and halo >= min(spatial):
+        raise ValueError(f"a halo of {halo} must be smaller than the image, {spatial[0]} x {spatial[1]}")
+
+
+def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):
+    with torch.no_grad():
+        count = x.shape[2] * x.shape[3]
+        if mean is None:
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            var, mean = torch.var_mean(wide, (2, 3), correction=0)
+        else:
+            var = (rstd.pow(-2) - eps).clamp_min(0)
+        running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
+        running_var.lerp_((var.mean(0) * (count / (count - 1))).to(running_var.dtype), momentum)
+
+
+def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:
+    """Reflected padding that keeps the layout of its input.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        padding: one width, or (left, right, top, bottom); each less than the size it reflects.
+
+    Returns:
+        (N, C, H + top + bottom, W + left + right).
+
+    Raises:
+        ValueError: a padding that is negative or does not fit.
+    """
+    left, right, top, bottom = (padding,) * 4 if isinstance(padding, int) else padding
+    batched = _batched("reflection_pad2d", input)
+    _check_reflection("reflection_pad2d", batched, left, right, top, bottom)
+    y = _reflection_pad2d(batched, (left, right, top, bottom))
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def _batched(op: str, input: Tensor) -> Tensor:
+    if input.dim() not in (3, 4):
+        raise ValueError(f"{op} needs an input of shape (N, C, H, W) or (C, H, W), got {tuple(input.shape)}")
+    return input if input.dim() == 4 else input.unsqueeze(0)
+
+
+def _check_reflection(op: str, x: Tensor, left: int, right: int, top: int, bottom: int) -> None:
+    h, w = x.shape[2:]
+    if min(left, right, top, bottom) < 0:
+        raise ValueError(
+            f"{op} needs a padding of at least 0, got left {left}, right {right}, top {top}, bottom {bottom}"
+        )
+    if (left, right, top, bottom) != (0, 0, 0, 0) and (max(left, right) >= w or max(top, bottom) >= h):
+        raise ValueError(
+            f"{op} reflects without repeating the edge, so its padding must be smaller than the image, {h} x {w}; "
+            f"got left {left}, right {right}, top {top}, bottom {bottom}"
+        )
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def reflection_pad_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolution of a reflected input, ``conv2d(pad(input, padding, "reflect"), weight, bias, stride, 0, ...)``.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (O, C / groups, kH, kW).
+        bias: (O,).
+        padding: reflected width on both sides, one number or (height, width); less than the size it reflects.
+
+    Returns:
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
+
+    Raises:
+        ValueError: a padding that is negative or does not fit; RuntimeError from torch for a weight that does not fit.
+    """
+    pad_h, pad_w = _pair(padding)
+    batched = _batched("reflection_pad_conv2d", input)
+    _check_reflection("reflection_pad_conv2d", batched, pad_w, pad_w, pad_h, pad_h)
+    y = _reflection_pad_conv2d(batched, weight, bias, _pair(stride), (pad_h, pad_w), _pair(dilation), groups)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
+    *,
+    output_size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Transposed convolution, the gradient of a convolution as a layer (Dumoulin and Visin, 2016, chapter 4).
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (C, O / groups, kH, kW).
+        bias: (O,).
+        output_padding: extra rows and columns on the bottom and right side only; smaller than stride or dilation.
+        output_size: (H', W') wanted; resolves ``output_padding``, which must then be 0.
+
+    Returns:
+        (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1.
+
+    Raises:
+        ValueError: an output_size outside the range that the geometry can give (the message names the range), channels
+            that do not fit, an output_padding that is not smaller than stride or dilation.
+    """
+    batched = _batched("conv_transpose2d", input)
+    stride, padding, dilation, output_padding = _pair(stride), _pair(padding), _pair(dilation), _pair(output_padding)
+    if weight.dim() != 4 or weight.shape[0] != batched.shape[1]:
+        raise ValueError(
+            f"conv_transpose2d needs a weight of shape ({batched.shape[1]}, O / groups, kH, kW) for an input of shape "
+            f"{tuple(input.shape)}, got {tuple(weight.shape)}"
+        )
+    if groups < 1 or weight.shape[0] % groups:
+        raise ValueError(f"conv_transpose2d cannot split {weight.shape[0]} input channels into {groups} groups")
+    if bias is not None and bias.shape != (weight.shape[1] * groups,):
+        raise ValueError(f"bias must have shape ({weight.shape[1] * groups},), got {tuple(bias.shape)}")
+    if min(*stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"conv_transpose2d needs stride and dilation >= 1 and padding >= 0, got {stride}, {dilation} and {padding}"
+        )
+    smallest = Geometry(stride, padding, (0, 0), groups, dilation)
+    size, kernel = (batched.shape[2], batched.shape[3]), (weight.shape[2], weight.shape[3])
+    if output_size is not None:
+        if output_padding != (0, 0):
+            raise ValueError(
+                f"give either output_size or output_padding, got {tuple(output_size)} and {output_padding}"
+            )
+        output_padding = _resolve_output_size(tuple(output_size), input.dim(), smallest, size, kernel)
+    for axis, extra in zip(("height", "width"), zip(output_padding, stride, dilation)):
+        if not 0 <= extra[0] < max(extra[1:]):
+            raise ValueError(
+                f"output_padding must be at least 0 and smaller than stride or dilation, got {extra[0]} for the {axis} "
+                f"with stride {extra[1]} and dilation {extra[2]}"
+            )
+    geometry = smallest._replace(output_padding=output_padding)
+    if size[0] < 1 or size[1] < 1 or min(geometry.output_size(size, kernel)) < 1:
+        raise ValueError(
+            f"conv_transpose2d of a {size[0]} x {size[1]} input would give {geometry.output_size(size, kernel)}: "
+            "both sizes must be at least 1; use less padding"
+        )
+    y = _conv_transpose2d(batched, weight, bias, geometry)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def _resolve_output_size(output_size, dim: int, smallest: Geometry, size, kernel) -> tuple[int, int]:
+    wanted = output_size[-2:]
+    least = smallest.output_size(size, kernel)
+    most = tuple(least[i] + smallest.stride[i] - 1 for i in (0, 1))
+    if len(output_size) not in (2, dim) or any(not least[i] <= wanted[i] <= most[i] for i in (0, 1)):
+        raise ValueError(
+            f"output_size {output_size} cannot be had from a {size[0]} x {size[1]} input with this geometry: "
+            f"heights {least[0]} to {most[0]} and widths {least[1]} to {most[1]} can"
+        )
+    return wanted[0] - least[0], wanted[1] - least[1]
+
+
+def l1_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
+    """Absolute difference |input - target|, with derivative 0 at ties.
+
+    Args:
+        input: any shape, any floating dtype.
+        target: a tensor of the same shape, or a number (no target tensor is made).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or the input's shape for ``"none"``; the promoted dtype of input and target (float32 under autocast).
+
+    Raises:
+        ValueError: an unknown reduction, or a target that is neither a tensor nor a number.
+    """
+    return _loss("l1_loss", input, target, "l1", reduction)
+
+
+def mse_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
+    """Squared difference (input - target)^2: the least-squares GAN loss on logits (Mao et al., 2017, eq. 2) when
+    ``target`` is a label. Arguments, result and errors as for :func:`l1_loss`."""
+    return _loss("mse_loss", input, target, "mse", reduction)
+
+
+def bce_with_logits(
+    input: Tensor,
+    target: Tensor | float,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of sigmoid(input), ``max(x, 0) - x t + log1p(exp(-|x|))``: finite for every finite logit.
+    The vanilla GAN loss (Goodfellow et al., 2014) when ``target`` is a label.
+
+    Args:
+        weight, pos_weight: as in ``torch.nn.functional.binary_cross_entropy_with_logits``; calls with either run on it.
+
+    Other arguments, result and errors as for :func:`l1_loss`; a target tensor of another shape is a ValueError.
+    """
+    if weight is not None or pos_weight is not None:
+        if not isinstance(target, Tensor):
+            target = torch.full_like(input, float(target))
+        return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+    return _loss("bce_with_logits", input, target, "bce", reduction)
+
+
+def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"unknown reduction {reduction!r}: choose from {', '.join(REDUCTIONS)}")
+    if not isinstance(target, (Tensor, int, float)):
+        raise ValueError(f"{name} needs a tensor or a number as target, got {type(target).__name__}")
+    if not input.is_floating_point():
+        raise ValueError(f"{name} needs a floating-point input, got {input.dtype}")
+    if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
+        raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
+    return _pointwise_loss(input, target, kind, reduction)

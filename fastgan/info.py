@@ -1,0 +1,78 @@
+"""``python -m fastgan.info``: what is built, for which torch, and which backend serves each op and why."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import torch
+
+from . import __version__
+from .ops import _backend, _extension
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def report() -> str:
+    """The whole report as text."""
+    lines = [
+        f"fastgan {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}",
+        f"C++ extension: {_extension.load()[1]}",
+        f"triton: {_triton()}",
+        f"CUDA: {_cuda()}",
+    ]
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        lines += ["", f"Backends on {device} (of {', '.join(_name(d) for d in DTYPES)}):"]
+        for op in _backend.ops():
+            lines += _op_lines(op, device)
+    lines += ["", "Force one with FASTGAN_BACKEND=name, FASTGAN_BACKEND=op=name,... or fastgan.backend(...)."]
+    return "\n".join(lines)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _triton() -> str:
+    if not _backend.TRITON_FOUND:
+        return "not installed (pip install 'triton>=3.6')"
+    import triton
+
+    return triton.__version__ + (", interpreting (TRITON_INTERPRET=1)" if _backend.TRITON_INTERPRETED else "")
+
+
+def _cuda() -> str:
+    if not torch.cuda.is_available():
+        return "no device" if torch.version.cuda else "this torch is built without CUDA"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{', '.join(names)}; torch built for CUDA {torch.version.cuda}"
+
+
+def _op_lines(op: str, device: str) -> list[str]:
+    served: dict[str, list[str]] = {}
+    for dtype in DTYPES:
+        served.setdefault(_backend.select(op, device, dtype), []).append(_name(dtype))
+    parts = [name if len(dtypes) == len(DTYPES) else f"{name} ({', '.join(dtypes)})" for name, dtypes in served.items()]
+    lines = [f"  {op}: {'; '.join(parts)}"]
+    refusals: dict[tuple[str, str], list[str]] = {}
+    for dtype in DTYPES:
+        for name, reason in _backend.refusals(op, device, dtype).items():
+            if reason:
+                refusals.setdefault((name, reason), []).append(_name(dtype))
+    for (name, reason), dtypes in refusals.items():
+        which = "" if len(dtypes) == len(DTYPES) else f" for {', '.join(dtypes)}"
+        lines.append(f"      not {name}{which}: {reason}")
+    return lines
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m fastgan.info",
+        description="Say what is built, for which torch, and which backend serves each op and why the others do not.",
+    ).parse_args()
+    print(report())
+
+
+if __name__ == "__main__":
+    main()

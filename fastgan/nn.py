@@ -1,0 +1,165 @@
+"""The public layers: fused ops as modules.
+
+Each subclasses the stock layer, takes its constructor arguments, keeps its parameter names, and loads its state dict
+strictly, both ways.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from . import functional as F
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "ConvTranspose2d",
+    "InstanceNorm2d",
+    "L1Loss",
+    "MSELoss",
+    "ReflectionPad2d",
+    "ReflectionPadConv2d",
+]
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """``nn.InstanceNorm2d`` with activation, residual and the next layer's reflected halo in the same pass.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats: as for ``nn.InstanceNorm2d``.
+        activation, negative_slope, halo: see :func:`fastgan.functional.instance_norm`.
+        stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
+
+    Shape:
+        (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str = "none",
+        negative_slope: float = 0.2,
+        halo: int = 0,
+        **stock: bool,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **stock)
+        if activation not in F.ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(F.ACTIVATIONS)}")
+        self.activation = activation
+        self.negative_slope = negative_slope
+        self.halo = halo
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        self._check_input_dim(input)
+        batched = input if input.dim() == 4 else input.unsqueeze(0)
+        if residual is not None and residual.dim() == 3:
+            residual = residual.unsqueeze(0)
+        if batched.shape[1] != self.num_features:
+            raise ValueError(f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}")
+        y = F.instance_norm(
+            batched,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            self.momentum if self.momentum is not None else 0.0,
+            self.eps,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+            residual=residual,
+            halo=self.halo,
+        )
+        return y if input.dim() == 4 else y.squeeze(0)
+
+    def extra_repr(self) -> str:
+        fused = f", activation={self.activation!r}" if self.activation != "none" else ""
+        fused += f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        fused += f", halo={self.halo}" if self.halo else ""
+        return super().extra_repr() + fused
+
+
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """``nn.ReflectionPad2d`` that keeps channels_last. Shape: (N, C, H, W) or (C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.reflection_pad2d(input, self.padding)
+
+
+class ReflectionPadConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with ``padding_mode="reflect"`` in one op.
+
+    Arguments as for ``nn.Conv2d`` (padding: one number or (height, width)); shape as
+    :func:`fastgan.functional.reflection_pad_conv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if isinstance(padding, str):
+            raise ValueError(f"padding must be a number or a pair of numbers, got {padding!r}")
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, "reflect", device, dtype
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.reflection_pad_conv2d(
+            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` by phases. Shape and errors as :func:`fastgan.functional.conv_transpose2d`."""
+
+    def forward(self, input: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
+        return F.conv_transpose2d(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding if output_size is None else 0,
+            self.groups,
+            self.dilation,
+            output_size=output_size,
+        )
+
+
+class L1Loss(nn.L1Loss):
+    """Mean absolute error against a tensor or a number; see :func:`fastgan.functional.l1_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        return F.l1_loss(input, target, reduction=self.reduction)
+
+
+class MSELoss(nn.MSELoss):
+    """Mean squared error against a tensor or a number; see :func:`fastgan.functional.mse_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        return F.mse_loss(input, target, reduction=self.reduction)
+
+
+class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
+    """Binary cross-entropy on logits against a tensor or a number; see :func:`fastgan.functional.bce_with_logits`."""
+
+    def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        return F.bce_with_logits(
+            input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
+        )

@@ -1,0 +1,14 @@
+"""What autocast asks of an op that is called on a tensor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The lower precision that autocast is set to for ``x``; None where it leaves ``x`` alone (float64 always)."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return None
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -1,0 +1,283 @@
+"""instance_norm: statistics, affine, activation, residual and reflected halo in one op.
+
+    y = pad(act((x - mean) * rstd * weight + bias) + residual, halo)
+
+per sample and channel, with the biased variance (Ulyanov et al., 2016, eq. 4), rstd = 1 / sqrt(var + eps).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _backend
+from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
+from ._library import define
+from .reflection_pad import fold, pad
+from .reflection_pad import reference as reflection_pad_reference
+
+ACTIVATIONS = ("none", "relu", "leaky_relu")
+
+
+def activate(z: Tensor, activation: str, negative_slope: float) -> Tensor:
+    """The activations that the kernels fuse, in plain torch."""
+    if activation == "relu":
+        return F.relu(z)
+    if activation == "leaky_relu":
+        return F.leaky_relu(z, negative_slope)
+    return z
+
+
+def reference(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    eps: float = 1e-5,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+    halo: int = 0,
+) -> Tensor:
+    """The definition, in plain torch: (N, C, H, W) -> (N, C, H + 2 halo, W + 2 halo), in the layout of x.
+
+    Written out, because torch 2.13's own instance_norm on the CPU gives a wrong input gradient at batch 1 when the
+    gradient that reaches it is channels_last.
+    """
+    wide = x.to(accumulate_dtype(x.dtype))
+    var, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
+    y = (wide - mean) * torch.rsqrt(var + eps)
+    if weight is not None:
+        y = y * weight[:, None, None]
+    if bias is not None:
+        y = y + bias[:, None, None]
+    y = y.to(x.dtype)
+    y = activate(y, activation, negative_slope)
+    if residual is not None:
+        y = y + residual
+    if halo:
+        y = reflection_pad_reference(y, (halo,) * 4)
+    return y
+
+
+
+
+def _launchers(backend: str):
+    if backend == "cpp":
+        csrc = torch.ops.fastgan_csrc
+        return csrc.instance_norm, csrc.instance_norm_backward
+    from fastgan.kernels import instance_norm as kernels
+
+    return kernels.forward, kernels.backward
+
+
+def _forward(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
+    return _launchers(backend)[0](x, weight, bias, residual, eps, activation, negative_slope, halo)
+
+
+def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
+    n, c, h, w = x.shape
+    statistics = x.new_empty((n, c), dtype=accumulate_dtype(x.dtype))
+    return empty(x, (n, c, h + 2 * halo, w + 2 * halo)), statistics, torch.empty_like(statistics)
+
+
+def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+    return _launchers(backend)[1](
+        dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual
+    )
+
+
+def _backward_fake(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+    absent = x.new_empty((0,), dtype=torch.float32)
+    return (
+        empty(x, tuple(x.shape)),
+        torch.empty_like(weight) if weight is not None else absent,
+        torch.empty_like(bias) if bias is not None else absent.clone(),
+        empty(x, tuple(x.shape)) if need_dresidual and halo else x.new_empty((0,)),
+    )
+
+
+define(
+    "instance_norm(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, str activation, "
+    "float negative_slope, int halo, str backend) -> (Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+define(
+    "instance_norm_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
+    "str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+
+
+class InstanceNorm(torch.autograd.Function):
+    """(y, mean, rstd) of the op; x dense, residual of the same inner layout."""
+
+    @staticmethod
+    def forward(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
+        return torch.ops.fastgan.instance_norm(
+            x, weight, bias, residual, eps, activation, negative_slope, halo, backend
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, residual, *ctx.constants = inputs
+        _, mean, rstd = output
+        ctx.mark_non_differentiable(mean, rstd)
+        ctx.save_for_backward(x, mean, rstd, weight, bias)
+        ctx.has_residual = residual is not None
+
+    @staticmethod
+    def backward(ctx, dy, _dmean, _drstd):
+        x, mean, rstd, weight, bias = ctx.saved_tensors
+        eps, activation, negative_slope, halo, backend = ctx.constants
+        need_dresidual = ctx.has_residual and ctx.needs_input_grad[3]
+        dx, dweight, dbias, dresidual = InstanceNormBackward.apply(
+            dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual and halo > 0, backend
+        )
+        if need_dresidual and halo == 0:
+            dresidual = dy
+        return (
+            dx,
+            dweight if weight is not None else None,
+            dbias if bias is not None else None,
+            dresidual if need_dresidual else None,
+            *[None] * 5,
+        )
+
+
+class InstanceNormBackward(torch.autograd.Function):
+    """(dx, dweight, dbias, dresidual), itself differentiable to any order."""
+
+    @staticmethod
+    def forward(dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend):
+        return torch.ops.fastgan.instance_norm_backward(
+            like(dy, x), x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, x, _mean, _rstd, weight, bias, *ctx.constants = inputs
+        ctx.save_for_backward(dy, x, weight, bias)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, u, u_weight, u_bias, u_residual):
+        # With n = (x - mean) r, g = fold(dy) act'(z) and the projection P(v) = v - mean(v) - n mean(n v), the backward
+        # pass is dx = r w P(g), dweight = sum g n, dbias = sum g, dresidual = fold(dy). P is symmetric, dn/dx = r P and
+        # dr/dx = -r^2 n / (H W); what follows is its transposed derivative, in torch ops, so that it can be
+        # differentiated again. act'' = 0 for the piecewise linear activations.
+        dy, x, weight, bias = ctx.saved_tensors
+        eps, activation, negative_slope, halo, _need_dresidual, backend = ctx.constants
+        accumulate = accumulate_dtype(x.dtype)
+        planes = (2, 3)
+
+        def mean(v: Tensor) -> Tensor:
+            return v.mean(planes, keepdim=True)
+
+        def per_channel(v: Tensor) -> Tensor:
+            return v.to(accumulate).view(1, -1, 1, 1)
+
+        centred = x.to(accumulate)
+        centred = centred - mean(centred)
+        r = torch.rsqrt(mean(centred * centred) + eps)
+        n = centred * r
+        w = per_channel(weight) if weight is not None else 1.0
+        if activation == "none":
+            slope = 1.0
+        else:
+            z = n.detach() * w + (per_channel(bias) if bias is not None else 0.0)
+            slope = torch.ones_like(z).masked_fill(z <= 0, 0.0 if activation == "relu" else negative_slope)
+        g0 = dy.to(accumulate)
+        if halo:
+            g0 = fold(g0, (halo,) * 4, backend)
+        g = g0 * slope
+
+        def project(v: Tensor) -> Tensor:
+            return v - mean(v) - n * mean(n * v)
+
+        grad_g, grad_n, grad_x, grad_weight = 0.0, None, None, None
+        if u is not None:
+            u = u.to(accumulate)
+            projected = project(g)
+            grad_g = r * w * project(u)
+            grad_n = -r * w * (u * mean(n * g) + g * mean(n * u))
+            grad_x = -r * r * n * mean(u * w * projected)
+            if weight is not None:
+                grad_weight = (r * projected * u).sum((0, *planes)).to(weight.dtype)
+        if u_weight is not None and weight is not None:
+            grad_g = grad_g + per_channel(u_weight) * n
+            grad_n = per_channel(u_weight) * g + (0.0 if grad_n is None else grad_n)
+        if u_bias is not None and bias is not None:
+            grad_g = grad_g + per_channel(u_bias)
+        if grad_n is not None:
+            through_n = r * project(grad_n)
+            grad_x = through_n if grad_x is None else grad_x + through_n
+        grad_g0 = grad_g * slope
+        if u_residual is not None and u_residual.numel():
+            grad_g0 = grad_g0 + u_residual.to(accumulate)
+        grad_dy = None
+        if isinstance(grad_g0, Tensor):
+            grad_g0 = grad_g0.expand(x.shape)
+            grad_dy = (pad(grad_g0, (halo,) * 4, backend) if halo else grad_g0).to(dy.dtype)
+        grad_x = grad_x.to(x.dtype) if grad_x is not None else None
+        return grad_dy, grad_x, None, None, grad_weight, *[None] * 7
+
+
+
+_backend.register(
+    "instance_norm",
+    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
+    triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+)
+
+
+def _residual_view(residual: Tensor, x: Tensor) -> Tensor:
+    """The residual as the kernels read it: rows of x's inner layout, at free strides; a copy only where needed."""
+    w = x.shape[3]
+    c = x.shape[1]
+    inner = (residual.stride(1), residual.stride(3)) == (1, c) if is_channels_last(x) else residual.stride(3) == 1
+    return residual if inner or w == 0 else like(residual, x)
+
+
+def _unserved(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> str:
+    """Why no kernel takes this call, or the empty string."""
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.dtype not in (x.dtype, torch.float32):
+            return f"{name} is {parameter.dtype} beside an input of {x.dtype}"
+    if residual is not None and residual.dtype != x.dtype:
+        return f"residual is {residual.dtype} beside an input of {x.dtype}"
+    return ""
+
+
+def instance_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: str,
+    negative_slope: float,
+    halo: int,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """(y, mean, rstd) by the chosen backend; arguments already checked. The reference gives no statistics."""
+    device, dtype = x.device.type, x.dtype
+    reason = _unserved(x, weight, bias, residual)
+    if reason:
+        _backend.unserved("instance_norm", reason)
+        backend = "reference"
+    else:
+        backend = _backend.select("instance_norm", device, dtype)
+    if backend == "reference":
+        return reference(x, weight, bias, residual, eps, activation, negative_slope, halo), None, None
+    x = dense(x)
+    if residual is not None:
+        residual = _residual_view(residual, x)
+        residual = residual.view_as(residual) if residual is x else residual  # torch.compile wants distinct tensors
+    weight = weight.contiguous() if weight is not None else None
+    bias = bias.contiguous() if bias is not None else None
+    return InstanceNorm.apply(x, weight, bias, residual, eps, activation, negative_slope, halo, backend)

@@ -1,0 +1,112 @@
+"""reflection_pad2d and its adjoint, the fold: each is the other's derivative."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _backend
+from ._layout import dense, empty, memory_format
+from ._library import define
+
+Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in torch.nn.functional.pad
+
+
+def reference(x: Tensor, padding: Padding) -> Tensor:
+    """The definition: (N, C, H, W) -> (N, C, H + top + bottom, W + left + right)."""
+    return F.pad(x, padding, mode="reflect" if x.numel() else "constant")  # stock torch refuses to reflect no channels
+
+
+def _launchers(backend: str):
+    if backend == "cpp":
+        csrc = torch.ops.fastgan_csrc
+        return csrc.reflection_pad2d, csrc.reflection_pad2d_backward
+    from fastgan.kernels import reflection_pad as kernels
+
+    return kernels.forward, kernels.backward
+
+
+def _forward(x, left, right, top, bottom, backend):
+    return _launchers(backend)[0](x, left, right, top, bottom)
+
+
+def _forward_fake(x, left, right, top, bottom, backend):
+    n, c, h, w = x.shape
+    return empty(x, (n, c, h + top + bottom, w + left + right))
+
+
+def _backward(dy, left, right, top, bottom, backend):
+    return _launchers(backend)[1](dy, left, right, top, bottom)
+
+
+def _backward_fake(dy, left, right, top, bottom, backend):
+    n, c, h, w = dy.shape
+    return empty(dy, (n, c, h - top - bottom, w - left - right))
+
+
+define(
+    "reflection_pad2d(Tensor x, int left, int right, int top, int bottom, str backend) -> Tensor",
+    _forward,
+    _forward_fake,
+)
+define(
+    "reflection_pad2d_backward(Tensor dy, int left, int right, int top, int bottom, str backend) -> Tensor",
+    _backward,
+    _backward_fake,
+)
+
+
+class Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(x, padding, backend):
+        return torch.ops.fastgan.reflection_pad2d(dense(x), *padding, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, ctx.padding, ctx.backend = inputs
+        ctx.format = memory_format(output)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return Fold.apply(dy.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
+
+
+class Fold(torch.autograd.Function):
+    @staticmethod
+    def forward(dy, padding, backend):
+        return torch.ops.fastgan.reflection_pad2d_backward(dense(dy), *padding, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, ctx.padding, ctx.backend = inputs
+        ctx.format = memory_format(output)
+
+    @staticmethod
+    def backward(ctx, u):
+        return Pad.apply(u.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
+
+
+_backend.register(
+    "reflection_pad_conv2d",
+    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+    triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+)
+
+
+def pad(x: Tensor, padding: Padding, backend: str) -> Tensor:
+    """Pad by the kernels of ``backend``, differentiable to any order."""
+    return Pad.apply(x, padding, backend)
+
+
+def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
+    """The adjoint of :func:`pad`: every padded pixel is added back onto the pixel it mirrors."""
+    return Fold.apply(dy, padding, backend)
+
+
+def reflection_pad2d(x: Tensor, padding: Padding) -> Tensor:
+    """Pad by the chosen backend; arguments already checked."""
+    backend = _backend.select("reflection_pad_conv2d", x.device.type, x.dtype)
+    if backend == "reference":
+        return reference(x, padding)
+    return pad(x, padding, backend)

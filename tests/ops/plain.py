@@ -1,0 +1,113 @@
+"""The launchers' contracts in plain torch: a backend for tests, and the answer that every kernel is compared with.
+
+It computes in float64 (in steps that differ from the stock ops'), keeps layouts, and knows nothing of autograd; behind
+the low-level ops it proves the closed formulas of the autograd Functions on machines that have no kernels at all.
+"""
+
+import torch
+from torch import Tensor
+
+from fastgan.ops._layout import accumulate_dtype, empty, is_channels_last
+
+
+def like(value: Tensor, pattern: Tensor) -> Tensor:
+    """``value`` in the dense layout and the dtype of ``pattern``."""
+    return empty(pattern, tuple(value.shape)).copy_(value)
+
+
+def assert_dense(x: Tensor) -> None:
+    assert x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last), x.stride()
+
+
+def mirror(size: int, low: int, high: int) -> Tensor:
+    """For each position of a padded row, the position that it shows."""
+    index = torch.arange(-low, size + high).abs()
+    return (size - 1) - ((size - 1) - index).abs()
+
+
+class reflection_pad:
+    @staticmethod
+    def forward(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        assert_dense(x)
+        rows, columns = mirror(x.shape[2], top, bottom), mirror(x.shape[3], left, right)
+        return like(x[:, :, rows][:, :, :, columns], x)
+
+    @staticmethod
+    def backward(dy: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        assert_dense(dy)
+        n, c, wide_h, wide_w = dy.shape
+        h, w = wide_h - top - bottom, wide_w - left - right
+        rows = torch.zeros(n, c, h, wide_w, dtype=torch.float64).index_add_(2, mirror(h, top, bottom), dy.double())
+        dx = torch.zeros(n, c, h, w, dtype=torch.float64).index_add_(3, mirror(w, left, right), rows)
+        return like(dx, dy)
+
+
+class instance_norm:
+    @staticmethod
+    def slope(z: Tensor, activation: str, negative_slope: float) -> Tensor:
+        below = {"none": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
+        return torch.ones_like(z).masked_fill(z <= 0, below)
+
+    @staticmethod
+    def affine(n: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        n = n if weight is None else n * weight.double().view(1, -1, 1, 1)
+        return n if bias is None else n + bias.double().view(1, -1, 1, 1)
+
+    @classmethod
+    def forward(cls, x, weight, bias, residual, eps, activation, negative_slope, halo):
+        assert_dense(x)
+        if residual is not None:  # rows of x's inner layout, at free strides
+            inner = ((3, 1),) if x.is_contiguous() else ((1, 1), (3, x.shape[1]))
+            assert residual.dtype == x.dtype and all(residual.stride(i) == s for i, s in inner), residual.stride()
+        wide = x.double()
+        mean = wide.mean((2, 3))
+        centred = wide - mean[:, :, None, None]
+        rstd = (centred.square().mean((2, 3)) + eps).rsqrt()
+        z = cls.affine(centred * rstd[:, :, None, None], weight, bias)
+        below = torch.zeros_like(z) if activation == "relu" else z * cls.slope(z, activation, negative_slope)
+        y = torch.where(z <= 0, below, z)
+        if residual is not None:
+            y = y + residual.double()
+        if halo:
+            y = reflection_pad.forward(y, halo, halo, halo, halo)
+        statistics = accumulate_dtype(x.dtype)
+        return like(y, x), mean.to(statistics), rstd.to(statistics)
+
+    @classmethod
+    def backward(cls, dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual):
+        assert_dense(x)
+        assert dy.dtype == x.dtype and is_channels_last(dy) == is_channels_last(x)
+        mean, rstd = mean.double()[:, :, None, None], rstd.double()[:, :, None, None]
+        n = (x.double() - mean) * rstd
+        g0 = reflection_pad.backward(dy.double(), halo, halo, halo, halo) if halo else dy.double()
+        g = g0 * cls.slope(cls.affine(n, weight, bias), activation, negative_slope)
+        along = (g * n).mean((2, 3), keepdim=True)
+        dx = rstd * (g - g.mean((2, 3), keepdim=True) - n * along)
+        if weight is not None:
+            dx = dx * weight.double().view(1, -1, 1, 1)
+        return (
+            like(dx, x),
+            torch.empty(0) if weight is None else (g * n).sum((0, 2, 3)).to(weight.dtype),
+            torch.empty(0) if bias is None else g.sum((0, 2, 3)).to(bias.dtype),
+            like(g0, x) if need_dresidual and halo else x.new_empty((0,)),
+        )
+
+
+class losses:
+    @staticmethod
+    def forward(x, target, label, kind, reduction, want_grad):
+        assert torch.empty_like(x).stride() == x.stride() and (target is None or target.stride() == x.stride())
+        wide, t = x.double(), label if target is None else target.double()
+        if kind == "l1":
+            value = (wide - t).abs()
+            slope = torch.where((wide - t).isnan(), torch.nan, torch.sign(wide - t))
+        elif kind == "mse":
+            value, slope = (wide - t).square(), 2 * (wide - t)
+        else:
+            value = wide.clamp_min(0) - wide * t + torch.log1p(torch.exp(-wide.abs()))
+            slope = torch.sigmoid(wide) - t
+        if reduction != "none":
+            value = (value.sum() if reduction == "sum" else value.mean()).to(accumulate_dtype(x.dtype))
+        else:
+            value = torch.empty_like(x).copy_(value)
+        return value, torch.empty_like(x).copy_(slope) if want_grad else x.new_empty((0,))

@@ -1,0 +1,248 @@
+"""The ops as PyTorch's machinery sees them: torch.library.opcheck, torch.compile, torch.export, autocast."""
+
+import itertools
+
+import pytest
+import torch
+
+import fastgan
+from fastgan import functional as ours
+from fastgan.ops import _backend
+
+from .common import KERNELS, device_of, draw, slow
+
+OPS = torch.ops.fastgan
+
+
+def serving(backend, op, dtype=torch.float32):
+    """The device of ``backend``, or a skip with its reason."""
+    device = device_of(backend)
+    reason = _backend._verifiers[op][backend](device, dtype, True)
+    if reason:
+        pytest.skip(f"{op} by {backend}: {reason}")
+    return device
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("op", "backend"),
+    [*itertools.product(("instance_norm", "instance_norm_backward", "pointwise_loss", "pad", "fold"), KERNELS),
+     ("conv_transpose2d", "phases")],
+)  # fmt: skip
+def test_opcheck(op, backend, layout):
+    device = serving(backend, {"phases": "conv_transpose2d"}.get(backend, "instance_norm"))
+    x = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device)
+    wide = draw((2, 3, 8, 9), layout, dtype=torch.float32, device=device, seed=1)
+    channels = draw((3,), dtype=torch.float32, device=device, seed=2)
+    inside = wide[:, :, 1:5, 1:6]
+    weight = draw((3, 2, 3, 3), dtype=torch.float32, device=device)
+    sums = statistics(x)
+    cases = {
+        "instance_norm": [
+            (OPS.instance_norm, (x, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
+            (OPS.instance_norm, (x, None, None, None, 1e-5, "none", 0.2, 0, backend)),
+        ],
+        "instance_norm_backward": [
+            (OPS.instance_norm_backward, (wide, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
+            (OPS.instance_norm_backward, (x, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
+        ],
+        "pointwise_loss": [
+            (OPS.pointwise_loss, (x, None, 1.0, "bce", "mean", True, backend)),
+            (OPS.pointwise_loss, (x, 2 * x, 0.0, "l1", "none", True, backend)),
+            (OPS.pointwise_loss, (x, 2 * x, 0.0, "mse", "sum", False, backend)),
+        ],
+        "pad": [(OPS.reflection_pad2d, (x, 1, 2, 3, 0, backend))],
+        "fold": [(OPS.reflection_pad2d_backward, (wide, 2, 2, 2, 2, backend))],
+        "conv_transpose2d": [
+            (OPS.conv_transpose2d, (x, weight, channels[:2], (2, 2), (1, 1), (1, 1), 1, (1, 1), backend))
+        ],
+    }
+    utilities = ["test_schema", "test_faketensor"] if slow(backend) else torch.library._OPCHECK_DEFAULT_UTILS
+    for function, arguments in cases[op]:
+        torch.library.opcheck(function.default, arguments, test_utils=utilities)
+
+
+def statistics(x):
+    wide = x.double()
+    return wide.mean((2, 3)).float(), (wide.var((2, 3), correction=0) + 1e-5).rsqrt().float()
+
+
+def norm(x, w, b):
+    return ours.instance_norm(x, weight=w, bias=b, activation="relu", residual=x, halo=1)
+
+
+def running(x, w, b):
+    mean, var = torch.zeros_like(w), torch.ones_like(w)
+    y = ours.instance_norm(x, mean, var, w, b, momentum=0.5, activation="leaky_relu")
+    return y, mean, var
+
+
+def pad_conv(x, w, b):
+    weight = w[:, None, None, None] * x[:1, :, :2, :2]
+    return ours.reflection_pad_conv2d(ours.reflection_pad2d(x, (1, 0, 2, 1)), weight, b, padding=1)
+
+
+def conv_transpose(x, w, b):
+    weight = w[:, None, None, None] * x[:1, :, :3, :3].transpose(0, 1)
+    return ours.conv_transpose2d(x, weight, b[:1], 2, 1, output_size=(7, 10))
+
+
+def losses(x, w, b):
+    label = ours.mse_loss(x, 1.0) + ours.bce_with_logits(x, 0.9, reduction="sum") + ours.l1_loss(x, 0.5)
+    return label + ours.l1_loss(x, 2 * x, reduction="none").sum() + ours.bce_with_logits(x, torch.sigmoid(x))
+
+
+PROGRAMS = {f.__name__: f for f in (norm, running, pad_conv, conv_transpose, losses)}
+
+
+def run(program, tensors):
+    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in tensors]
+    results = program(*leaves)
+    results = results if isinstance(results, tuple) else (results,)
+    grads = torch.autograd.grad(results[0].float().square().mean(), leaves, allow_unused=True)
+    return [*results, *(g if g is not None else torch.zeros(()) for g in grads)]
+
+
+def assert_alike(results, expected):
+    for result, other in zip(results, expected, strict=True):
+        assert result.dtype == other.dtype and result.stride() == other.stride()
+        torch.testing.assert_close(result, other, rtol=2e-3, atol=2e-3 if result.dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+@pytest.mark.parametrize("backend", ["auto", "reference", "plain", "triton"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compiles_without_graph_breaks(name, backend, autocast, fresh_compiler):
+    """Forward and backward, equal to eager with the same backend; the dtypes under autocast are those of eager."""
+    if backend == "triton":
+        if autocast or name not in ("norm", "losses"):
+            pytest.skip("the interpreter is slow; what this adds does not depend on the backend")
+        serving(backend, "instance_norm")
+    per_op = {"conv_transpose2d": "phases"} if backend == "plain" else {}
+    with fastgan.backend(backend, **per_op):
+        x = draw((2, 3, 4, 5), "nhwc", dtype=torch.float32, device=device_of(backend))
+        tensors = (x, 1 + 0.1 * draw((3,), seed=1).to(x), draw((3,), seed=2).to(x))
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
+            expected = run(PROGRAMS[name], tensors)
+            results = run(torch.compile(PROGRAMS[name], fullgraph=True, backend="aot_eager"), tensors)
+        assert_alike(results, expected)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_compiles_with_inductor(layout, fresh_compiler):
+    """The default compiler keeps the strides that the kernels ask for, with a residual inside a padded tensor."""
+    wide = draw((2, 3, 6, 7), layout).float()
+
+    def program(x, w, b):
+        return ours.instance_norm(x, weight=w, bias=b, residual=wide[:, :, 1:-1, 1:-1], activation="relu", halo=1)
+
+    with fastgan.backend("plain"):
+        tensors = (draw((2, 3, 4, 5), layout).float(), draw((3,), seed=1).float(), draw((3,), seed=2).float())
+        assert_alike(run(torch.compile(program, fullgraph=True), tensors), run(program, tensors))
+
+
+def test_compiles_with_changing_shapes(fresh_compiler):
+    with fastgan.backend("plain", conv_transpose2d="phases"):
+        program = lambda x, w, b: conv_transpose_any(norm(x, w, b), w)  # noqa: E731
+        compiled = torch.compile(program, fullgraph=True, backend="aot_eager", dynamic=True)
+        parameters = (draw((3,), seed=1).float(), draw((3,), seed=2).float())
+        for shape in ((2, 3, 4, 5), (1, 3, 7, 6), (3, 3, 5, 9)):
+            tensors = (draw(shape).float(), *parameters)
+            assert_alike(run(compiled, tensors), run(program, tensors))
+
+
+def conv_transpose_any(x, w):
+    return ours.conv_transpose2d(x, w.view(3, 1, 1, 1).expand(3, 2, 3, 3), None, 2, 1, 1)
+
+
+def test_compiled_code_follows_the_backend(fresh_compiler):
+    """The choice is guarded: code that was compiled for one backend is not run for another."""
+    x = draw((1, 2, 4, 5)).float()
+    calls = []
+
+    def spy(gm, inputs):
+        calls.append([node.target for node in gm.graph.nodes if node.op == "call_function"])
+        return gm.forward
+
+    compiled = torch.compile(lambda x: ours.mse_loss(x, 1.0), fullgraph=True, backend=spy)
+    for name, count in (("reference", 1), ("plain", 2), ("reference", 2), ("plain", 2)):
+        with fastgan.backend(name):
+            torch.testing.assert_close(compiled(x), ours.mse_loss(x, 1.0))
+        assert len(calls) == count
+
+
+def test_exports(fresh_compiler):
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = fastgan.nn.InstanceNorm2d(3, affine=True, activation="relu", halo=1)
+            self.convolution = fastgan.nn.ReflectionPadConv2d(3, 3, 3, padding=1)
+            self.up = fastgan.nn.ConvTranspose2d(3, 2, 3, 2, 1, 1)
+
+        def forward(self, x):
+            return self.up(self.norm(self.convolution(x), residual=x))
+
+    x = draw((2, 3, 4, 5)).float()
+    for backend, phases in (("reference", "reference"), ("plain", "phases")):
+        with fastgan.backend(backend, conv_transpose2d=phases), torch.no_grad():
+            block = Block()
+            program = torch.export.export(block, (x,))
+            torch.testing.assert_close(program.module()(x), block(x))
+            operators = {str(node.target) for node in program.graph.nodes}
+            assert any(name.startswith("fastgan.") for name in operators) == (backend == "plain")
+
+
+STOCK = torch.nn.functional
+AUTOCAST = {
+    "instance_norm": (lambda x: ours.instance_norm(x), lambda x: STOCK.instance_norm(x)),
+    "reflection_pad_conv2d": (
+        lambda x: ours.reflection_pad_conv2d(x, x[:, :, :3, :3], padding=1),
+        lambda x: STOCK.conv2d(STOCK.pad(x, (1,) * 4, mode="reflect"), x[:, :, :3, :3]),
+    ),
+    "conv_transpose2d": (
+        lambda x: ours.conv_transpose2d(x, x.transpose(0, 1), None, 2),
+        lambda x: STOCK.conv_transpose2d(x, x.transpose(0, 1), None, 2),
+    ),
+    "l1_loss": (lambda x: ours.l1_loss(x, 1.0), lambda x: STOCK.l1_loss(x, torch.ones_like(x))),
+    "mse_loss": (lambda x: ours.mse_loss(x, 1.0), lambda x: STOCK.mse_loss(x, torch.ones_like(x))),
+    "bce_with_logits": (
+        lambda x: ours.bce_with_logits(x, 1.0),
+        lambda x: STOCK.binary_cross_entropy_with_logits(x, torch.ones_like(x)),
+    ),
+    "unreduced": (lambda x: ours.l1_loss(x, x, reduction="none"), lambda x: STOCK.l1_loss(x, x, reduction="none")),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("backend", ["auto", "reference", "plain", "cpp", "phases"])
+@pytest.mark.parametrize("name", AUTOCAST)
+def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
+    if backend == "cpp" and not _backend.EXTENSION_LOADED:
+        pytest.skip(_backend.EXTENSION_STATUS)
+    program, stock = AUTOCAST[name]
+    with fastgan.backend(backend):
+        x = draw((2, 3, 4, 5), dtype=dtype).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, expected = program(x), stock(x)
+        assert y.dtype == expected.dtype
+        (dx,) = torch.autograd.grad(y.float().sum(), x)
+        (other,) = torch.autograd.grad(expected.float().sum(), x)
+        assert dx.dtype == dtype
+        torch.testing.assert_close(y, expected, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(dx, other, rtol=0.05, atol=0.05)
+
+
+def test_shapes_on_the_meta_device():
+    """As with stock layers, a model's shapes can be worked out without memory."""
+    x = torch.empty(2, 3, 4, 5, device="meta")
+    assert ours.instance_norm(x, activation="relu", halo=2).shape == (2, 3, 8, 9)
+    assert ours.reflection_pad_conv2d(x, torch.empty(4, 3, 3, 3, device="meta"), padding=1).shape == (2, 4, 4, 5)
+    assert ours.conv_transpose2d(x, torch.empty(3, 4, 3, 3, device="meta"), None, 2).shape == (2, 4, 9, 11)
+    assert ours.l1_loss(x, 1.0).shape == ours.bce_with_logits(x, x).shape == ()
