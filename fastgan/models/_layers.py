@@ -1,0 +1,92 @@
+"""What stands between two convolutions of these networks, for every choice of `norm`.
+
+With instance norm the published networks give each convolution a bias that the norm's mean subtraction cancels exactly:
+it changes no output and its true gradient is zero. The layers here keep such a bias as a parameter (state dicts and
+parameter counts stay the published ones), freeze it (`requires_grad` is False) and skip both the add and the gradient.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastgan import functional
+from fastgan import nn as fnn
+
+NORMS = ("instance", "batch", "none")
+
+
+def check_norm(norm: str) -> str:
+    """`norm` itself, or a ValueError naming the choices."""
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}; choose one of {', '.join(NORMS)}")
+    return norm
+
+
+class NormedConv2d(nn.Conv2d):
+    """A convolution whose output goes straight into an instance norm: its bias is kept, frozen and never added.
+
+    Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect".
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 padding_mode: str = "zeros"):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
+        self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.padding_mode == "reflect":
+            return functional.reflection_pad_conv2d(input, self.weight, None, self.stride, self.padding)
+        return F.conv2d(input, self.weight, None, self.stride, self.padding)
+
+
+class NormedConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution whose output goes straight into an instance norm: bias kept, frozen and never added."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 output_padding: int = 0):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding)
+        self.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.conv_transpose2d(input, self.weight, None, self.stride, self.padding, self.output_padding)
+
+
+def conv_before_norm(norm: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
+                     padding: int = 0, reflect: bool = False) -> nn.Module:
+    """A convolution followed by `norm`. As published, it owns a bias exactly when the norm is instance norm."""
+    if norm == "instance":
+        mode = "reflect" if reflect else "zeros"
+        return NormedConv2d(in_channels, out_channels, kernel_size, stride, padding, mode)
+    layer = fnn.ReflectionPadConv2d if reflect else nn.Conv2d
+    return layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+
+
+def upsampling_before_norm(norm: str, in_channels: int, out_channels: int) -> nn.Module:
+    """The transposed 3x3 convolution that doubles height and width, followed by `norm`."""
+    if norm == "instance":
+        return NormedConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+    return fnn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
+
+
+def norm_and_activation(norm: str, channels: int, activation: str = "relu", negative_slope: float = 0.2,
+                        halo: int = 0) -> list[nn.Module]:
+    """The two modules after a convolution: norm, then activation ("relu" or "leaky_relu").
+
+    With instance norm the first one does both, and writes `halo` reflected pixels for the next convolution; the second
+    is an Identity that keeps the published index. Other norms write no halo.
+    """
+    if norm == "instance":
+        fused = fnn.InstanceNorm2d(channels, activation=activation, negative_slope=negative_slope, halo=halo)
+        return [fused, nn.Identity()]
+    if halo:
+        raise ValueError(f"only instance norm writes a halo, not norm={norm!r}")
+    act = nn.ReLU() if activation == "relu" else nn.LeakyReLU(negative_slope)
+    return [nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity(), act]
+
+
+def interior(padded: Tensor, halo: int) -> Tensor:
+    """The (N, C, H, W) view inside a tensor that carries a halo; no copy."""
+    return padded[..., halo:-halo, halo:-halo] if halo else padded
+
+
+__all__ = ["NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm", "interior",
+           "norm_and_activation", "upsampling_before_norm"]

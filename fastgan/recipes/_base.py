@@ -1,0 +1,155 @@
+"""What every recipe shares: its parts by name, moving them, saving them, and checking options."""
+
+import dataclasses
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ._precision import Precision
+
+
+class Recipe(ABC):
+    """One system: its networks, losses and the order of their updates. The loop belongs to the engine.
+
+    A subclass builds its parts in __init__, on the CPU, from torch's global generator, and files them by name in
+    `networks`, `optimizers`, `schedulers` and `pools`; these four and `precision` are all the state there is. It never
+    asks for a device: batches and networks meet on the one that the engine chose.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Options: ClassVar[type]
+    presets: ClassVar[dict[str, dict[str, Any]]]
+    direction_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: Any, *, precision: str = "fp32"):
+        self.options = options
+        self.precision = Precision(precision)
+        self.networks: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.schedulers: dict[str, Any] = {}
+        self.pools: dict[str, Any] = {}
+
+    @abstractmethod
+    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """One full update on one batch; the losses by name, detached 0-d tensors on the networks' device."""
+
+    @abstractmethod
+    def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Images to look at, by name, (N, C, H, W) in [-1, 1]; evaluation mode, no gradients."""
+
+    def check_images(self, height: int, width: int) -> None:
+        """ValueError, in one sentence, for image sizes that the networks cannot be trained on."""
+
+    def to(self, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format) -> "Recipe":
+        """Move networks and optimizer states; before or after the first step. Returns the recipe itself."""
+        device = torch.device(device)
+        for network in self.networks.values():
+            if memory_format is torch.preserve_format:
+                network.to(device)
+            else:
+                network.to(device, memory_format=memory_format)
+        for optimizer in self.optimizers.values():
+            _state_follows_parameters(optimizer)
+        self.precision.to(device)
+        return self
+
+    def end_epoch(self, losses: Mapping[str, float]) -> None:
+        """Step the learning-rate schedules; `losses` are the epoch's means (plateau follows their average)."""
+        for scheduler in self.schedulers.values():
+            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                scheduler.step(sum(losses.values()) / len(losses))
+            else:
+                scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a bit-exact continuation needs, except random-number states and the data order.
+
+        Tensors and plain values only: torch.load(weights_only=True) reads it.
+        """
+        parts = {part: {name: each.state_dict() for name, each in getattr(self, part).items()}
+                 for part in ("networks", "optimizers", "schedulers", "pools")}
+        return {"recipe": self.name, **parts, "precision": self.precision.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`. ValueError, in one sentence, when it is another recipe's or does not fit."""
+        if state.get("recipe") != self.name:
+            raise ValueError(f"the checkpoint was made by recipe {state.get('recipe')!r}, not by {self.name!r}")
+        load_networks(self.networks, state["networks"])
+        for part in ("optimizers", "schedulers", "pools"):
+            for name, each in getattr(self, part).items():
+                each.load_state_dict(state[part][name])
+        for optimizer in self.optimizers.values():
+            _state_follows_parameters(optimizer)
+        self.precision.load_state_dict(state["precision"])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients; every network's mode is put back afterwards."""
+        training = {name: network.training for name, network in self.networks.items()}
+        try:
+            for network in self.networks.values():
+                network.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            for name, network in self.networks.items():
+                network.train(training[name])
+
+
+def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Load every network from its state dict, strictly. ValueError, in one sentence, naming the first misfit."""
+    for name, network in networks.items():
+        if name not in states:
+            raise ValueError(f"the checkpoint has no network {name}, only {', '.join(states) or 'none'}")
+        try:
+            network.load_state_dict(states[name])
+        except RuntimeError as error:
+            first = str(error).split("\n\t")[:2][-1]  # torch puts each misfit on a line of its own, after a heading
+            reason = textwrap.shorten(first.rstrip("."), 160)
+            raise ValueError(f"the checkpoint's network {name} is of another kind or size ({reason}); "
+                             "use the options it was trained with") from None
+
+
+def _state_follows_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give every optimizer state the device and the strides of its parameter."""
+    optimizer.load_state_dict(optimizer.state_dict())
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Graphs built inside ask the networks' parameters for no gradient. Parameters frozen before stay frozen after."""
+    parameters = trainable(*networks)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def trainable(*networks: nn.Module) -> list[nn.Parameter]:
+    """The parameters that ask for gradients, in order."""
+    return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
+
+
+def check_choices(options: Any) -> None:
+    """ValueError for the first field of an options dataclass whose value is not among its declared choices."""
+    for field in dataclasses.fields(options):
+        choices: Iterable[Any] = field.metadata.get("choices", ())
+        value = getattr(options, field.name)
+        if choices and value not in choices:
+            raise ValueError(f"unknown {field.name} {value!r}; choose one of {', '.join(map(str, choices))}")
+
+
+__all__ = ["Recipe", "check_choices", "frozen", "load_networks", "trainable"]

@@ -1,0 +1,55 @@
+"""Adversarial losses on logits, and the gradient penalty."""
+
+import torch
+from torch import Tensor, nn
+
+from fastgan import functional
+
+GAN_MODES = ("lsgan", "vanilla", "wgangp")
+
+
+class GANLoss:
+    """How far a discriminator's logits are from calling everything real, or everything fake; a 0-d tensor.
+
+    lsgan: mean (logit - label)^2 (Mao et al. 2017); vanilla: binary cross entropy with logits (Goodfellow et al. 2014,
+    non-saturating for the generator); wgangp: -mean for real, +mean for fake (Arjovsky et al. 2017; add
+    `gradient_penalty` to the critic's loss). Labels are the scalars 1 and 0: no target tensor is made.
+    """
+
+    def __init__(self, mode: str = "lsgan"):
+        if mode not in GAN_MODES:
+            raise ValueError(f"unknown gan_mode {mode!r}; choose one of {', '.join(GAN_MODES)}")
+        self.mode = mode
+
+    def __call__(self, logits: Tensor, is_real: bool) -> Tensor:
+        label = 1.0 if is_real else 0.0
+        if self.mode == "lsgan":
+            return functional.mse_loss(logits, label)
+        if self.mode == "vanilla":
+            return functional.bce_with_logits(logits, label)
+        mean = logits.mean(dtype=torch.promote_types(logits.dtype, torch.float32))
+        return -mean if is_real else mean
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, weight: float = 10.0) -> Tensor:
+    """weight * mean over samples of (||d critic(x) / dx||_2 - 1)^2, x uniform on the line from real to fake; 0-d.
+
+    Gulrajani et al. 2017, equation 3. real and fake are (N, C, H, W), of one shape (else ValueError); neither receives
+    a gradient. The result is differentiable in the critic's parameters, by double backward. Computed in fp32 (fp64 for
+    fp64), also under autocast. The N positions come from torch's global generator of the images' device.
+    """
+    if real.shape != fake.shape:
+        raise ValueError("the gradient penalty mixes real with generated images and needs both of one shape, "
+                         f"got {tuple(real.shape)} and {tuple(fake.shape)}")
+    dtype = torch.promote_types(real.dtype, torch.float32)
+    with torch.autocast(real.device.type, enabled=False):
+        real, fake = real.detach().to(dtype), fake.detach().to(dtype)
+        position = torch.rand(real.shape[0], 1, 1, 1, device=real.device, dtype=dtype)
+        mixed = torch.lerp(fake, real, position).requires_grad_()
+        logits = critic(mixed)
+        gradient, = torch.autograd.grad(logits, mixed, torch.ones_like(logits), create_graph=True)
+        norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+        return weight * (norm - 1.0).square().mean()
+
+
+__all__ = ["GAN_MODES", "GANLoss", "gradient_penalty"]

@@ -1,0 +1,116 @@
+"""The image pool: what it returns, how often, and that it resumes exactly."""
+
+import io
+
+import pytest
+import torch
+
+from fastgan.recipes.pool import ImagePool
+
+
+def numbered(first, count=1, **kwargs):
+    """Images that carry their number in every pixel."""
+    return torch.arange(first, first + count, **kwargs).float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
+
+
+def numbers(images):
+    return images[:, 0, 0, 0].long().tolist()
+
+
+def test_until_full_it_returns_what_it_is_given():
+    pool = ImagePool(6)
+    assert numbers(pool.query(numbered(0, 4))) == [0, 1, 2, 3]
+    assert numbers(pool.query(numbered(4, 2))) == [4, 5]
+    assert numbers(torch.cat(pool.images)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_afterwards_half_are_returned_and_half_traded_uniformly():
+    pool, size, calls = ImagePool(10, seed=0), 10, 4000
+    pool.query(numbered(0, size))
+    kept, slots = 0, [0] * size
+    for number in range(size, size + calls):
+        before = numbers(torch.cat(pool.images))
+        returned, = numbers(pool.query(numbered(number)))
+        after = numbers(torch.cat(pool.images))
+        if returned == number:
+            kept += 1
+            assert after == before
+        else:
+            slot = before.index(returned)
+            slots[slot] += 1
+            assert after[slot] == number and after[:slot] + after[slot + 1:] == before[:slot] + before[slot + 1:]
+    assert abs(kept - calls / 2) < 4 * (calls / 4) ** 0.5
+    assert all(abs(count - calls / 2 / size) < 5 * (calls / 2 / size) ** 0.5 for count in slots)
+
+
+def test_size_zero_returns_its_input_without_a_gradient():
+    images = torch.ones(2, 3, 4, 4, requires_grad=True) * 1
+    result = ImagePool(0).query(images)
+    assert torch.equal(result, images) and not result.requires_grad
+
+
+def test_nothing_it_keeps_shares_memory_or_gradients_with_the_batch():
+    pool = ImagePool(2)
+    batch = numbered(0, 2).requires_grad_() * 1
+    assert not pool.query(batch).requires_grad
+    batch.detach().fill_(9)
+    assert numbers(torch.cat(pool.images)) == [0, 1]
+
+
+def test_dtype_and_memory_format_follow_the_query():
+    pool = ImagePool(1, seed=1)
+    pool.query(numbered(0))
+    seen = set()
+    for number in range(1, 20):
+        images = numbered(number).bfloat16().to(memory_format=torch.channels_last)
+        result = pool.query(images)
+        assert result.dtype == torch.bfloat16
+        seen.update(numbers(result))
+    assert 0 in seen
+
+
+def test_single_images_may_change_size():
+    pool = ImagePool(1, seed=1)
+    shapes = {pool.query(torch.zeros(1, 3, 4 + 2 * i, 6)).shape[-2] for i in range(20)}
+    assert len(shapes) > 5
+
+
+def test_it_draws_from_its_own_generator_only():
+    torch.manual_seed(0)
+    pool = ImagePool(3)
+    state = torch.get_rng_state()
+    for number in range(50):
+        pool.query(numbered(number))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_two_pools_draw_differently_and_a_seed_repeats_them():
+    def history():
+        torch.manual_seed(4)
+        pools = ImagePool(3), ImagePool(3)
+        return [[numbers(pool.query(numbered(number)))[0] for number in range(60)] for pool in pools]
+
+    first, second = history()
+    assert first != second
+    assert history() == [first, second]
+
+
+@pytest.mark.parametrize("already", [2, 30])
+def test_resume_is_exact_through_a_file(already):
+    pool = ImagePool(5)
+    for number in range(already):
+        pool.query(numbered(number))
+    file = io.BytesIO()
+    torch.save(pool.state_dict(), file)
+    file.seek(0)
+    other = ImagePool(5)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for number in range(already, already + 40):
+        assert torch.equal(pool.query(numbered(number)), other.query(numbered(number)))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="-1 images"):
+        ImagePool(-1)
+    with pytest.raises(ValueError, match="holds 5 images, this one 3.*pool_size=5"):
+        ImagePool(3).load_state_dict(ImagePool(5).state_dict())

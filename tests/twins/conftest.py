@@ -1,0 +1,12 @@
+"""Small networks: one thread is as fast as many, repeatable everywhere, and does not suffer from a busy machine."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
