@@ -1,0 +1,140 @@
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastgan.data import DataOptions
+from fastgan.data.folders import ImageFolder, find_images
+from fastgan.data.transforms import Transform
+
+from .common import picture, truncated_jpeg, write_images
+
+WHOLE = Transform.of(DataOptions(preprocess="none"), "train")
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "fastgan.data"]
+
+
+def test_images_are_found_in_sub_folders_in_natural_order(tmp_path):
+    for name in ("b/2.png", "b/10.PNG", "b/1.jpeg", "a10.png", "a9.png", "A9.png", ".hidden.png", ".cache/1.png",
+                 "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture().save(tmp_path / name, format="PNG")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert find_images(tmp_path) == ["A9.png", "a9.png", "a10.png", "b/1.jpeg", "b/2.png", "b/10.PNG"]
+
+
+def test_missing_and_empty_folders_get_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="trainB is missing: it should hold the images of one domain"):
+        ImageFolder(tmp_path / "trainB", WHOLE)
+    (tmp_path / "trainB").mkdir()
+    with pytest.raises(ValueError, match="trainB holds no image"):
+        ImageFolder(tmp_path / "trainB", WHOLE)
+    (tmp_path / "trainC").write_text("")
+    with pytest.raises(ValueError, match="trainC is not a folder"):
+        ImageFolder(tmp_path / "trainC", WHOLE)
+
+
+def test_pixels_are_decoded_once(tmp_path):
+    write_images(tmp_path / "a", 3)
+    folder = ImageFolder(tmp_path / "a", WHOLE)
+    for number in range(3):
+        (tmp_path / "a" / f"{number}.png").unlink()
+    for number in range(3):
+        pixels = folder.load(number)
+        assert pixels.dtype == torch.uint8 and pixels.shape == (20, 24, 3)
+        assert (pixels[..., 2] == 37 * number).all()
+        assert folder.path(number) == str(tmp_path / "a" / f"{number}.png")
+
+
+def test_images_of_different_sizes_share_the_cache(tmp_path):
+    folder = write_images(tmp_path / "a", 2)
+    picture((12, 40), 2).save(folder / "2.png")
+    opened = ImageFolder(folder, WHOLE)
+    assert opened.sizes == [(24, 20), (24, 20), (12, 40)]
+    assert opened.load(2).shape == (40, 12, 3) and (opened.load(1)[..., 2] == 37).all()
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2 ** 20])
+def test_cached_or_not_pixels_are_the_same(tmp_path, caplog, cache_bytes):
+    folder = write_images(tmp_path / "a", 2, (50, 40))
+    steps = Transform.of(DataOptions(load_size=32, crop_size=16), "train")
+    opened = pickle.loads(pickle.dumps(ImageFolder(folder, steps, channels=1, cache_bytes=cache_bytes)))
+    expected = picture((50, 40), 1).convert("L").resize((32, 32), Image.Resampling.BICUBIC)
+    assert opened.load(1).squeeze(2).tolist() == np.asarray(expected).tolist()
+    assert any("too large to keep in memory" in line for line in messages(caplog)) == (cache_bytes == 0)
+
+
+def test_broken_images_are_named_counted_and_left_out(tmp_path, caplog):
+    folder = write_images(tmp_path / "a", 3, (64, 64))
+    truncated_jpeg(folder / "1a.jpg", (64, 64))
+    (folder / "2a.png").write_text("<html>404</html>")
+    with caplog.at_level(logging.WARNING):
+        opened = ImageFolder(folder, WHOLE)
+    assert opened.names == ["0.png", "1.png", "2.png"]
+    assert [opened.load(index)[0, 0, 2].item() for index in range(3)] == [0, 37, 74]
+    assert messages(caplog) == [f"skipped 2 of 5 images in {folder}: 2a.png (not an image), 1a.jpg (truncated)"]
+
+
+def test_an_error_if_no_image_is_left(tmp_path):
+    folder = tmp_path / "trainB"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.png").write_text("text")
+    with pytest.raises(ValueError) as caught:
+        ImageFolder(folder, WHOLE)
+    assert str(caught.value) == (f"{folder} holds no readable image: 0.png (not an image), 1.png (not an image), "
+                                 "2.png (not an image) and 2 more")
+    folder = tmp_path / "half"
+    folder.mkdir()
+    truncated_jpeg(folder / "0.jpg", (64, 64))
+    with pytest.raises(ValueError, match=r"holds no readable image: 0\.jpg \(truncated\)"):
+        ImageFolder(folder, WHOLE)
+
+
+def test_without_the_cache_a_broken_image_is_replaced_by_the_next_and_named_once(tmp_path, caplog):
+    folder = write_images(tmp_path / "a", 2, (64, 64))
+    truncated_jpeg(folder / "1a.jpg", (64, 64))
+    opened = ImageFolder(folder, WHOLE, cache_bytes=0)
+    caplog.clear()
+    assert len(opened) == 3
+    assert [opened.load(2)[0, 0, 2].item() for _ in range(3)] == [0, 0, 0]
+    assert messages(caplog) == [f"{folder / '1a.jpg'}: truncated; the image after it takes its place"]
+    with pytest.raises(ValueError, match=r"1a\.jpg: truncated$"):
+        ImageFolder(folder, WHOLE, cache_bytes=0, substitute=False).load(2)
+    (folder / "0.png").write_text("")
+    (folder / "1.png").write_text("")
+    with pytest.raises(ValueError, match="holds no readable image"):
+        opened.load(0)
+
+
+def test_conversions_are_said_once(tmp_path, caplog):
+    folder = write_images(tmp_path / "a", 2)
+    picture().convert("L").save(folder / "3.png")
+    picture().convert("L").save(folder / "4.png")
+    picture().convert("RGBA").save(folder / "5.png")
+    opened = ImageFolder(folder, WHOLE)
+    assert all(opened.load(index).shape == (20, 24, 3) for index in range(5))
+    assert messages(caplog) == [f"3 of 5 images in {folder} were converted to RGB: 1 RGB with transparency, 2 grey"]
+
+
+def test_limit_takes_the_first_files(tmp_path):
+    assert ImageFolder(write_images(tmp_path / "a", 12), WHOLE, limit=3).names == ["0.png", "1.png", "2.png"]
+
+
+def test_a_crop_larger_than_an_image_is_an_error_when_the_folder_is_opened(tmp_path):
+    folder = write_images(tmp_path / "a", 2)
+    with pytest.raises(ValueError, match=r"0\.png is 24x20, smaller than the crop of 22x22: give --crop-size 20"):
+        ImageFolder(folder, Transform.of(DataOptions(preprocess="crop", crop_size=22), "train"))
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2 ** 20])
+def test_keep(tmp_path, cache_bytes):
+    opened = ImageFolder(write_images(tmp_path / "a", 4), WHOLE, cache_bytes=cache_bytes)
+    opened.keep([1, 3])
+    assert len(opened) == 2 and opened.names == ["1.png", "3.png"]
+    assert [opened.load(index)[0, 0, 2].item() for index in range(2)] == [37, 111]
