@@ -1,0 +1,63 @@
+"""How a command ends: its exit code, and one sentence for whatever went wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+INTERRUPTED = 130
+FAILED = 2
+
+# What bad input, a bad file or a machine that cannot serve raises. Anything else is a bug and keeps its traceback.
+EXPECTED = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
+
+_HINT = "FASTGAN_DEBUG=1 shows where"
+
+
+class UserError(ValueError):
+    """Something the user can put right: the message is one sentence that names the value and the remedy."""
+
+
+def run(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    An expected error prints ``error: <sentence>`` on stderr and gives 2; ``--debug`` among the arguments (taken out
+    before ``main`` sees them) or ``FASTGAN_DEBUG=1`` lets the traceback through. Ctrl-C gives 130. A reader that
+    closes our stdout (``| head``) ends the command without a word.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("FASTGAN_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit: give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except EXPECTED as error:
+        if debug:
+            raise
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        return FAILED
+
+
+def sentence(error: BaseException) -> str:
+    """One line that says what ``error`` says."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return f"{type(error).__name__} ({_HINT})"
+    if "in DataLoader worker process" in lines[0]:
+        # The worker's own exception comes last, as "ValueError: what happened".
+        return re.sub(r"^[\w.]*(Error|Exception): ", "", lines[-1])
+    if "out of memory" in lines[0]:
+        return f"{lines[0].split('. ')[0]}: a smaller --batch-size or --crop-size needs less ({_HINT})"
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ({_HINT})"

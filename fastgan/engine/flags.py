@@ -1,0 +1,114 @@
+"""How option dataclasses become command-line flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .command import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are sentences of ours, and whose flags take dashes and underscores alike."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", _Formatter)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(message.removeprefix("argument "))
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse ``argv``; an unknown argument is an error that proposes the closest known flag."""
+        namespace, unknown = self.parse_known_args(normalise(argv))
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help lists what there is"
+            raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
+        return namespace
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=116)
+
+
+def normalise(argv: Sequence[str]) -> list[str]:
+    """Write the names of long flags with dashes (``--load_size=286`` -> ``--load-size=286``); leave values alone."""
+    result = []
+    for position, argument in enumerate(argv):
+        if argument == "--":
+            return [*result, *argv[position:]]
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            argument = name.replace("_", "-") + equals + value
+        result.append(argument)
+    return result
+
+
+def add_options(parser: argparse.ArgumentParser, options: type, title: str, defaults: Mapping[str, Any] = {}) -> None:
+    """Give ``parser`` a group of flags, one per field of the dataclass ``options``.
+
+    A field of a name that another dataclass already brought is the same flag and is not added again. The parsed
+    namespace holds only what was given on the command line. ``defaults`` are the values to show in the help where a
+    preset changes those of the class.
+    """
+    group = parser.add_argument_group(title)
+    taken = {action.dest for action in parser._actions}
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if field.name in taken:
+            continue
+        default = defaults.get(field.name, field.default)
+        text = field.metadata["help"].replace("%", "%%")
+        if default is not None and "(default" not in text:
+            text += f" (default: {_show(default)})".replace("%", "%%")
+        flag = "--" + field.name.replace("_", "-")
+        kind, optional = _kind(hints[field.name])
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=field.name,
+                               help=text)
+            continue
+        choices = field.metadata.get("choices")
+        metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
+        group.add_argument(flag, type=_reader(kind, optional), choices=choices, metavar=metavar,
+                           default=argparse.SUPPRESS, dest=field.name, help=text)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """(int, float, str or bool; whether None is allowed) of a field's annotation."""
+    optional = False
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        optional = len(members) < len(typing.get_args(hint))
+        hint = float if set(members) == {int, float} else members[0]
+    if typing.get_origin(hint) is typing.Literal:
+        hint = type(typing.get_args(hint)[0])
+    return hint, optional
+
+
+def _reader(kind: type, optional: bool):
+    """A conversion for argparse; where None is allowed for a number, ``none`` gives it."""
+
+    def read(text: str) -> Any:
+        if optional and kind is not str and text.lower() == "none":
+            return None
+        try:
+            return kind(text)
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number"}[kind]
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{' or none' if optional else ''}") from None
+
+    return read

@@ -1,0 +1,79 @@
+"""The folder of a run: what is in it, and when it may be written to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .command import UserError
+from .settings import is_run_description
+
+
+class RunFolder:
+    """``checkpoints_dir/name``. Making the object touches nothing.
+
+    Raises:
+        UserError: the name is empty or leads out of ``checkpoints_dir``.
+    """
+
+    def __init__(self, checkpoints_dir: str | Path, name: str):
+        relative = Path(name)
+        if not name.strip() or relative.is_absolute() or ".." in relative.parts or relative == Path("."):
+            raise UserError(f"--name {name!r} is not a name for a folder inside {checkpoints_dir}")
+        self.name = name
+        self.path = Path(checkpoints_dir) / relative
+        self.options = self.path / "options.json"
+        self.losses = self.path / "losses.jsonl"
+        self.samples = self.path / "samples"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.networks = self.path / "networks.safetensors"
+        self.metrics = self.path / "metrics.json"
+
+    def description(self) -> dict[str, Any] | None:
+        """The run description in options.json, or None when the folder is not one of ours."""
+        try:
+            value = json.loads(self.options.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if is_run_description(value) else None
+
+    def check_new(self, overwrite: bool) -> None:
+        """Refuse to start a run here if that would touch what somebody else, or another run, has written.
+
+        A run of ours that never made a step holds nothing to be kept.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is not a folder: choose another --name")
+        if not any(self.path.iterdir()):
+            return
+        if self.description() is None:
+            raise UserError(f"{self.path} exists and is not a run of ours (it has no options.json that says so): "
+                            "choose another --name")
+        if not overwrite and (self.checkpoint.exists() or _size(self.losses) > 0):
+            raise UserError(f"{self.path} already holds a run: go on with it (--resume), choose another --name, "
+                            "or replace it (--overwrite)")
+
+    def start(self) -> None:
+        """Make the folder for a new run; files of an earlier run of ours go, others that lie there stay."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from None
+        for path in (self.checkpoint, self.networks, self.metrics, self.losses, *self.samples.glob("step_*.png")):
+            path.unlink(missing_ok=True)
+        self.samples.mkdir(exist_ok=True)
+
+    def check_resume(self) -> None:
+        """Refuse to resume where there is no run of ours, or none that was saved."""
+        if not self.path.is_dir() or self.description() is None:
+            raise UserError(f"--resume: there is no run in {self.path}; --name and --checkpoints-dir say where it is")
+        if not self.checkpoint.is_file():
+            raise UserError(f"--resume: the run in {self.path} ended before its first checkpoint; "
+                            "start it again with --overwrite")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,189 @@
+"""The training loop: batches into the recipe, and what is due after a step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from . import checkpoint, rng
+from .checkpoint import Progress
+from .command import UserError
+from .device import memory_format, move_batch
+from .folder import RunFolder
+from .interrupt import Interrupt
+from .log import LossFile, PlainLines, ProgressBar, learning_rates, progress_display
+from .losses import NonFiniteLoss, RecentLosses, check_weights
+from .networks import save_networks
+from .options import TrainOptions
+from .sampler import BatchKeys, loader
+from .settings import Settings
+
+LONGEST_HISTORY = 1000
+
+
+class Loop:
+    """Trains a recipe in a run folder.
+
+    Args:
+        recipe: on its device already. Used: ``step``, ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``, and
+            ``options.n_epochs`` and ``n_epochs_decay`` where there are such.
+        dataset: takes ``(epoch, index)`` keys.
+        folder: where checkpoint, networks and losses are written; it exists.
+        settings: the "train" and "data" options steer the loop; all of them go into the checkpoint.
+        sample: called with the step whenever a sample grid is due; what it draws from generators is given back.
+        progress: where to begin.
+    """
+
+    def __init__(self, recipe: Any, dataset: Dataset, folder: RunFolder, settings: Settings, device: torch.device, *,
+                 sample: Callable[[int], None] | None = None, progress: Progress | None = None,
+                 display: PlainLines | ProgressBar | None = None):
+        self.recipe, self.dataset, self.folder, self.settings, self.device = recipe, dataset, folder, settings, device
+        self.options: TrainOptions = settings.groups["train"]
+        self.data: Any = settings.groups["data"]
+        self.progress = progress or Progress()
+        self.epochs = _epochs(recipe.options)
+        self.total = total_steps(self.epochs, len(dataset), self.data.batch_size, self.options.max_steps)
+        self._sample, self._display = sample, display
+        self._losses = RecentLosses(self.progress)
+        self._saved_step = self.progress.step
+
+    def finished(self) -> bool:
+        """Whether all steps are made."""
+        return self.total is not None and self.progress.step >= self.total
+
+    def describe(self) -> str:
+        """How long the run is, and where it begins."""
+        epochs = "" if self.epochs is None else f", {self.epochs} epochs"
+        steps = "no end set" if self.total is None else f"{self.total} steps"
+        begins = f", going on after step {self.progress.step}" if self.progress.step else ""
+        return f"{steps}{epochs}, batches of {self.data.batch_size}{begins}"
+
+    def run(self) -> bool:
+        """Train to the end; False if a signal asked to stop before it. Either way everything is saved.
+
+        Raises:
+            NonFiniteLoss: a loss or a weight is NaN or infinite; nothing is saved over the last good checkpoint.
+            KeyboardInterrupt: at a second signal; nothing is saved.
+        """
+        progress = self.progress
+        keys = BatchKeys(len(self.dataset), self.data.batch_size, self.options.seed, epochs=self.epochs,
+                         shuffle=not getattr(self.data, "serial_batches", False), epoch=progress.epoch,
+                         position=progress.position)
+        layout = memory_format(self.options.channels_last)
+        self._display = self._display or progress_display(self.total, progress.step)
+        self._file = LossFile(self.folder.losses, progress.step)
+        self._began = time.monotonic() - progress.seconds
+        with Interrupt() as interrupt:
+            batches = iter(loader(self.dataset, keys, getattr(self.data, "num_threads", 0), self.device.type == "cuda"))
+            try:
+                while not self.finished() and not interrupt.requested:
+                    batch = move_batch(next(batches), self.device, layout)
+                    self._losses.add(progress.step + 1, self.recipe.step(batch))
+                    self._after_step()
+                self._losses.fetch()
+                if self._saved_step != progress.step or not self.folder.checkpoint.exists():
+                    self.save()
+            except NonFiniteLoss as error:
+                raise NonFiniteLoss(f"{error}: training stopped, {self._last_save()}; a lower --lr or "
+                                    "--precision fp32 may help") from None
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"left after step {progress.step} without saving; "
+                                        f"{self._last_save()}") from None
+            finally:
+                del batches  # ends the workers
+                self._display.close()
+                self._file.close()
+        return self.finished()
+
+    def _after_step(self) -> None:
+        progress, options = self.progress, self.options
+        progress.step += 1
+        progress.position += min(self.data.batch_size, len(self.dataset) - progress.position)
+        epoch = progress.epoch + 1
+
+        logged = progress.step % options.print_freq == 0 or progress.step == 1 or self.finished()
+        shown = self._display.advance(progress.step) or logged
+        on_host = self.device.type == "cpu"
+        if logged or shown or on_host or len(self._losses) >= LONGEST_HISTORY:
+            values = self._losses.fetch()
+            lr = learning_rates(self.recipe.optimizers)
+            progress.seconds = time.monotonic() - self._began
+            if logged:
+                self._file.write(progress, epoch, lr, values)
+            if shown or (on_host and self._display.every_step):
+                self._display.show(progress.step, epoch, lr, values)
+
+        if progress.position >= len(self.dataset):
+            self._end_epoch()
+        if self._sample is not None and (_due(progress.step, options.sample_freq) or self.finished()):
+            with rng.preserved():
+                self._sample(progress.step)
+        if _due(progress.step, options.save_freq):
+            self._losses.fetch()
+            self.save()
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        self._losses.fetch()
+        self.recipe.end_epoch({name: value / progress.loss_count for name, value in progress.loss_sums.items()})
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        progress.loss_sums.clear()
+        progress.loss_count = 0
+
+    def save(self) -> None:
+        """Write checkpoint.pt and networks.safetensors of this moment.
+
+        Raises:
+            NonFiniteLoss: a weight is NaN or infinite, as the next loss will be; nothing is written.
+        """
+        check_weights(self.recipe.networks, self.progress.step)
+        self.progress.seconds = time.monotonic() - self._began
+        description = self.settings.to_json()
+        checkpoint.save(self.folder.checkpoint, description=description, progress=self.progress, rng=rng.state(),
+                        state=self.recipe.state_dict(), data={"length": len(self.dataset), "seed": self.options.seed})
+        save_networks(self.folder.networks, self.recipe.networks, description)
+        self._saved_step = self.progress.step
+
+    def _last_save(self) -> str:
+        if not self.folder.checkpoint.exists():
+            return "nothing was saved yet"
+        return f"the checkpoint of step {self._saved_step} in {self.folder.checkpoint} is kept"
+
+
+def restore(recipe: Any, dataset: Dataset, content: dict[str, Any]) -> Progress:
+    """Bring a recipe (on its device already) and all random generators to the moment of a checkpoint.
+
+    Raises:
+        UserError: the data set has another number of items than the run was trained on.
+        ValueError: (from the recipe) the state does not fit.
+    """
+    length = content["data"]["length"]
+    if len(dataset) != length:
+        raise UserError(f"the run was trained on {length} images and the data now has {len(dataset)}, so it cannot go "
+                        "on in the same order: give it the same data, or start a new run with --name")
+    recipe.load_state_dict(content["state"])
+    rng.restore(content["rng"])
+    return content["progress"]
+
+
+def total_steps(epochs: int | None, length: int, batch_size: int, max_steps: int | None) -> int | None:
+    """The steps of a whole run; None where neither epochs nor steps end it. The last batch of an epoch may be short."""
+    limits = [] if max_steps is None else [max_steps]
+    if epochs is not None:
+        limits.append(epochs * math.ceil(length / batch_size))
+    return min(limits, default=None)
+
+
+def _epochs(options: Any) -> int | None:
+    if not hasattr(options, "n_epochs"):
+        return None
+    return options.n_epochs + getattr(options, "n_epochs_decay", 0)
+
+
+def _due(step: int, frequency: int) -> bool:
+    return frequency > 0 and step % frequency == 0

@@ -1,0 +1,70 @@
+"""The losses of recent steps, left on the device until somebody looks; and the stop where numbers end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Progress
+from .command import UserError
+
+
+class NonFiniteLoss(UserError):
+    """A loss, or a weight, became NaN or infinite."""
+
+
+class RecentLosses:
+    """Collects each step's losses without waiting for the device; :meth:`fetch` brings them over in one copy.
+
+    Args:
+        progress: its epoch sums are kept up to date by every fetch.
+    """
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._names: tuple[str, ...] = ()
+        self._steps: list[int] = []
+        self._values: list[Tensor] = []
+        self.latest: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Keep the losses of ``step``: 0-d tensors by name, on any one device."""
+        if tuple(losses) != self._names:
+            self.fetch()
+            self._names = tuple(losses)
+        self._steps.append(step)
+        self._values.append(torch.stack([value.detach().float() for value in losses.values()]))
+
+    def fetch(self) -> dict[str, float]:
+        """The losses of the latest step as numbers, waiting for the device once.
+
+        Raises:
+            NonFiniteLoss: naming the first loss, and the first step, that is NaN or infinite.
+        """
+        if not self._steps:
+            return self.latest
+        rows = torch.stack(self._values).tolist()
+        steps, self._steps, self._values = self._steps, [], []
+        sums = self._progress.loss_sums
+        for step, row in zip(steps, rows):
+            for name, value in zip(self._names, row):
+                if not math.isfinite(value):
+                    raise NonFiniteLoss(f"the loss {name} is {value} at step {step}")
+                sums[name] = sums.get(name, 0.0) + value
+        self._progress.loss_count += len(rows)
+        self.latest = dict(zip(self._names, rows[-1]))
+        return self.latest
+
+
+def check_weights(networks: Mapping[str, nn.Module], step: int) -> None:
+    """Raise NonFiniteLoss, naming the network, where a weight is NaN or infinite."""
+    for name, network in networks.items():
+        for key, weight in network.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise NonFiniteLoss(f"the weights {key} of {name} are not finite after step {step}")

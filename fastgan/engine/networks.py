@@ -1,0 +1,132 @@
+"""The networks alone: how a run shares them, and how they are rebuilt from a file with no flags."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan import models
+
+from . import checkpoint
+from .command import UserError
+from .files import write_atomically
+
+FORMAT = "fastgan networks"
+_PUBLISHED = re.compile(r".*_net_([A-Za-z]+(?:_[AB])?)\.pth")
+_READ_AS = (models.ResnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
+
+
+@dataclass
+class Networks:
+    """Networks read from a file, in evaluation mode, on the CPU.
+
+    Attributes:
+        networks: by the recipe's names ("G_A" translates A to B, "G_B" back); a generator that comes alone, without
+            a direction in its file's name, is "G".
+        recipe: the recipe that trained them, or None for published files.
+        description: the run's options, as :meth:`fastgan.engine.settings.Settings.to_json` gives them; {} when unknown.
+        source: the file or files read.
+    """
+
+    networks: dict[str, nn.Module]
+    recipe: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+    source: tuple[Path, ...] = ()
+
+
+def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Mapping[str, Any]) -> None:
+    """Write all networks' weights as one safetensors file, keys ``G_A.model.1.weight``, atomically.
+
+    Its metadata names the recipe and holds the run's description as JSON.
+    """
+    from safetensors.torch import save
+
+    tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
+               for name, network in networks.items() for key, value in network.state_dict().items()}
+    metadata = {"format": FORMAT, "recipe": description["recipe"], "description": json.dumps(description)}
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
+
+
+def load_networks(path: str | Path) -> Networks:
+    """Rebuild networks from what is written in ``path`` alone.
+
+    Args:
+        path: a run folder, its checkpoint.pt or networks.safetensors, a published ``latest_net_G_A.pth`` (any
+            ``*_net_G*.pth``), or a folder of such files.
+
+    Raises:
+        UserError: nothing readable there, a damaged file, or networks that this package does not know.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load_folder(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    content = checkpoint.read_tensors(path)
+    if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
+        content = checkpoint.load(path)
+        networks = {name: _rebuild(state, path, name) for name, state in content["state"]["networks"].items()}
+        return Networks(networks, content["recipe"], content["description"], (path,))
+    if not _is_state_dict(content):
+        raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network")
+    match = _PUBLISHED.fullmatch(path.name)
+    name = match[1] if match else "G"
+    return Networks({name: _rebuild(content, path, name)}, source=(path,))
+
+
+def _load_folder(folder: Path) -> Networks:
+    for name in ("networks.safetensors", "checkpoint.pt"):
+        if (folder / name).is_file():
+            return load_networks(folder / name)
+    # Published runs keep one file per network and epoch; the latest are the ones meant.
+    found = sorted(folder.glob("latest_net_G*.pth"))
+    if not found:
+        raise UserError(f"{folder} holds no networks: neither networks.safetensors, nor checkpoint.pt, "
+                        "nor latest_net_G*.pth")
+    parts = [load_networks(file) for file in found]
+    return Networks({name: network for part in parts for name, network in part.networks.items()}, source=tuple(found))
+
+
+def _load_safetensors(path: Path) -> Networks:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError:
+        raise UserError(f"{path} is damaged, or not a safetensors file") from None
+    if metadata.get("format") != FORMAT:
+        return Networks({"G": _rebuild(tensors, path, "G")}, source=(path,))
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, rest = key.partition(".")
+        states.setdefault(name, {})[rest] = value
+    networks = {name: _rebuild(state, path, name) for name, state in states.items()}
+    return Networks(networks, metadata["recipe"], json.loads(metadata["description"]), (path,))
+
+
+def _is_state_dict(content: Any) -> bool:
+    return (isinstance(content, dict) and len(content) > 0
+            and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()))
+
+
+def _rebuild(state: Mapping[str, Tensor], path: Path, name: str) -> nn.Module:
+    """The network that a state dict describes. The global random generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        for network_class in _READ_AS:
+            try:
+                return network_class.from_state_dict(state).eval()
+            except (ValueError, RuntimeError, KeyError, IndexError):
+                continue
+    kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
+    raise UserError(f"{path}: {name} is none of the networks known here ({kinds})")

@@ -1,0 +1,58 @@
+"""The order of the data: which items make up which batch, from the first epoch to the last."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Key = tuple[int, int]  # (epoch, index): what a data set needs to draw an item's crop, flip and partner
+
+
+def epoch_order(length: int, seed: int, epoch: int, shuffle: bool) -> list[int]:
+    """The indices of one epoch: a permutation that depends on (seed, epoch) alone; without ``shuffle`` 0, 1, 2, ..."""
+    if not shuffle:
+        return list(range(length))
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2 ** 63)
+    return torch.randperm(length, generator=generator).tolist()
+
+
+class BatchKeys(Sampler[list[Key]]):
+    """Batches of keys, epoch after epoch, from any position on; no batch crosses the end of an epoch.
+
+    One sampler, and so one DataLoader, serves all epochs: workers live on, and fetch ahead over the end of an epoch.
+
+    Args:
+        length: items in the data set.
+        epoch: the epoch to begin with.
+        position: items of that epoch that are already done.
+        epochs: how many epochs there are in all; None for no end.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, *, shuffle: bool = True, epoch: int = 0,
+                 position: int = 0, epochs: int | None = None):
+        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+        self.epoch, self.position, self.epochs = epoch, position, epochs
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, position = self.epoch, self.position
+        while self.epochs is None or epoch < self.epochs:
+            order = epoch_order(self.length, self.seed, epoch, self.shuffle)
+            for start in range(position, self.length, self.batch_size):
+                yield [(epoch, index) for index in order[start:start + self.batch_size]]
+            epoch, position = epoch + 1, 0
+
+
+def loader(dataset: Dataset, keys: BatchKeys, workers: int, pin_memory: bool) -> DataLoader:
+    """A DataLoader over ``keys``. It draws nothing from torch's global generator, which belongs to the recipe."""
+    own = torch.Generator().manual_seed(keys.seed)
+    return DataLoader(dataset, batch_sampler=keys, num_workers=workers, pin_memory=pin_memory, generator=own,
+                      worker_init_fn=_leave_signals_to_the_main_process)
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Signals reach the whole process group; the workers must deliver until the last step is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

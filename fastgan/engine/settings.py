@@ -1,0 +1,120 @@
+"""Which value an option takes, out of defaults, preset, stored run and command line; and options as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .command import UserError
+
+FORMAT = "fastgan run"
+
+# What a resumed run may change: options of recipes and data that the engine itself acts on and no state depends on.
+# The engine's own options, and any other that knows better, say so in their metadata ("resume").
+MAY_CHANGE = ("n_epochs", "n_epochs_decay", "num_threads", "dataroot")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All options of a run.
+
+    Attributes:
+        recipe: the recipe's name.
+        preset: the name of the preset that was taken.
+        groups: option objects by group ("train", "data", "recipe").
+    """
+
+    recipe: str
+    preset: str
+    groups: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict: what :func:`from_json` reads, without the options that belong to one call only."""
+        options = {
+            group: {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if _stored(field)}
+            for group, options in self.groups.items()
+        }
+        return {"format": FORMAT, "recipe": self.recipe, "preset": self.preset, "options": options}
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def is_run_description(value: Any) -> bool:
+    """Whether a parsed JSON value has the form of :meth:`Settings.to_json`."""
+    return (isinstance(value, dict) and value.get("format") == FORMAT and isinstance(value.get("options"), dict)
+            and all(isinstance(group, dict) for group in value["options"].values()))
+
+
+def flatten(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run description by name, without their groups."""
+    return {name: value for group in description["options"].values() for name, value in group.items()}
+
+
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], asked: str | None, dataroot: str | None,
+                  device_type: str) -> tuple[str, str]:
+    """(preset, why): the one asked for, else by data and device."""
+    if asked is not None:
+        if asked not in presets:
+            raise UserError(f"unknown preset {asked!r}: choose from {', '.join(presets)}")
+        return asked, "asked for"
+    if dataroot is not None:
+        name, why = "paper", "--dataroot is given"
+    elif device_type == "cuda":
+        name, why = "gpu", "built-in data on a GPU"
+    else:
+        name, why = "laptop", "built-in data on a CPU"
+    if name not in presets:
+        name, why = next(iter(presets)), "the recipe's first one"
+    return name, why
+
+
+def resolve(recipe: str, preset: str, classes: Mapping[str, type], *layers: Mapping[str, Any]) -> Settings:
+    """Build the option objects; of ``layers`` (values by option name) the later ones win over the earlier.
+
+    A name that several classes have is one option and reaches all of them.
+
+    Raises:
+        UserError: a layer names an option that no class has, or a value is not among an option's choices.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values.update(layer)
+    fields = {field.name: field for options in classes.values() for field in dataclasses.fields(options)}
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"{recipe} has no option {name!r}: this run or preset is of another version of fastgan")
+        choices = fields[name].metadata.get("choices")
+        if choices and value not in choices:
+            raise UserError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
+    groups = {}
+    for group, options in classes.items():
+        names = {field.name for field in dataclasses.fields(options)}
+        groups[group] = options(**{name: value for name, value in values.items() if name in names})
+    return Settings(recipe, preset, groups)
+
+
+def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: Mapping[str, Any]) -> Settings:
+    """The options of a stored run, with the flags of this call where a run may change them.
+
+    Raises:
+        UserError: a flag differs from the stored value of an option that is fixed once a run has started.
+    """
+    stored = flatten(description)
+    for options in classes.values():
+        for field in dataclasses.fields(options):
+            if field.name not in given or field.name not in stored or given[field.name] == stored[field.name]:
+                continue
+            if not field.metadata.get("resume", field.name in MAY_CHANGE):
+                flag = "--" + field.name.replace("_", "-")
+                raise UserError(f"{flag} {given[field.name]}: the run was started with {stored[field.name]}, which is "
+                                f"fixed for its life; leave the flag out, or start a new run with --name")
+    return resolve(description["recipe"], description["preset"], classes, stored, given)
+
+
+def _stored(field: dataclasses.Field) -> bool:
+    return field.metadata.get("stored", True)

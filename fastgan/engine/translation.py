@@ -1,0 +1,64 @@
+"""Translating images of any size with a trained generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .command import UserError
+from .device import autocast
+from .networks import Networks
+
+GENERATOR_OF = {"AtoB": "G_A", "BtoA": "G_B"}
+
+
+def generator_for(loaded: Networks, direction: str) -> nn.Module:
+    """The generator for "AtoB" or "BtoA". One that comes alone with no direction in its name serves "AtoB".
+
+    Raises:
+        UserError: the networks have none for that direction.
+    """
+    name = GENERATOR_OF[direction]
+    if name in loaded.networks:
+        return loaded.networks[name]
+    if direction == "AtoB" and "G" in loaded.networks:
+        return loaded.networks["G"]
+    source = ", ".join(map(str, loaded.source))
+    there = ", ".join(sorted(loaded.networks))
+    if set(loaded.networks) == {"G"}:
+        raise UserError(f"{source} holds one generator of one direction: translate with it as --direction AtoB")
+    raise UserError(f"{source} holds no {name}, which translates {direction} (it holds {there})")
+
+
+def translate(network: nn.Module, images: Tensor, precision: str = "fp32") -> Tensor:
+    """Translate images (N, C, H, W) in [-1, 1], of any H and W, on the network's device; returns float32 of that H x W.
+
+    Sizes that the network cannot halve are continued by reflection at the bottom and the right, and cut back after.
+    """
+    height, width = images.shape[-2:]
+    padded = reflect_to_fit(images, getattr(network, "size_multiple", 1), getattr(network, "minimum_size", 1))
+    with torch.inference_mode(), autocast(images.device, precision):
+        return network(padded)[..., :height, :width].float()
+
+
+def reflect_to_fit(images: Tensor, multiple: int, least: int) -> Tensor:
+    """Continue (N, C, H, W) by reflection to multiples of ``multiple``, at least ``least``; for any H and W."""
+    for dimension in (2, 3):
+        size = images.shape[dimension]
+        wanted = max(least, -(-size // multiple) * multiple)
+        if wanted != size:
+            images = images.index_select(dimension, _reflected(size, wanted, images.device))
+    return images
+
+
+def _reflected(size: int, wanted: int, device: torch.device) -> Tensor:
+    """0, 1, ..., size - 1, size - 2, ..., 0, 1, ... : ``wanted`` indices that run to and fro."""
+    if size == 1:
+        return torch.zeros(wanted, dtype=torch.long, device=device)
+    ramp = torch.arange(wanted, device=device) % (2 * size - 2)
+    return torch.minimum(ramp, 2 * size - 2 - ramp)
+
+
+def input_channels(network: nn.Module) -> int:
+    """The channels of the images that a convolutional network takes."""
+    return next(parameter.shape[1] for parameter in network.parameters() if parameter.dim() == 4)

@@ -1,0 +1,145 @@
+"""python -m fastgan.translate CHECKPOINT DIR: translate every image of a folder."""
+
+from __future__ import annotations
+
+from fastgan import _threads  # noqa: F401, I001  (before torch)
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastgan.data.folders import find_images
+from fastgan.data.images import ImageError, read_image, save_png, to_pixels, to_tensor
+from fastgan.engine import command
+from fastgan.engine.command import UserError
+from fastgan.engine.device import pick_device, set_backend
+from fastgan.engine.flags import Parser
+from fastgan.engine.networks import load_networks
+from fastgan.engine.options import PRECISIONS
+from fastgan.engine.translation import generator_for, input_channels, translate
+
+NAMED = 5  # broken images that are named; the rest is counted
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse(argv)
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size is {arguments.batch_size}: it must be 1 or more")
+    device = pick_device(arguments.device)
+    set_backend(arguments.backend)
+    folder = Path(arguments.folder)
+    files = find_images(folder)
+    loaded = load_networks(arguments.checkpoint)
+
+    directions = ["AtoB", "BtoA"] if arguments.direction == "both" else [arguments.direction]
+    generators = {direction: generator_for(loaded, direction) for direction in directions}
+    targets = {direction: _targets(files, _output(folder, arguments.output, direction, len(directions) > 1))
+               for direction in directions}
+    _check_targets(folder, [path for paths in targets.values() for path in paths], arguments.overwrite)
+    for direction, network in generators.items():
+        network.to(device, memory_format=torch.channels_last)
+        broken = _translate_files(network, folder, files, targets[direction], arguments.batch_size, device,
+                                  arguments.precision)
+        _report(direction, files, broken, _output(folder, arguments.output, direction, len(directions) > 1))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m fastgan.translate",
+                    description="Translate every image of a folder, and of its sub-folders, with trained networks.\n"
+                                "Any height and width will do; results are PNG files under the names of their sources.")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT",
+                        help="a run folder, checkpoint.pt, networks.safetensors, or a published *_net_G*.pth")
+    parser.add_argument("folder", metavar="DIR", help="folder of images")
+    parser.add_argument("--direction", choices=("AtoB", "BtoA", "both"), default="AtoB", help="(default: AtoB)")
+    parser.add_argument("--output", metavar="DIR",
+                        help="where results go, those of both directions in AtoB and BtoA (default: beside DIR, "
+                             "as DIR_AtoB)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N",
+                        help="images of equal size at once (default: 1)")
+    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
+    parser.add_argument("--backend", default="auto", metavar="TEXT",
+                        help="who computes our ops: auto, a name, or op=name,op=name (default: auto)")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                        help="show the traceback of an error")
+    return parser
+
+
+def _output(folder: Path, output: str | None, direction: str, both: bool) -> Path:
+    if output is None:
+        resolved = folder.resolve()
+        return resolved.with_name(f"{resolved.name}_{direction}") if folder.name in ("", "..") else \
+            folder.with_name(f"{folder.name}_{direction}")
+    return Path(output) / direction if both else Path(output)
+
+
+def _targets(files: list[str], output: Path) -> list[Path]:
+    """Where each file's result goes: the same name as PNG; a.jpg beside a.png becomes a.jpg.png."""
+    stems = Counter(PurePosixPath(file).with_suffix(".png") for file in files)
+    names = [PurePosixPath(file) for file in files]
+    return [output / (name.with_suffix(".png") if stems[name.with_suffix(".png")] == 1 else
+                      name.with_name(name.name + ".png")) for name in names]
+
+
+def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
+    """Refuse to write over the sources, ever, and over earlier results unless asked."""
+    sources = folder.resolve()
+    for path in targets:
+        if sources in path.resolve().parents:
+            raise UserError(f"results would go into {folder} itself, among their sources: give another --output")
+    there = [path for path in targets if path.exists()]
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"{there[0]}{more} would be overwritten: give another --output, or --overwrite")
+
+
+def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,
+                     device: torch.device, precision: str) -> list[str]:
+    """Translate ``files`` in batches of equal size; returns what was wrong with those that are broken."""
+    channels = input_channels(network)
+    waiting: dict[torch.Size, list[tuple[Tensor, Path]]] = {}
+    broken = []
+
+    def flush(group: list[tuple[Tensor, Path]]) -> None:
+        images = torch.stack([image for image, _ in group]).to(device, memory_format=torch.channels_last)
+        for image, (_, path) in zip(translate(network, images, precision).cpu(), group):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_png(image, path)
+        bar.update(len(group))
+
+    with tqdm(total=len(files), unit="image", disable=None) as bar:
+        for file, path in zip(files, targets):
+            try:
+                image = to_tensor(to_pixels(read_image(folder / file, channels)[0]))
+            except ImageError as error:
+                broken.append(str(error))
+                bar.update()
+                continue
+            group = waiting.setdefault(image.shape, [])
+            group.append((image, path))
+            if len(group) == batch_size:
+                flush(waiting.pop(image.shape))
+        for group in waiting.values():
+            flush(group)
+    return broken
+
+
+def _report(direction: str, files: list[str], broken: list[str], output: Path) -> None:
+    if broken:
+        more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        sentence = f"{len(broken)} of {len(files)} images could not be read: {'; '.join(broken[:NAMED])}{more}"
+        if len(broken) == len(files):
+            raise UserError(sentence)
+        print(f"skipped {sentence}", file=sys.stderr)
+    print(f"{direction}: {len(files) - len(broken)} images translated into {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

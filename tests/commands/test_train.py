@@ -1,0 +1,204 @@
+"""python -m fastgan.train, as a user meets it."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from fastgan import train
+from fastgan.engine.networks import load_networks
+from tests.commands.tiny_command import TINY
+
+
+def losses(path):
+    lines = [json.loads(line) for line in (path / "losses.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in ("step", "epoch", "lr", "losses")} for line in lines]
+
+
+def test_a_run_from_start_to_end(tiny_train, tmp_path):
+    outcome = tiny_train("--max-steps", 3, "--print-freq", 2, "--eval-pairs", 3)
+    assert outcome.code == 0, outcome.err
+    said = outcome.out
+    assert "preset    laptop: built-in data on a CPU; --preset paper or --preset gpu chooses another" in said
+    assert re.search(r"device    cpu \(1 thread, .*\), fp32, channels_last", said)
+    assert re.search(r"backends  .*instance_norm", said)
+    assert re.search(r"networks  G_A [\d,]+, G_B [\d,]+, D_A [\d,]+, D_B [\d,]+ parameters", said)
+    assert "1000 + 1000 images, 64 test pairs" in said
+    assert re.search(r"run       .*cyclegan: 3 steps, 3 epochs", said)
+    assert re.findall(r"^step (\d)/3  epoch 1  .*ETA .*G_A ", said, re.M) == ["1", "2", "3"]
+    assert "\r" not in said and "\x1b" not in said
+    assert "distance to the truth over 3 held-out pairs" in said
+
+    run = tmp_path / "checkpoints" / "cyclegan"
+    assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == [
+        "checkpoint.pt", "losses.jsonl", "metrics.json", "networks.safetensors", "options.json", "samples",
+        "samples/step_000003.png"]
+    assert [line["step"] for line in losses(run)] == [1, 2, 3]
+    assert list(losses(run)[0]["losses"]) == ["G_A", "cycle_A", "idt_A", "D_A", "G_B", "cycle_B", "idt_B", "D_B"]
+    assert losses(run)[0]["lr"] == {"G": 2e-4, "D": 2e-4}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["recipe"] == "cyclegan" and metrics["step"] == 3 and metrics["pairs"] == 3
+    for direction in ("AtoB", "BtoA"):
+        assert 0 < metrics[direction]["affine"] <= metrics[direction]["identity"] < 1
+    grid = Image.open(run / "samples" / "step_000003.png")
+    assert grid.width > 6 * 128 and grid.height > 2 * 128
+    options = json.loads((run / "options.json").read_text())
+    assert options["recipe"] == "cyclegan" and options["options"]["recipe"]["ngf"] == 2
+    assert set(load_networks(run).networks) == {"G_A", "G_B", "D_A", "D_B"}
+
+
+def test_stopping_changes_nothing(tiny_train, tmp_path):
+    always = ["--print-freq", 1, "--eval-pairs", 0, "--pool-size", 2, "--dropout", "--max-dataset-size", 4]
+    assert tiny_train("--name", "whole", "--max-steps", 6, *always).code == 0
+    assert tiny_train("--name", "parts", "--max-steps", 3, *always).code == 0
+    outcome = tiny_train("--name", "parts", "--max-steps", 6, "--resume")
+    assert outcome.code == 0, outcome.err
+    assert "going on after step 3" in outcome.out and "preset    laptop: as the run was started" in outcome.out
+    whole, parts = (tmp_path / "checkpoints" / name for name in ("whole", "parts"))
+    assert losses(whole) == losses(parts)
+    one, other = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (whole, parts))
+    assert_equal(one["state"], other["state"])
+    assert_equal(one["rng"], other["rng"])
+    one, other = (load_networks(path / "networks.safetensors").networks["G_B"].state_dict() for path in (whole, parts))
+    assert_equal(dict(one), dict(other))
+
+
+def assert_equal(one, other, where="state"):
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for number, (first, second) in enumerate(zip(one, other)):
+            assert_equal(first, second, f"{where}.{number}")
+    else:
+        assert one == other, where
+
+
+def test_nothing_is_overwritten_without_being_asked(tiny_train, tmp_path):
+    short = ["--max-steps", 1, "--eval-pairs", 0]
+    assert tiny_train(*short).code == 0
+    before = (tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt").read_bytes()
+    outcome = tiny_train(*short)
+    assert outcome.code == 2 and "already holds a run" in outcome.err and outcome.err.count("\n") == 1
+    assert (tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt").read_bytes() == before
+    outcome = tiny_train(*short, "--resume")
+    assert outcome.code == 2 and "is complete; a larger --max-steps" in outcome.err
+    assert tiny_train(*short, "--overwrite").code == 0
+    # What goes wrong before training leaves the earlier run alone, even with --overwrite.
+    before = (tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt").read_bytes()
+    assert tiny_train(*short, "--overwrite", "--dataroot", "nowhere").code == 2
+    assert (tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "checkpoints" / "thesis").mkdir()
+    (tmp_path / "checkpoints" / "thesis" / "thesis.tex").write_text("years of work")
+    outcome = tiny_train(*short, "--overwrite", "--name", "thesis")
+    assert outcome.code == 2 and "is not a run of ours" in outcome.err
+
+
+def test_own_data_takes_the_papers_preset(tiny_train, images, tmp_path):
+    for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
+        images(tmp_path / "data" / folder, sizes=[(16, 16)] * 3, seed=seed)
+    outcome = tiny_train("--dataroot", "data", "--max-steps", 1)
+    assert outcome.code == 0, outcome.err
+    assert "preset    paper: --dataroot is given" in outcome.out
+    assert "data: 3 + 3 images, 3 test pairs" in outcome.out
+    assert (tmp_path / "checkpoints" / "cyclegan" / "metrics.json").exists()
+    (tmp_path / "data" / "testA" / "0.png").rename(tmp_path / "data" / "testA" / "other.png")
+    outcome = tiny_train("--dataroot", "data", "--max-steps", 1, "--overwrite")
+    assert outcome.code == 0 and "no test pairs" in outcome.out and "distance to the truth" not in outcome.out
+    assert not (tmp_path / "checkpoints" / "cyclegan" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(("argv", "sentence"), [
+    ([], "name a recipe first"),
+    (["--max-steps", "3"], "name a recipe first"),
+    (["cyclegann"], "unknown recipe 'cyclegann' (did you mean cyclegan?): choose from cyclegan"),
+    (["cyclegan", "--batchsize", "3"], "unknown argument '--batchsize': did you mean --batch-size?"),
+    (["cyclegan", "--lr", "fast"], "--lr: 'fast' is not a number"),
+    (["cyclegan", "--preset", "huge"], "unknown preset 'huge': choose from paper, laptop, gpu"),
+    (["cyclegan", "--device", "tpu"], "unknown device 'tpu'"),
+    (["cyclegan", "--dataroot", "nowhere"], "--dataroot nowhere is missing"),
+    (["cyclegan", "--resume"], "--resume: there is no run in"),
+    (["cyclegan", "--resume", "--overwrite"], "--resume goes on with a run and --overwrite replaces it"),
+    (["cyclegan", "--name", "../up"], "--name '../up' is not a name for a folder inside"),
+    (["cyclegan", "--backend", "fpga", "--device", "cpu"], "unknown backend 'fpga'"),
+    (["cyclegan", *TINY, "--load-size", "18", "--crop-size", "18"], "images of 18x18"),
+    (["cyclegan", *TINY, "--crop-size", "17"], "--crop-size 17 is larger than --load-size 16"),
+])
+def test_bad_input_gets_a_sentence(call, tmp_path, argv, sentence):
+    outcome = call(train, *argv)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {sentence}") and outcome.err.count("\n") == 1
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_resume_sentences(tiny_train, tmp_path):
+    assert tiny_train("--max-steps", 1, "--eval-pairs", 0).code == 0
+    outcome = tiny_train("--resume", "--preset", "gpu")
+    assert outcome.code == 2 and "--preset gpu: the run was started with laptop" in outcome.err
+    outcome = tiny_train("--resume", "--ngf", 4)
+    assert outcome.code == 2 and "--ngf 4: the run was started with 2, which is fixed" in outcome.err
+    path = tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[:len(content) // 2])
+    outcome = tiny_train("--resume", "--max-steps", 2)
+    assert outcome.code == 2 and "checkpoint.pt is damaged" in outcome.err
+    other = torch.load(io.BytesIO(content), weights_only=True) | {"recipe": "pix2pix"}
+    torch.save(other, path)
+    outcome = tiny_train("--resume", "--max-steps", 2)
+    assert outcome.code == 2 and "is a checkpoint of pix2pix, not of cyclegan" in outcome.err
+
+
+def test_help_and_list(call):
+    outcome = call(train, "--list")
+    assert outcome.code == 0 and re.search(r"cyclegan +unpaired", outcome.out)
+    outcome = call(train, "--help")
+    assert outcome.code == 0 and "python -m fastgan.train RECIPE [options]" in outcome.out
+    outcome = call(train, "cyclegan", "--help")
+    assert outcome.code == 0
+    for group in ("run:", "data:", "the recipe cyclegan:", "presets"):
+        assert group in outcome.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_before_it_leaves(tiny_train, tmp_path, number):
+    command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--print-freq", "1", "--num-threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True)
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    os.killpg(process.pid, number)  # as a terminal does: the workers get it too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and f"{number.name}: finishing this step, then saving" in err
+    step = int(re.search(r"stopped after (\d+) steps", out)[1])
+    assert 3 <= step < 3000
+    assert "go on with:\n  python -m fastgan.train cyclegan --resume\n" in out
+    saved = torch.load(tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt", weights_only=True)
+    assert saved["progress"]["step"] == step
+
+    outcome = tiny_train("--resume", "--max-steps", step + 1, "--eval-pairs", 0)
+    assert outcome.code == 0 and f"going on after step {step}" in outcome.out
+
+
+def test_help_loads_little_besides_torch():
+    code = ("import sys, torch\nbefore = set(sys.modules)\nfrom fastgan import train\n"
+            "print(len(set(sys.modules) - before))\n"
+            "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))\n"
+            "print(*[name for name in sys.modules if name in ('torch._dynamo', 'torch._inductor', 'sympy', 'triton')])")
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said[2] == "", said
+    assert int(said[0]) < 200, said

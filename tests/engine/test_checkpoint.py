@@ -1,0 +1,156 @@
+"""Checkpoints and network files: what comes back, and what is said about a file that cannot be read."""
+
+import json
+import random
+
+import numpy
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from fastgan.engine import checkpoint, rng
+from fastgan.engine.command import UserError
+from fastgan.engine.networks import load_networks
+from fastgan.models import NLayerDiscriminator, PixelDiscriminator, ResnetGenerator
+from tests.engine.tiny_recipe import new_loop
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    loop = new_loop(tmp_path_factory.mktemp("runs") / "run", max_steps=1)
+    loop.run()
+    return loop
+
+
+def test_a_checkpoint_describes_itself(run):
+    content = checkpoint.load(run.folder.checkpoint)
+    assert content["recipe"] == "tiny"
+    assert content["description"] == json.loads(run.folder.options.read_text())
+    assert content["progress"].step == 1 and content["progress"].position == 2
+    assert set(content["versions"]) == {"fastgan", "torch", "cuda", "python"}
+    assert content["data"] == {"length": 5, "seed": 0}
+
+
+@pytest.mark.parametrize("what", ["", "checkpoint.pt", "networks.safetensors"])
+def test_networks_come_back_without_flags(run, what):
+    before = torch.get_rng_state()
+    loaded = load_networks(run.folder.path / what)
+    assert torch.equal(before, torch.get_rng_state())
+    assert loaded.recipe == "tiny"
+    assert loaded.description["options"]["recipe"]["width"] == 4
+    x = torch.rand(1, 3, 16, 16)
+    assert set(loaded.networks) == {"G_A", "D_A"}
+    for name, network in loaded.networks.items():
+        assert not network.training
+        trained = run.recipe.networks[name].eval()
+        assert all(torch.equal(value, trained.state_dict()[key]) for key, value in network.state_dict().items())
+        torch.testing.assert_close(network(x), trained(x))  # the one NCHW, the other channels_last
+
+
+def test_shared_networks_are_plain_safetensors(run):
+    with safe_open(run.folder.networks, framework="pt") as file:
+        assert "G_A.model.1.weight" in file.keys()
+        assert file.metadata()["recipe"] == "tiny"
+        assert json.loads(file.metadata()["description"])["options"]["data"]["batch_size"] == 2
+
+
+def published(norm="instance", dropout=False, blocks=2):
+    """A state dict as the published code writes it: stock layers, running statistics of the old instance norm."""
+    torch.manual_seed(0)
+    state = ResnetGenerator(3, 3, 4, norm, dropout, blocks).state_dict()
+    return {"module." + key: value for key, value in state.items()} | {
+        "module.model.2.running_mean": torch.zeros(4), "module.model.2.running_var": torch.ones(4)}
+
+
+@pytest.mark.parametrize(("file", "name"), [("latest_net_G.pth", "G"), ("latest_net_G_A.pth", "G_A"),
+                                            ("60_net_G_B.pth", "G_B"), ("horse2zebra.pth", "G")])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_published_files(tmp_path, file, name, dropout):
+    torch.save(published(dropout=dropout), tmp_path / file)
+    loaded = load_networks(tmp_path / file)
+    assert list(loaded.networks) == [name] and loaded.recipe is None
+    expected = ResnetGenerator(3, 3, 4, "instance", dropout, 2).eval()
+    expected.load_state_dict(published(dropout=dropout))
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(loaded.networks[name](x), expected(x))
+
+
+def test_a_folder_of_published_files(tmp_path):
+    for name in ("latest_net_G_A", "latest_net_G_B", "5_net_G_A"):
+        torch.save(published(), tmp_path / f"{name}.pth")
+    assert set(load_networks(tmp_path).networks) == {"G_A", "G_B"}
+
+
+@pytest.mark.parametrize("network", [NLayerDiscriminator(3, 4, 2), PixelDiscriminator(3, 4, "batch")])
+def test_other_networks_of_a_run(tmp_path, network):
+    save_file(network.state_dict(), tmp_path / "network.safetensors")
+    assert type(load_networks(tmp_path / "network.safetensors").networks["G"]) is type(network)
+
+
+def write_objects(path):
+    torch.save({"network": nn.Linear(1, 1)}, path)
+
+
+def write_truncated(path):
+    torch.save({"weight": torch.zeros(10000)}, path)
+    path.write_bytes(path.read_bytes()[:20000])
+
+
+@pytest.mark.parametrize(("write", "sentence"), [
+    (lambda path: None, "no such file"),
+    (lambda path: path.write_bytes(b""), "is empty"),
+    (lambda path: path.write_text("hello"), "is not a checkpoint: torch cannot read it"),
+    (write_truncated, "is damaged: it begins like a checkpoint but cannot be read to its end"),
+    (write_objects, "holds python objects besides tensors"),
+    (lambda path: torch.save([1, 2], path), "is not a checkpoint of ours, nor the state dict of a network"),
+    (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "is none of the networks known here (ResnetGen"),
+])
+def test_unreadable_files(tmp_path, write, sentence):
+    path = tmp_path / "file.pt"
+    write(path)
+    with pytest.raises(UserError) as raised:
+        load_networks(path)
+    assert sentence in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_damaged_safetensors_and_empty_folders(tmp_path):
+    (tmp_path / "a.safetensors").write_text("nothing of the kind")
+    with pytest.raises(UserError, match="is damaged, or not a safetensors file"):
+        load_networks(tmp_path / "a.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no networks: neither networks.safetensors, nor"):
+        load_networks(tmp_path / "empty")
+
+
+def test_checkpoints_of_others(tmp_path, run):
+    torch.save(published(), tmp_path / "net.pth")
+    with pytest.raises(UserError, match="is not a fastgan checkpoint"):
+        checkpoint.load(tmp_path / "net.pth")
+    content = checkpoint.load(run.folder.checkpoint)
+    with pytest.raises(UserError, match="is a checkpoint of tiny, not of cyclegan: .*train tiny --resume"):
+        checkpoint.check_recipe(content, "cyclegan", run.folder.checkpoint)
+    content = torch.load(run.folder.checkpoint, weights_only=True)
+    torch.save(content | {"version": 99}, tmp_path / "newer.pt")
+    with pytest.raises(UserError, match="is newer than this one .* update fastgan"):
+        checkpoint.load(tmp_path / "newer.pt")
+
+
+def test_random_states_travel_through_a_file(tmp_path):
+    rng.seed_everything(3)
+    numpy.random.randn()  # leaves half a pair of normals behind
+    torch.save(rng.state(), tmp_path / "rng.pt")
+    expected = random.random(), numpy.random.randn(), torch.rand(2).tolist()
+    rng.seed_everything(4)
+    rng.restore(torch.load(tmp_path / "rng.pt", weights_only=True))
+    assert (random.random(), numpy.random.randn(), torch.rand(2).tolist()) == expected
+
+
+def test_preserved_draws_nothing():
+    rng.seed_everything(3)
+    with rng.preserved():
+        random.random(), numpy.random.randn(), torch.rand(2)
+    now = random.random(), numpy.random.randn(), torch.rand(2).tolist()
+    rng.seed_everything(3)
+    assert now == (random.random(), numpy.random.randn(), torch.rand(2).tolist())

@@ -1,0 +1,84 @@
+"""Exit codes, and the sentence for what went wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fastgan.engine import command
+from fastgan.engine.command import UserError, sentence
+from fastgan.engine.interrupt import Interrupt
+
+
+def failing(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_success_and_failure(capsys):
+    assert command.run(lambda argv: 0, []) == 0
+    assert command.run(failing(UserError("--x is 3: it must be 4")), []) == 2
+    assert capsys.readouterr().err == "error: --x is 3: it must be 4\n"
+    assert command.run(failing(KeyboardInterrupt()), []) == 130
+    with pytest.raises(TypeError):  # a bug is no sentence
+        command.run(failing(TypeError("bug")), [])
+
+
+def test_debug_lets_the_traceback_through(monkeypatch):
+    seen = []
+
+    def main(argv):
+        seen.append(argv)
+        raise UserError("no")
+
+    with pytest.raises(UserError):
+        command.run(main, ["a", "--debug", "b"])
+    assert seen == [["a", "b"]]
+    monkeypatch.setenv("FASTGAN_DEBUG", "1")
+    with pytest.raises(UserError):
+        command.run(main, [])
+    monkeypatch.setenv("FASTGAN_DEBUG", "0")
+    assert command.run(main, []) == 2
+
+
+@pytest.mark.parametrize(("error", "expected"), [
+    (FileNotFoundError(2, "No such file or directory", "x.png"), "x.png: No such file or directory"),
+    (OSError(28, "No space left on device"), "No space left on device"),
+    (RuntimeError("size mismatch\nTensor 1\nTensor 2"), "size mismatch (FASTGAN_DEBUG=1 shows where)"),
+    (ValueError(""), "ValueError (FASTGAN_DEBUG=1 shows where)"),
+    (ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "  File x\nfastgan.data.images.ImageError: a.png: truncated"), "a.png: truncated"),
+    (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. More"),
+     "CUDA out of memory: a smaller --batch-size or --crop-size needs less (FASTGAN_DEBUG=1 shows where)"),
+])
+def test_one_line_for_any_error(error, expected):
+    assert sentence(error) == expected
+
+
+def test_a_reader_that_goes_away():
+    code = ("import sys\nfrom fastgan.engine import command\n"
+            "def main(argv):\n    for n in range(100000):\n        print(n)\n    return 0\n"
+            "sys.exit(command.run(main))")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_asks_second_leaves(number, capfd):
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert not interrupt.requested
+        os.kill(os.getpid(), number)
+        assert interrupt.requested
+        assert "finishing this step, then saving" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before

@@ -1,0 +1,95 @@
+"""Plain lines, the bar on a terminal, and the loss file."""
+
+import io
+import json
+
+import pytest
+import torch
+
+from fastgan.engine import log
+from fastgan.engine.checkpoint import Progress
+from fastgan.engine.losses import NonFiniteLoss, RecentLosses
+
+LOSSES = {"G_A": 0.31249, "cycle_A": 1.5}
+LR = {"G": 2e-4, "D": 1e-4}
+
+
+def test_plain_lines(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    lines = log.PlainLines(500, 0, stream)
+    now[0] += 20
+    assert not lines.advance(9)
+    lines.show(10, 1, LR, LOSSES)
+    now[0] += 1
+    lines.show(30, 2, {"G": 2e-4}, LOSSES)
+    assert stream.getvalue().splitlines() == [
+        "step 10/500  epoch 1  2.00 s/step  ETA 0:16:20  lr 0.0001/0.0002  G_A 0.312  cycle_A 1.500",
+        "step 30/500  epoch 2  20.0 steps/s  ETA 0:00:24  lr 0.0002  G_A 0.312  cycle_A 1.500",
+    ]
+    now[0] += 31  # nobody should wait longer than half a minute for a sign of life
+    assert lines.advance(31)
+
+
+def test_without_an_end_there_is_no_eta():
+    stream = io.StringIO()
+    log.PlainLines(None, 0, stream).show(3, 1, LR, LOSSES)
+    assert stream.getvalue().startswith("step 3  epoch 1  ") and "ETA" not in stream.getvalue()
+
+
+def test_a_pipe_gets_plain_lines_and_a_terminal_a_bar(monkeypatch, capsys):
+    assert isinstance(log.progress_display(10, 0), log.PlainLines)
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bar = log.progress_display(10, 4)
+    assert isinstance(bar, log.ProgressBar) and bar.every_step
+    bar.advance(5)
+    bar.show(5, 2, LR, LOSSES)
+    bar.close()
+    shown = capsys.readouterr().err
+    assert "epoch 2" in shown and "5/10" in shown and "G_A 0.312  cycle_A 1.500" in shown and "step" in shown
+
+
+def test_loss_file(tmp_path):
+    file = log.LossFile(tmp_path / "losses.jsonl", 0)
+    file.write(Progress(step=3, seconds=1.23456), 1, LR, LOSSES)
+    assert json.loads((tmp_path / "losses.jsonl").read_text()) == {  # there already, for whoever looks on
+        "step": 3, "epoch": 1, "lr": LR, "seconds": 1.235, "losses": LOSSES}
+    file.close()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_first_bad_step_is_named(bad):
+    progress = Progress()
+    recent = RecentLosses(progress)
+    for step, value in enumerate([1.0, 2.0, bad, bad], start=1):
+        recent.add(step, {"G": torch.tensor(value), "D": torch.tensor(float(step))})
+    with pytest.raises(NonFiniteLoss, match=f"the loss G is {bad} at step 3"):
+        recent.fetch()
+
+
+def test_sums_do_not_depend_on_when_one_looks():
+    sums = []
+    for looks in ({1, 2, 3, 4}, {4}, {2, 4}):
+        progress = Progress()
+        recent = RecentLosses(progress)
+        for step in (1, 2, 3, 4):
+            recent.add(step, {"G": torch.tensor(0.1 * step), "D": torch.tensor(1.0)})
+            if step in looks:
+                latest = recent.fetch()
+        assert latest["G"] == pytest.approx(0.4) and recent.fetch() == latest
+        assert progress.loss_count == 4
+        sums.append(progress.loss_sums)
+    assert sums[0] == sums[1] == sums[2]
+
+
+def test_losses_may_change_their_names():
+    progress = Progress()
+    recent = RecentLosses(progress)
+    recent.add(1, {"G": torch.tensor(1.0)})
+    recent.add(2, {"G": torch.tensor(2.0), "D": torch.tensor(3.0)})
+    assert recent.fetch() == {"G": 2.0, "D": 3.0}
+    assert progress.loss_sums == {"G": 3.0, "D": 3.0}
