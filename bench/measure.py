@@ -1,0 +1,198 @@
+"""How long do several functions take, timed turn by turn on a machine that is not quiet?
+
+Functions that are compared run in one interleaved measurement: every round calls each of them once, and the order
+rotates from round to round, so that drifting clocks and busy neighbours hit all alike. Quote ratios of medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from pathlib import Path
+from typing import Callable, Mapping
+
+import torch
+
+try:
+    import resource
+except ImportError:  # not a Unix system
+    resource = None
+
+Runner = Callable[[int], object]
+Clock = Callable[[Runner, int], float]
+
+ASSUMED_CACHE = 32 << 20
+
+
+def host_clock(call: Runner, index: int) -> float:
+    """Seconds that ``call(index)`` takes on the host. Its result is freed after the clock has stopped."""
+    start = time.perf_counter()
+    result = call(index)
+    elapsed = time.perf_counter() - start
+    del result
+    return elapsed
+
+
+def synchronized_clock(call: Runner, index: int) -> float:
+    """Seconds from an idle CUDA device to an idle CUDA device, kernel launches included."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = call(index)
+    torch.cuda.synchronize()
+    elapsed = time.perf_counter() - start
+    del result
+    return elapsed
+
+
+class DeviceClock:
+    """Seconds between two CUDA events around a call; the device is kept busy while the host enqueues.
+
+    So a short op is measured without the gaps between its kernel launches, as it runs inside a CUDA graph.
+    """
+
+    def __init__(self, cycles_per_second: float = 2e9) -> None:
+        self.cycles_per_second = cycles_per_second
+        self.slowest_enqueue = 0.0
+
+    def __call__(self, call: Runner, index: int) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda._sleep(int(1.5 * self.slowest_enqueue * self.cycles_per_second))
+        start.record()
+        began = time.perf_counter()
+        result = call(index)
+        enqueue = time.perf_counter() - began
+        end.record()
+        end.synchronize()
+        # A call that waits for the device, or compiles, says nothing about enqueuing: cap what one call can claim.
+        self.slowest_enqueue = max(self.slowest_enqueue, min(enqueue, 2e-3))
+        del result
+        return start.elapsed_time(end) / 1e3
+
+
+def op_clock(device: torch.device | str) -> Clock:
+    """The clock for a single op on ``device``: events on CUDA, the host's clock elsewhere."""
+    return DeviceClock() if torch.device(device).type == "cuda" else host_clock
+
+
+def step_clock(device: torch.device | str) -> Clock:
+    """The clock for a training step on ``device``: wall time, the device idle at both ends."""
+    return synchronized_clock if torch.device(device).type == "cuda" else host_clock
+
+
+def cache_bytes(device: torch.device | str) -> int:
+    """Bytes of the last cache before memory: L2 on CUDA, L3 on Linux, 32 MiB where it cannot be read."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
+        return int(size.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return ASSUMED_CACHE
+
+
+def copies_beyond_cache(bytes_per_call: int, device: torch.device | str, most: int = 32) -> int:
+    """How many sets of inputs to rotate, so that twice the cache lies between two uses of one set."""
+    return max(1, min(most, -(-2 * cache_bytes(device) // max(1, bytes_per_call))))
+
+
+def _preemptions() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
+
+
+class Timing:
+    """The samples of one function: seconds, and how many samples another process cut into."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.preempted = 0
+
+    def summary(self) -> dict[str, float | int]:
+        """Minimum, 20 % quantile, median and 80 % quantile in seconds, sample count, share of preempted samples."""
+        low, high = self.seconds[0], self.seconds[0]
+        if len(self.seconds) > 1:
+            low, *_, high = statistics.quantiles(self.seconds, n=5, method="inclusive")
+        return {
+            "min": min(self.seconds),
+            "q20": low,
+            "median": statistics.median(self.seconds),
+            "q80": high,
+            "samples": len(self.seconds),
+            "preempted": self.preempted / len(self.seconds),
+        }
+
+
+class Race:
+    """Runs functions in rounds, each function once per round, and keeps their times.
+
+    Each function gets the number of the round, to choose among its sets of inputs. A driver that has its own loop
+    around one of them (pytest-benchmark) calls ``before(name)``, ``turn(name)``, ``after(name)`` for every round.
+    """
+
+    def __init__(self, runners: Mapping[str, Runner], clock: Clock = host_clock) -> None:
+        self.runners = dict(runners)
+        self.clock = clock
+        self.timings = {name: Timing() for name in self.runners}
+        self.number = 0
+
+    def warm_up(self, seconds: float, least: int = 2) -> float:
+        """Run rounds without keeping times for about ``seconds``, at least ``least``; seconds of the shortest round."""
+        gc.collect()
+        start, shortest, done = time.perf_counter(), float("inf"), 0
+        while done < least or time.perf_counter() - start < seconds:
+            began = time.perf_counter()
+            for run in self.runners.values():
+                self.clock(run, self.number)
+            shortest = min(shortest, time.perf_counter() - began)
+            self.number += 1
+            done += 1
+        return shortest
+
+    def turn(self, name: str) -> None:
+        """Time one function in the present round."""
+        timing = self.timings[name]
+        preemptions = _preemptions()
+        timing.seconds.append(self.clock(self.runners[name], self.number))
+        timing.preempted += _preemptions() > preemptions
+
+    def _order(self) -> list[str]:
+        names = list(self.runners)
+        first = self.number % len(names)
+        return names[first:] + names[:first]
+
+    def before(self, name: str) -> None:
+        """Time the functions that come before ``name`` in the present round."""
+        order = self._order()
+        for other in order[: order.index(name)]:
+            self.turn(other)
+
+    def after(self, name: str) -> None:
+        """Time the functions that come after ``name``, and end the round."""
+        order = self._order()
+        for other in order[order.index(name) + 1 :]:
+            self.turn(other)
+        self.number += 1
+
+
+def rounds_within(seconds: float, round_seconds: float, least: int = 5, most: int = 500) -> int:
+    """How many rounds of ``round_seconds`` fit into ``seconds``, within bounds."""
+    return max(least, min(most, int(seconds / max(round_seconds, 1e-9))))
+
+
+def interleaved(
+    runners: Mapping[str, Runner],
+    seconds: float,
+    clock: Clock = host_clock,
+    least: int = 5,
+    most: int = 500,
+) -> dict[str, Timing]:
+    """Warm up and time ``runners`` turn by turn, for about ``seconds`` in all; each gets the number of the round."""
+    race = Race(runners, clock)
+    rounds = rounds_within(seconds, race.warm_up(seconds / 5), least, most)
+    first = next(iter(race.runners))
+    for _ in range(rounds):
+        race.before(first)
+        race.turn(first)
+        race.after(first)
+    return race.timings

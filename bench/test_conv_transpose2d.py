@@ -1,0 +1,49 @@
+"""conv_transpose2d of the generator's two upsampling layers, against torch's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastgan import functional as fg
+
+from .cases import DIRECTIONS, DTYPES, OpCase, dtype_name, providers
+
+# Input and output channels; kernel 3, stride 2, padding 1, output padding 1: the image doubles.
+LAYERS = {"u128": ((1, 256, 64, 64), 128), "u64": ((1, 128, 128, 128), 64)}
+BATCH_16 = {f"{name}-batch16": ((16, *shape[1:]), out) for name, (shape, out) in LAYERS.items()}
+GEOMETRY = {"stride": 2, "padding": 1, "output_padding": 1}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize("layer", [*LAYERS, *(pytest.param(name, marks=pytest.mark.cuda) for name in BATCH_16)])
+def test_conv_transpose2d(race, device, layer, dtype, direction):
+    shape, out = (LAYERS | BATCH_16)[layer]
+    weight_shape = (shape[1], out, 3, 3)
+
+    def make():
+        weight = torch.randn(weight_shape, device=device) / math.sqrt(9 * shape[1])
+        x, bias = torch.randn(shape, device=device, dtype=dtype), torch.randn(out, device=device, dtype=dtype)
+        return x, weight.to(dtype), bias
+
+    outputs = shape[0] * out * 4 * shape[2] * shape[3]
+    product = 2 * math.prod(shape) * out * 9
+    operands = math.prod(shape) + outputs + math.prod(weight_shape)
+    # Backward is two such products, and reads x, dy and the weight to write dx and dw.
+    written_back = math.prod(shape) + math.prod(weight_shape) if direction == "backward" else 0
+    race(
+        OpCase(
+            "conv_transpose2d", f"{shape[1]}->{out} 3x3", shape, dtype, direction, device, make,
+            providers(
+                eager=lambda x, w, b: F.conv_transpose2d(x, w, b, **GEOMETRY),
+                ours=lambda x, w, b: fg.conv_transpose2d(x, w, b, **GEOMETRY),
+            ),
+            bytes_moved=(operands + written_back) * dtype.itemsize,
+            flops=product * (2 if direction == "backward" else 1),
+            leaves=3,
+        )
+    )

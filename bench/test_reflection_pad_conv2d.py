@@ -1,0 +1,53 @@
+"""reflection_pad_conv2d, against reflection padding followed by a convolution."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastgan import functional as fg
+
+from .cases import DIRECTIONS, DTYPES, OpCase, dtype_name, providers
+
+# Input, output channels, kernel: the generator's first and last layer, and its trunk; the padding keeps the size.
+LAYERS = {
+    "first": ((1, 3, 256, 256), 64, 7),
+    "trunk": ((1, 256, 64, 64), 256, 3),
+    "last": ((1, 64, 256, 256), 3, 7),
+}
+BATCH_16 = {f"{name}-batch16": ((16, *shape[1:]), out, kernel) for name, (shape, out, kernel) in LAYERS.items()}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize("layer", [*LAYERS, *(pytest.param(name, marks=pytest.mark.cuda) for name in BATCH_16)])
+def test_reflection_pad_conv2d(race, device, layer, dtype, direction):
+    shape, out, kernel = (LAYERS | BATCH_16)[layer]
+    weight_shape = (out, shape[1], kernel, kernel)
+    reach = kernel // 2
+
+    def make():
+        weight = torch.randn(weight_shape, device=device) / math.sqrt(math.prod(weight_shape[1:]))
+        x, bias = torch.randn(shape, device=device, dtype=dtype), torch.randn(out, device=device, dtype=dtype)
+        return x, weight.to(dtype), bias
+
+    outputs = shape[0] * out * shape[2] * shape[3]
+    product = 2 * outputs * math.prod(weight_shape[1:])
+    operands = math.prod(shape) + outputs + math.prod(weight_shape)
+    # Backward is two such products, and reads x, dy and the weight to write dx and dw.
+    written_back = math.prod(shape) + math.prod(weight_shape) if direction == "backward" else 0
+    race(
+        OpCase(
+            "reflection_pad_conv2d", f"{shape[1]}->{out} {kernel}x{kernel}", shape, dtype, direction, device, make,
+            providers(
+                eager=lambda x, w, b: F.conv2d(F.pad(x, (reach,) * 4, mode="reflect"), w, b),
+                ours=lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=reach),
+            ),
+            bytes_moved=(operands + written_back) * dtype.itemsize,
+            flops=product * (2 if direction == "backward" else 1),
+            leaves=3,
+        )
+    )
