@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastgan import _threads  # noqa: F401, I001  (before torch)
+from fastgan import _process  # noqa: I001
+
+_process.settle()  # before torch is imported
 
 import argparse
 import difflib

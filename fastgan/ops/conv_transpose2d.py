@@ -21,7 +21,7 @@ from torch import Tensor
 from . import _backend
 from ._autocast import autocast_dtype
 from ._layout import dense, empty, is_channels_last, like
-from ._library import define
+from ._library import define, with_signature
 
 Pair = tuple[int, int]
 
@@ -125,6 +125,7 @@ define(
 )
 
 
+@with_signature
 class ConvTranspose2d(torch.autograd.Function):
     """The op; its gradients are a convolution and a convolution's weight gradient, torch's own differentiable ops."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import _backend
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
-from ._library import define
+from ._library import define, with_signature
 from .reflection_pad import fold, pad
 from .reflection_pad import reference as reflection_pad_reference
 
@@ -58,7 +58,6 @@ def reference(
     if halo:
         y = reflection_pad_reference(y, (halo,) * 4)
     return y
-
 
 
 
@@ -113,7 +112,7 @@ define(
 
 
 
-
+@with_signature
 class InstanceNorm(torch.autograd.Function):
     """(y, mean, rstd) of the op; x dense, residual of the same inner layout."""
 
@@ -150,6 +149,7 @@ class InstanceNorm(torch.autograd.Function):
         )
 
 
+@with_signature
 class InstanceNormBackward(torch.autograd.Function):
     """(dx, dweight, dbias, dresidual), itself differentiable to any order."""
 
@@ -228,7 +228,6 @@ class InstanceNormBackward(torch.autograd.Function):
         return grad_dy, grad_x, None, None, grad_weight, *[None] * 7
 
 
-
 _backend.register(
     "instance_norm",
     cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
@@ -280,4 +279,7 @@ def instance_norm(
         residual = residual.view_as(residual) if residual is x else residual  # torch.compile wants distinct tensors
     weight = weight.contiguous() if weight is not None else None
     bias = bias.contiguous() if bias is not None else None
-    return InstanceNorm.apply(x, weight, bias, residual, eps, activation, negative_slope, halo, backend)
+    arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo, backend)
+    if not torch.is_grad_enabled():
+        return torch.ops.fastgan.instance_norm(*arguments)
+    return InstanceNorm.apply(*arguments)

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import _backend
 from ._autocast import autocast_dtype
 from ._layout import accumulate_dtype
-from ._library import define
+from ._library import define, with_signature
 
 OP_OF_KIND = {"l1": "l1_loss", "mse": "mse_loss", "bce": "bce_with_logits"}
 REDUCTIONS = ("mean", "sum", "none")
@@ -55,6 +55,7 @@ define(
 )
 
 
+@with_signature
 class PointwiseLoss(torch.autograd.Function):
     """(value, slope): the loss, and its elementwise derivative before reduction where a gradient is wanted.
 
@@ -86,6 +87,7 @@ class PointwiseLoss(torch.autograd.Function):
         return (dx if ctx.needs_input_grad[0] else None), dtarget, *[None] * 5
 
 
+@with_signature
 class LossGradient(torch.autograd.Function):
     """dx = dvalue * scale * slope(x, t), itself differentiable to any order."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import _backend
 from ._layout import dense, empty, memory_format
-from ._library import define
+from ._library import define, with_signature
 
 Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in torch.nn.functional.pad
 
@@ -57,6 +57,7 @@ define(
 )
 
 
+@with_signature
 class Pad(torch.autograd.Function):
     @staticmethod
     def forward(x, padding, backend):
@@ -72,6 +73,7 @@ class Pad(torch.autograd.Function):
         return Fold.apply(dy.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
 
 
+@with_signature
 class Fold(torch.autograd.Function):
     @staticmethod
     def forward(dy, padding, backend):
