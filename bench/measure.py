@@ -7,6 +7,7 @@ rotates from round to round, so that drifting clocks and busy neighbours hit all
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ except ImportError:  # not a Unix system
 Runner = Callable[[int], object]
 Clock = Callable[[Runner, int], float]
 
-ASSUMED_CACHE = 32 << 20
+ASSUMED_CACHE = 4 << 20
 
 
 def host_clock(call: Runner, index: int) -> float:
@@ -38,7 +39,7 @@ def warm_host_clock(call: Runner, index: int) -> float:
     """As :func:`host_clock`, right after a call on the set of inputs before, which is not timed.
 
     So the threads are awake and the instructions in cache for every function alike, as in the middle of a training
-    step; the timed inputs are not in cache.
+    step; the timed inputs are not in L2.
     """
     call(index - 1)
     return host_clock(call, index)
@@ -91,13 +92,16 @@ def step_clock(device: torch.device | str) -> Clock:
 
 
 def cache_bytes(device: torch.device | str) -> int:
-    """Bytes of the last cache before memory: L2 on CUDA, L3 on Linux, 32 MiB where it cannot be read."""
+    """Bytes of L2, of all cores together on a CPU; 4 MiB where a CPU's cannot be read.
+
+    A CPU's L3 is left out: in a training step an op reads what the layer before has just written there.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
     try:
-        size = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
-        return int(size.removesuffix("K")) << 10
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return (int(size.removesuffix("K")) << 10) * (os.cpu_count() or 1)
     except (OSError, ValueError):
         return ASSUMED_CACHE
 

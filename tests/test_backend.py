@@ -197,7 +197,7 @@ import fastgan.ops._extension as extension
         "import json; load = json.loads; json.loads = lambda text: {'built': False, 'reason': 'hidden by a test'}",
     )
     code += """
-import fastgan
+import fastgan.functional
 json.loads = load
 from fastgan.ops import _backend
 x = torch.randn(1, 2, 4, 4, requires_grad=True)
@@ -228,3 +228,12 @@ def test_l1_loss_by_name(monkeypatch):
     monkeypatch.setitem(_backend._verifiers, "l1_loss", serves("none"))
     with fastgan.backend(l1_loss="cpp"), pytest.raises(RuntimeError, match="l1_loss: the backend 'cpp'"):
         l1_loss(X, 1.0)
+
+
+def test_import_alone_is_light_and_gives_everything():
+    """The commands set up the process between `import fastgan` and torch's own import."""
+    code = "import sys, fastgan; assert 'torch' not in sys.modules; print([n for n in dir(fastgan) if not hasattr(fastgan, n)])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.strip() == "[]", result.stderr
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fastgan.nothing

@@ -30,8 +30,8 @@ def test_a_run_from_start_to_end(tiny_train, tmp_path):
     assert re.search(r"device    cpu \(1 thread, .*\), fp32, channels_last", said)
     assert re.search(r"backends  .*instance_norm", said)
     assert re.search(r"networks  G_A [\d,]+, G_B [\d,]+, D_A [\d,]+, D_B [\d,]+ parameters", said)
-    assert "1000 + 1000 images, 64 test pairs" in said
-    assert re.search(r"run       .*cyclegan: 3 steps, 3 epochs", said)
+    assert "200 + 200 images, 64 test pairs" in said
+    assert re.search(r"run       .*cyclegan: 3 steps, 4 epochs", said)
     assert re.findall(r"^step (\d)/3  epoch 1  .*ETA .*G_A ", said, re.M) == ["1", "2", "3"]
     assert "\r" not in said and "\x1b" not in said
     assert "distance to the truth over 3 held-out pairs" in said
@@ -42,7 +42,7 @@ def test_a_run_from_start_to_end(tiny_train, tmp_path):
         "samples/step_000003.png"]
     assert [line["step"] for line in losses(run)] == [1, 2, 3]
     assert list(losses(run)[0]["losses"]) == ["G_A", "cycle_A", "idt_A", "D_A", "G_B", "cycle_B", "idt_B", "D_B"]
-    assert losses(run)[0]["lr"] == {"G": 2e-4, "D": 2e-4}
+    assert losses(run)[0]["lr"] == {"G": 1e-3, "D": 1e-3}
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["recipe"] == "cyclegan" and metrics["step"] == 3 and metrics["pairs"] == 3
     for direction in ("AtoB", "BtoA"):
