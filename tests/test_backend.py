@@ -232,7 +232,8 @@ def test_l1_loss_by_name(monkeypatch):
 
 def test_import_alone_is_light_and_gives_everything():
     """The commands set up the process between `import fastgan` and torch's own import."""
-    code = "import sys, fastgan; assert 'torch' not in sys.modules; print([n for n in dir(fastgan) if not hasattr(fastgan, n)])"
+    missing = "[n for n in dir(fastgan) if not hasattr(fastgan, n)]"
+    code = f"import sys, fastgan; assert 'torch' not in sys.modules; print({missing})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.strip() == "[]", result.stderr
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
