@@ -1,0 +1,11 @@
+#include "conv_transpose2d_passes.cuh"
+
+namespace fastgan::cuda {
+
+const Passes& bfloat16_passes() {
+  using Math = TensorHalf<BFloat16>;
+  static const Passes passes = make_passes<Medium<Math>, Large<Math>, Medium<Math>, Small<Math>>();
+  return passes;
+}
+
+}  // namespace fastgan::cuda
