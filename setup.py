@@ -6,7 +6,8 @@ and a CUDA toolkit is there. Without them, or when the build fails, the install 
 is written to ``fastgan/_build_info.json``, which ``python -m fastgan.info`` reads.
 
 Environment: ``FASTGAN_BUILD_EXTENSION=0`` skips the build, ``=1`` makes a missing or failed build an error (``auto``,
-the default, falls back). ``CXX`` chooses the compiler, ``MAX_JOBS`` the number of parallel compilations.
+the default, falls back). ``CXX`` chooses the compiler, ``MAX_JOBS`` the number of parallel compilations,
+``TORCH_CUDA_ARCH_LIST`` the GPUs to compile for (default: all that the kernels run on), ``CUDA_HOME`` the toolkit.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 INFO_FILE = "_build_info.json"
 CXX_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unknown-pragmas"]
+# A100 and what follows it (as PTX), H100 and H200, B200.
+CUDA_TARGETS = "8.0+PTX;9.0a;10.0"
 # Commands that only ask for metadata: they must not pay for importing torch.
 METADATA_COMMANDS = {"egg_info", "dist_info", "sdist", "clean", "--name", "--version", "--help"}
 
@@ -84,13 +87,13 @@ def plan() -> tuple[list, type, dict]:
     flags = ["/O2"] if cxx == "MSVC" else CXX_FLAGS
     sources = [*relative_sources("csrc", "*.cpp"), *relative_sources("csrc/cpu", "*.cpp")]
     headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
-    cuda_sources = relative_sources("csrc/cuda", "*.cu")
-    with_cuda = bool(cuda_sources) and torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
+    with_cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
     if with_cuda:
-        sources += cuda_sources
+        sources += [*relative_sources("csrc/cuda", "*.cu"), *relative_sources("csrc/cuda", "*.cpp")]
+        headers += [*relative_sources("csrc/cuda", "*.h"), *relative_sources("csrc/cuda", "*.cuh")]
         extension = cpp_extension.CUDAExtension(
-            "fastgan._C", sources, depends=headers, py_limited_api=True, define_macros=[("FASTGAN_WITH_CUDA", "1")],
-            extra_compile_args={"cxx": list(flags), "nvcc": ["-O3"]},
+            "fastgan._C", sources, depends=headers, py_limited_api=True,
+            extra_compile_args={"cxx": list(flags), "nvcc": ["-O3", *cuda_targets(cpp_extension.CUDA_HOME)]},
         )
     else:
         extension = cpp_extension.CppExtension(
@@ -103,6 +106,25 @@ def plan() -> tuple[list, type, dict]:
         "flags": flags,
     }
     return [extension], cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True), record
+
+
+def cuda_targets(cuda_home: str) -> list[str]:
+    """nvcc's flags for the GPUs that the kernels are compiled for: those of TORCH_CUDA_ARCH_LIST as far as the kernels
+    run there (compute capability 8.0), else all of CUDA_TARGETS that this nvcc knows."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    targets = re.findall(r"(\d+)\.(\d[a-z]?)(\+PTX)?", listed or CUDA_TARGETS)
+    if not listed:
+        nvcc = Path(cuda_home) / "bin" / "nvcc"
+        known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+        targets = [target for target in targets if "sm_" + re.sub(r"\D", "", target[0] + target[1]) in known]
+    flags = []
+    for major, minor, ptx in targets:
+        if int(major) >= 8:
+            flags += [f"-gencode=arch=compute_{major}{minor},code=sm_{major}{minor}"]
+            flags += [f"-gencode=arch=compute_{major}{minor},code=compute_{major}{minor}"] if ptx else []
+    if targets and not flags:
+        raise CannotBuild(f"TORCH_CUDA_ARCH_LIST={listed!r} names no GPU of compute capability 8.0 or later")
+    return flags  # empty for names such as "Ampere" or "native", which torch spells out
 
 
 def relative_sources(folder: str, pattern: str) -> list[str]:

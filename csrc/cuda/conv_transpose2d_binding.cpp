@@ -1,0 +1,76 @@
+// The conv_transpose2d ops on CUDA tensors: device, stream, workspace; checks and allocation are those of every device.
+#include <ATen/Context.h>
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "../conv_transpose2d_ops.h"
+#include "conv_transpose2d.h"
+
+namespace fastgan::cuda {
+namespace {
+
+// Whether torch's flags let float32 convolutions round to TF32.
+bool tf32() { return at::globalContext().allowTF32CuDNN(at::Float32Op::CONV); }
+
+// The weight in the order that the kernels read, copied where it is not: it is small beside the images.
+Tensor channels_last(const Tensor& weight) {
+  return weight.permute({0, 2, 3, 1}).contiguous();
+}
+
+Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+                  at::IntArrayRef padding, at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation,
+                  std::string_view activation, double negative_slope) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const ConvTranspose2dCall call = conv_transpose2d_call(x, weight, bias, stride, padding, output_padding, groups,
+                                                         dilation, activation, negative_slope, true);
+  if (!call.empty) {
+    const Tensor taps = channels_last(weight);
+    C10_CUDA_CHECK(conv_transpose2d_forward(call.shape, tf32(), x.const_data_ptr(), taps.const_data_ptr(), data(bias),
+                                            call.result.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
+  }
+  return call.result;
+}
+
+Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
+                         at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation) {
+  const c10::cuda::CUDAGuard guard(dy.device());
+  const ConvTranspose2dCall call = conv_transpose2d_input_gradient_call(dy, weight, stride, padding, output_padding,
+                                                                        groups, dilation, true);
+  if (!call.empty) {
+    const Tensor taps = channels_last(weight);
+    C10_CUDA_CHECK(conv_transpose2d_input_gradient(call.shape, tf32(), dy.const_data_ptr(), taps.const_data_ptr(),
+                                                   call.result.mutable_data_ptr(),
+                                                   c10::cuda::getCurrentCUDAStream()));
+  }
+  return call.result;
+}
+
+Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef kernel, bool channels_last,
+                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef output_padding,
+                          int64_t groups, at::IntArrayRef dilation) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const ConvTranspose2dCall call = conv_transpose2d_weight_gradient_call(
+      dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, true);
+  if (!call.empty) {
+    int64_t bytes = 0;
+    C10_CUDA_CHECK(conv_transpose2d_workspace(call.shape, tf32(), &bytes));
+    const Tensor workspace = at::empty({bytes}, x.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
+    C10_CUDA_CHECK(conv_transpose2d_weight_gradient(call.shape, tf32(), dy.const_data_ptr(), x.const_data_ptr(),
+                                                    call.result.mutable_data_ptr(), workspace.mutable_data_ptr(),
+                                                    c10::cuda::getCurrentCUDAStream()));
+  }
+  return call.result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastgan_csrc, CUDA, m) {
+  m.impl("conv_transpose2d", forward_op);
+  m.impl("conv_transpose2d_input_gradient", input_gradient_op);
+  m.impl("conv_transpose2d_weight_gradient", weight_gradient_op);
+}
+
+}  // namespace fastgan::cuda
