@@ -6,6 +6,7 @@ written once, nothing out of bounds is touched, and no copy is used before it ha
 
 import ctypes
 import dataclasses
+import itertools
 import os
 import random
 import shlex
@@ -157,11 +158,103 @@ def prove(library, case, arithmetic, layout, activation="none", bias=True, weigh
     return y, dx, dweight, workspace.value // dweight.numel() // (8 if dtype == torch.float64 else 4)
 
 
+# What the systems use, then what torch accepts: phases without taps, strides that share a factor with the dilation,
+# output padding of a whole stride, kernels smaller than the stride, single pixels, channels that fill no vector.
+CASES = (
+    Case(n=2, c=24, o=40, size=(5, 9)),
+    Case(c=16, o=8, kernel=(4, 4), output_padding=(0, 0)),
+    Case(c=16, o=3, kernel=(4, 4), output_padding=(0, 0)),
+    Case(n=3, c=10, o=16, size=(1, 1), kernel=(4, 4), stride=(1, 1), padding=(0, 0), output_padding=(0, 0)),
+    Case(c=8, o=16, kernel=(2, 1), stride=(3, 4), padding=(0, 0), output_padding=(2, 3)),
+    Case(c=8, o=8, kernel=(3, 2), stride=(4, 2), dilation=(2, 2), padding=(0, 1)),
+    Case(c=5, o=7, kernel=(2, 3), stride=(2, 1), dilation=(3, 4), padding=(0, 2), output_padding=(2, 3)),
+    Case(n=2, c=32, o=16, groups=2, size=(3, 6), kernel=(5, 3), stride=(3, 2), padding=(2, 1), output_padding=(0, 1)),
+    Case(c=6, o=9, groups=3, size=(7, 2), kernel=(1, 4), stride=(1, 3), padding=(0, 3), output_padding=(0, 2)),
+    Case(n=2, c=4, o=4, groups=4, size=(3, 3)),
+    Case(c=72, o=136, size=(6, 13), kernel=(2, 2), padding=(0, 0), output_padding=(0, 0)),
+)
+
+
 @pytest.mark.parametrize("layout", (0, 1), ids=("nchw", "nhwc"))
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
-@pytest.mark.parametrize("case", (
-    Case(),
-    Case(n=2, c=24, o=40, size=(5, 9)),
-), ids=str)
-def test_all_passes(library, case, arithmetic, layout):
-    prove(library, case, arithmetic, layout)
+def test_all_passes(library, arithmetic, layout):
+    for seed, case in enumerate(CASES):
+        activation = ACTIVATIONS[seed % 3]
+        prove(library, case, arithmetic, layout, activation, bias=seed % 2 == 0, seed=seed,
+              weight_format=FORMATS[seed // 2 % 2])
+
+
+def drawn(draw):
+    """A random geometry that has an output."""
+    while True:
+        pairs = {
+            "size": (draw.randint(1, 7), draw.randint(1, 7)),
+            "kernel": (draw.randint(1, 5), draw.randint(1, 5)),
+            "stride": (draw.randint(1, 4), draw.randint(1, 4)),
+            "dilation": (draw.randint(1, 3), draw.randint(1, 3)),
+            "padding": (draw.randint(0, 4), draw.randint(0, 4)),
+        }
+        largest = [max(pairs["stride"][i], pairs["dilation"][i]) - 1 for i in (0, 1)]
+        pairs["output_padding"] = (draw.randint(0, largest[0]), draw.randint(0, largest[1]))
+        groups = draw.choice((1, 1, 2, 3))
+        case = Case(n=draw.randint(1, 3), c=groups * draw.randint(1, 20), o=groups * draw.randint(1, 20),
+                    groups=groups, **pairs)
+        if min(case.output()) >= 1:
+            return case
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_geometry(library, seed):
+    draw = random.Random(seed)
+    for _ in range(5):
+        prove(library, drawn(draw), draw.choice(sorted(ARITHMETICS)), draw.randint(0, 1),
+              draw.choice(ACTIVATIONS), draw.random() < 0.5, draw.choice(FORMATS), seed=seed)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_every_cut_of_the_work(library, arithmetic):
+    """More multiprocessors take smaller blocks, and more stretches for the weight gradient; fp64 and fp32 have one."""
+    case = Case(n=2, c=80, o=72, size=(12, 24))
+    splits = []
+    for multiprocessors in (1, 20, 1000):
+        *results, split = prove(library, case, arithmetic, 1, multiprocessors=multiprocessors)
+        splits.append(split)
+    assert splits[0] == 1 < splits[1], splits
+    again = prove(library, case, arithmetic, 1, multiprocessors=1000)
+    assert all(torch.equal(a, b) for a, b in zip(results, again)), "two runs differ"
+
+
+@pytest.mark.parametrize("layout", (0, 1), ids=("nchw", "nhwc"))
+def test_values_beyond_numbers_stay_where_they_belong(library, layout):
+    """An infinity reaches the outputs that see it and no other: nothing is multiplied by padding."""
+    case = Case(c=8, o=8, size=(4, 6))
+    x, dweight = torch.ones(1, 8, 4, 6), torch.empty(8, 8, 3, 3)
+    x[0, 3, 0, 5] = float("inf")
+    x[0, 5, 2, 2] = float("nan")
+    x = x.contiguous(memory_format=FORMATS[layout])
+    weight = torch.full((8, 8, 3, 3), -1.0).contiguous(memory_format=torch.channels_last)
+    y = torch.empty(1, 8, *case.output()).contiguous(memory_format=FORMATS[layout])
+    expected = F.conv_transpose2d(x, weight, None, *case.arguments())
+    for activation, reference in (("none", expected), ("relu", expected.relu())):
+        shape = shape_of(library, case, torch.float32, layout, dweight, activation, 0.0)
+        call(library.forward, shape, False, x, weight, None, y)
+        assert torch.equal(y.isnan(), reference.isnan())
+        assert torch.equal(y.nan_to_num(7.0), reference.nan_to_num(7.0))
+    dy = torch.ones_like(y)
+    dy[0, 2, 0, 0] = float("inf")
+    call(library.weight_gradient, shape, False, dy, x, None, dweight, more=[ctypes.byref(ctypes.c_int64())])
+    expected = torch.zeros_like(dweight)
+    for ky, kx, iy, ix in itertools.product(range(3), range(3), range(4), range(6)):
+        oy, ox = 2 * iy - 1 + ky, 2 * ix - 1 + kx
+        if 0 <= oy < y.shape[2] and 0 <= ox < y.shape[3]:
+            expected[:, :, ky, kx] += x[0, :, iy, ix, None] * dy[0, None, :, oy, ox]
+    assert torch.equal(dweight.nan_to_num(1e9), expected.nan_to_num(1e9)) and not expected.isfinite().all()
+
+
+def test_sizes_beyond_the_kernels_are_refused(library):
+    case = Case(size=(1 << 29, 1))
+    tensors = [torch.empty(1) for _ in range(2)]
+    shape = shape_of(library, case, torch.float32, 0, torch.empty(8, 8, 3, 3), "none", 0.0)
+    sizes = (ctypes.c_int64 * 4)()
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
+    assert library.forward(shape, 0, pointers[0], pointers[0], None, pointers[1], sizes) == 1  # cudaErrorInvalidValue
