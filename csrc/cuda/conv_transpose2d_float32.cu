@@ -8,7 +8,7 @@ const Passes& tf32_passes() {
 }
 
 const Passes& float32_passes() {
-  using Block = BlockShape<SimtFloat, 64, 64, 32, 32, 4, 4>;
+  using Block = BlockShape<SimtFloat, 64, 64, 32, 32, 3, 4>;
   static const Passes passes = make_passes<Block, Block>();
   return passes;
 }

@@ -109,6 +109,11 @@ struct alignas(16) SourcePixel {
   int y, x;
 };
 
+// What the smallest of the multiprocessors holds: 99 KiB for a block (compute capability 8.6), and 164 KiB in all, of
+// which every block takes 1 KiB for itself (8.0). A kernel's name carries its shared memory, for resource reports.
+template <class Block, int Bytes>
+constexpr bool fits_shared_memory = Bytes <= 99 * 1024 && Block::kBlocks * (Bytes + 1024) <= 164 * 1024;
+
 constexpr int kOutside = -(1 << 30);  // a coordinate that no tap brings into an image
 
 template <class Block, bool Forward>
@@ -128,9 +133,10 @@ struct DataLayout {
 };
 
 // Forward pass (Forward) or input gradient. A block computes kM pixels of one phase times kN channels of one group.
-template <class Block, bool Forward>
+template <class Block, bool Forward, int SharedBytes>
 __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks) data_kernel(const __grid_constant__ DataParams p) {
   using Layout = DataLayout<Block, Forward>;
+  static_assert(SharedBytes == Layout::bytes && fits_shared_memory<Block, SharedBytes>);
   using T = typename Layout::T;
   using Sum = typename Layout::Sum;
   using TileA = typename Layout::TileA;
@@ -250,10 +256,11 @@ struct WeightGradientLayout {
 };
 
 // Partial sums of the weight gradient: a block computes kM x kN weights of one tap over one stretch of the pixels of x.
-template <class Block>
+template <class Block, int SharedBytes>
 __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
     weight_gradient_kernel(const __grid_constant__ WeightGradientParams p) {
   using Layout = WeightGradientLayout<Block>;
+  static_assert(SharedBytes == Layout::bytes && fits_shared_memory<Block, SharedBytes>);
   using T = typename Layout::T;
   using Sum = typename Block::Arithmetic::Sum;
   const uint32_t memory = ptx::shared_memory();
@@ -403,8 +410,8 @@ struct DataLaunch {
   }
 
   cudaError_t run(cudaStream_t stream) const {
-    return ptx::launch(data_kernel<Block, Forward>, blocks, Block::kThreads, DataLayout<Block, Forward>::bytes, stream,
-                       params);
+    constexpr int shared_bytes = DataLayout<Block, Forward>::bytes;
+    return ptx::launch(data_kernel<Block, Forward, shared_bytes>, blocks, Block::kThreads, shared_bytes, stream, params);
   }
 };
 
@@ -456,8 +463,9 @@ struct WeightGradientLaunch {
     params.x = x, params.dy = dy, params.partial = workspace;
     const Access of_x = image_access<T>(s.layout, x, params.c), of_dy = image_access<T>(s.layout, dy, params.o);
     params.access = of_x == of_dy ? of_x : Access::along_columns;
-    const cudaError_t error = ptx::launch(weight_gradient_kernel<Block>, blocks, Block::kThreads,
-                                          WeightGradientLayout<Block>::bytes, stream, params);
+    constexpr int shared_bytes = WeightGradientLayout<Block>::bytes;
+    const cudaError_t error = ptx::launch(weight_gradient_kernel<Block, shared_bytes>, blocks, Block::kThreads,
+                                          shared_bytes, stream, params);
     if (error != cudaSuccess) return error;
     SumParams sum{workspace, dweight, count, splits, static_cast<int>(s.kernel[0] * s.kernel[1]),
                   static_cast<int>(s.kernel[1]), params.o, {}};

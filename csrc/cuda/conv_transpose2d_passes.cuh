@@ -31,8 +31,8 @@ Passes make_passes() {
 template <class Math>
 using Large = BlockShape<Math, 128, 128, 64, 32, 3, 2>;
 template <class Math>
-using Medium = BlockShape<Math, 128, 64, 64, 32, 4, 2>;
+using Medium = BlockShape<Math, 128, 64, 64, 32, 3, 3>;
 template <class Math>
-using Small = BlockShape<Math, 64, 64, 32, 32, 4, 4>;
+using Small = BlockShape<Math, 64, 64, 32, 32, 3, 4>;
 
 }  // namespace fastgan::cuda
