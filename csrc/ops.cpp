@@ -210,11 +210,11 @@ Tensor reflection_pad2d_backward_op(const Tensor& dy, int64_t left, int64_t righ
   return dx;
 }
 
-std::string cpu_capability() { return kernels().name; }
+std::string cpu_capability() { return capability().name; }
 
 void limit_cpu_capability(std::string_view name) {
   const std::string level(name);
-  TORCH_CHECK_VALUE(limit_capability(level.c_str()), "the CPU capability must be avx512, avx2 or default, got '",
+  TORCH_CHECK_VALUE(limit_capability(level.c_str()), "the CPU capability must be avx512_bf16, avx512, avx2 or default, got '",
                     level, "'");
 }
 
@@ -232,7 +232,7 @@ TORCH_LIBRARY(fastgan_csrc, m) {
       "-> (Tensor, Tensor)");
   m.def("reflection_pad2d(Tensor x, int left, int right, int top, int bottom) -> Tensor");
   m.def("reflection_pad2d_backward(Tensor dy, int left, int right, int top, int bottom) -> Tensor");
-  // The instruction set in use, and an upper limit for it from now on (avx512, avx2 or default), for tests.
+  // The instruction set in use, and an upper limit for it from now on (avx512_bf16, avx512, avx2, default), for tests.
   m.def("cpu_capability() -> str", cpu_capability);
   m.def("limit_cpu_capability(str name) -> ()", limit_cpu_capability);
 }
