@@ -38,6 +38,7 @@ stage() {
 stage install "$PYTHON" -m pip install --quiet --no-build-isolation --no-deps -e .
 stage info "$PYTHON" -m fastgan.info
 stage kernels "$PYTHON" -m pytest -q tests/kernels --ignore tests/kernels/test_compile.py
+stage csrc "$PYTHON" -m pytest -q -rs tests/csrc/test_cuda_conv_transpose2d.py
 stage ops "$PYTHON" -m pytest -q tests/ops tests/test_functional.py tests/test_nn.py
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do

@@ -1,4 +1,7 @@
 // The conv_transpose2d ops on CUDA tensors: device, stream, workspace; checks and allocation are those of every device.
+#include <optional>
+#include <string>
+
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
@@ -12,13 +15,18 @@
 namespace fastgan::cuda {
 namespace {
 
-// Whether torch's flags let float32 convolutions round to TF32.
-bool tf32() { return at::globalContext().allowTF32CuDNN(at::Float32Op::CONV); }
-
-// The weight in the order that the kernels read, copied where it is not: it is small beside the images.
-Tensor channels_last(const Tensor& weight) {
-  return weight.permute({0, 2, 3, 1}).contiguous();
+// Whether torch's flags let float32 convolutions round to TF32. Releases differ in how the question names convolutions.
+template <class Op>
+bool convolutions_allowed(bool (at::Context::*allowed)(std::optional<Op>) const) {
+  return (at::globalContext().*allowed)(Op::CONV);
 }
+[[maybe_unused]] bool convolutions_allowed(bool (at::Context::*allowed)(const std::string&) const) {
+  return (at::globalContext().*allowed)("conv");
+}
+bool tf32() { return convolutions_allowed(&at::Context::allowTF32CuDNN); }
+
+// The weight in the order that the kernels read; a copy where it is not (it is small beside the images).
+Tensor by_taps(const Tensor& weight) { return weight.permute({0, 2, 3, 1}).contiguous(); }
 
 Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
                   at::IntArrayRef padding, at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation,
@@ -27,7 +35,7 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
   const ConvTranspose2dCall call = conv_transpose2d_call(x, weight, bias, stride, padding, output_padding, groups,
                                                          dilation, activation, negative_slope, true);
   if (!call.empty) {
-    const Tensor taps = channels_last(weight);
+    const Tensor taps = by_taps(weight);
     C10_CUDA_CHECK(conv_transpose2d_forward(call.shape, tf32(), x.const_data_ptr(), taps.const_data_ptr(), data(bias),
                                             call.result.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
   }
@@ -40,7 +48,7 @@ Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef
   const ConvTranspose2dCall call = conv_transpose2d_input_gradient_call(dy, weight, stride, padding, output_padding,
                                                                         groups, dilation, true);
   if (!call.empty) {
-    const Tensor taps = channels_last(weight);
+    const Tensor taps = by_taps(weight);
     C10_CUDA_CHECK(conv_transpose2d_input_gradient(call.shape, tf32(), dy.const_data_ptr(), taps.const_data_ptr(),
                                                    call.result.mutable_data_ptr(),
                                                    c10::cuda::getCurrentCUDAStream()));

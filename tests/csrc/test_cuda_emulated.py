@@ -5,7 +5,6 @@ written once, nothing out of bounds is touched, and no copy is used before it ha
 """
 
 import ctypes
-import dataclasses
 import itertools
 import os
 import random
@@ -18,50 +17,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from .geometry import ACTIVATIONS, ARITHMETICS, CASES, Case, activated, check, drawn, passes
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = [*sorted((REPOSITORY / "csrc/cuda").glob("conv_transpose2d*.cu")),
            *sorted((REPOSITORY / "tests/csrc/emulation").glob("*.cpp"))]
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 FORMATS = (torch.contiguous_format, torch.channels_last)
-ACTIVATIONS = ("none", "relu", "leaky_relu")
-# (dtype, TF32 allowed), the rounding of a result, and of a sum relative to the sum of magnitudes that went into it.
-ARITHMETICS = {
-    "bf16": (torch.bfloat16, False, 2**-8, 1e-6),
-    "fp16": (torch.float16, False, 2**-11, 1e-6),
-    "tf32": (torch.float32, True, 0.0, 2**-10),
-    "fp32": (torch.float32, False, 2**-24, 1e-6),
-    "fp64": (torch.float64, False, 2**-53, 4e-15),
-}
-
 COMPILER = shlex.split(os.environ.get("CXX", "")) or ["c++"]
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="the emulation switches stacks by POSIX functions"),
     pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason=f"no C++ compiler was found ({COMPILER[0]})"),
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    n: int = 1
-    c: int = 8
-    o: int = 8
-    size: tuple[int, int] = (4, 5)
-    kernel: tuple[int, int] = (3, 3)
-    stride: tuple[int, int] = (2, 2)
-    padding: tuple[int, int] = (1, 1)
-    output_padding: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    def arguments(self):
-        return self.stride, self.padding, self.output_padding, self.groups, self.dilation
-
-    def output(self):
-        return tuple(
-            (self.size[i] - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1)
-            + self.output_padding[i] + 1
-            for i in (0, 1)
-        )
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +75,6 @@ def call(function, shape, tf32, *tensors, more=()):
     assert function(shape, int(tf32), *pointers, sizes, *more) == 0, "the emulated kernel reported an error"
 
 
-def check(actual, expected, magnitude, rounding, sum_rounding, what):
-    """Every element within its own bound: the rounding of the result and of the sum that gave it."""
-    bound = rounding * expected.abs() + sum_rounding * magnitude + (1e-7 if actual.dtype == torch.float16 else 1e-30)
-    error = (actual.double() - expected).abs()
-    wrong = ~(error <= bound)
-    assert not wrong.any(), (
-        f"{what}: {int(wrong.sum())} of {wrong.numel()} elements are wrong, the first at {wrong.nonzero()[0].tolist()}"
-    )
-
-
 def prove(library, case, arithmetic, layout, activation="none", bias=True, weight_format=None, multiprocessors=1, seed=0):
     """All three passes of one case against float64."""
     dtype, tf32, rounding, sum_rounding = ARITHMETICS[arithmetic]
@@ -140,39 +97,16 @@ def prove(library, case, arithmetic, layout, activation="none", bias=True, weigh
     wide = [None if t is None else t.double().contiguous() for t in (x, weight, b, dy)]
     sizes = [None if t is None else t.abs() for t in wide]
 
-    def passes(x, weight, b, dy):
-        x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        y = F.conv_transpose2d(x, weight, b, *case.arguments())
-        return y.detach(), *torch.autograd.grad(y, (x, weight), dy)
-
-    expected, magnitudes = passes(*wide), passes(*sizes)
-    activate = {"none": lambda z: z, "relu": F.relu, "leaky_relu": lambda z: F.leaky_relu(z, 0.3)}[activation]
+    expected, magnitudes = passes(case, *wide), passes(case, *sizes)
 
     call(library.forward, shape, tf32, x, weight, b, y)
-    check(y, activate(expected[0]), magnitudes[0], rounding, sum_rounding, f"forward of {case}")
+    check(y, activated(expected[0], activation, 0.3), magnitudes[0], rounding, sum_rounding, f"forward of {case}")
     call(library.input_gradient, shape, tf32, dy, weight, None, dx)
     check(dx, expected[1], magnitudes[1], rounding, sum_rounding, f"input gradient of {case}")
     workspace = ctypes.c_int64()
     call(library.weight_gradient, shape, tf32, dy, x, None, dweight, more=[ctypes.byref(workspace)])
     check(dweight, expected[2], magnitudes[2], rounding, sum_rounding, f"weight gradient of {case}")
     return y, dx, dweight, workspace.value // dweight.numel() // (8 if dtype == torch.float64 else 4)
-
-
-# What the systems use, then what torch accepts: phases without taps, strides that share a factor with the dilation,
-# output padding of a whole stride, kernels smaller than the stride, single pixels, channels that fill no vector.
-CASES = (
-    Case(n=2, c=24, o=40, size=(5, 9)),
-    Case(c=16, o=8, kernel=(4, 4), output_padding=(0, 0)),
-    Case(c=16, o=3, kernel=(4, 4), output_padding=(0, 0)),
-    Case(n=3, c=10, o=16, size=(1, 1), kernel=(4, 4), stride=(1, 1), padding=(0, 0), output_padding=(0, 0)),
-    Case(c=8, o=16, kernel=(2, 1), stride=(3, 4), padding=(0, 0), output_padding=(2, 3)),
-    Case(c=8, o=8, kernel=(3, 2), stride=(4, 2), dilation=(2, 2), padding=(0, 1)),
-    Case(c=5, o=7, kernel=(2, 3), stride=(2, 1), dilation=(3, 4), padding=(0, 2), output_padding=(2, 3)),
-    Case(n=2, c=32, o=16, groups=2, size=(3, 6), kernel=(5, 3), stride=(3, 2), padding=(2, 1), output_padding=(0, 1)),
-    Case(c=6, o=9, groups=3, size=(7, 2), kernel=(1, 4), stride=(1, 3), padding=(0, 3), output_padding=(0, 2)),
-    Case(n=2, c=4, o=4, groups=4, size=(3, 3)),
-    Case(c=72, o=136, size=(6, 13), kernel=(2, 2), padding=(0, 0), output_padding=(0, 0)),
-)
 
 
 @pytest.mark.parametrize("layout", (0, 1), ids=("nchw", "nhwc"))
@@ -182,25 +116,6 @@ def test_all_passes(library, arithmetic, layout):
         activation = ACTIVATIONS[seed % 3]
         prove(library, case, arithmetic, layout, activation, bias=seed % 2 == 0, seed=seed,
               weight_format=FORMATS[seed // 2 % 2])
-
-
-def drawn(draw):
-    """A random geometry that has an output."""
-    while True:
-        pairs = {
-            "size": (draw.randint(1, 7), draw.randint(1, 7)),
-            "kernel": (draw.randint(1, 5), draw.randint(1, 5)),
-            "stride": (draw.randint(1, 4), draw.randint(1, 4)),
-            "dilation": (draw.randint(1, 3), draw.randint(1, 3)),
-            "padding": (draw.randint(0, 4), draw.randint(0, 4)),
-        }
-        largest = [max(pairs["stride"][i], pairs["dilation"][i]) - 1 for i in (0, 1)]
-        pairs["output_padding"] = (draw.randint(0, largest[0]), draw.randint(0, largest[1]))
-        groups = draw.choice((1, 1, 2, 3))
-        case = Case(n=draw.randint(1, 3), c=groups * draw.randint(1, 20), o=groups * draw.randint(1, 20),
-                    groups=groups, **pairs)
-        if min(case.output()) >= 1:
-            return case
 
 
 @pytest.mark.parametrize("seed", range(8))
