@@ -46,6 +46,16 @@ struct Pointee<V*> {
 template <class Pointer>
 using Value = typename Pointee<Pointer>::type;
 
+// Asks for the plane that is read after some 2 KB more: the processor itself does not see far beyond the end of a plane.
+template <class T>
+FASTGAN_INLINE void prefetch(const T* x, int64_t plane, int64_t planes, int64_t stride, int64_t n) {
+  constexpr int64_t line = 64 / sizeof(T), ahead = 2048 / sizeof(T);
+  if (n > 2 * ahead) return;
+  const int64_t next = plane + 1 + ahead / n;
+  if (next >= planes) return;
+  for (int64_t i = 0; i < n; i += line) __builtin_prefetch(x + (next - plane) * stride + i);
+}
+
 // Two sums, in four vectors and a single element each.
 template <class A>
 struct Sums {
@@ -91,6 +101,7 @@ FASTGAN_INLINE Deviations group_moments_about(Accumulate<T> centre, const T* x, 
   using A = Accumulate<T>;
   Sums<A> sums = {};
   for (int64_t plane = 0; plane < planes; ++plane, x += stride) {
+    prefetch(x, plane, planes, stride, n);
     add_plane(sums, n, [&](int64_t i, auto* a, auto* b) __attribute__((always_inline)) {
       *a = *b = Access<Value<decltype(a)>>::get(x + i) - centre;
     });
@@ -168,6 +179,8 @@ void planes_sums_as(const T* dy, const T* x, int64_t planes, int64_t stride, int
     held = 0;
   };
   for (int64_t plane = 0; plane < planes; ++plane, dy += stride, x += stride) {
+    prefetch(dy, plane, planes, stride, n);
+    prefetch(x, plane, planes, stride, n);
     for (int64_t start = 0; start < n; start += kSumLength) {
       const int64_t count = n - start < kSumLength ? n - start : kSumLength;
       add_plane(sums, count, [&](int64_t i, auto* a, auto* b) __attribute__((always_inline)) {
