@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ops._norm import ACTIVATIONS, activate
 from .ops.batch_norm import batch_norm as _batch_norm
 from .ops.conv_transpose2d import Geometry
 from .ops.conv_transpose2d import conv_transpose2d as _conv_transpose2d
-from .ops.instance_norm import ACTIVATIONS, activate
 from .ops.instance_norm import instance_norm as _instance_norm
 from .ops.losses import REDUCTIONS
 from .ops.losses import pointwise_loss as _pointwise_loss
