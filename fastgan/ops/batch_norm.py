@@ -186,10 +186,10 @@ def _as_images(x: Tensor) -> Tensor:
 
 def _update(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
     """running = (1 - momentum) running + momentum new, in place, rounded once."""
-    if running.dtype != new.dtype or isinstance(momentum, Tensor):
-        running.copy_(running.to(new.dtype) * (1 - momentum) + new * momentum)
-    else:
-        running.mul_(1 - momentum).add_(new, alpha=momentum)
+    wide = running.to(new.dtype)
+    wide.lerp_(new, momentum.to(new.dtype) if isinstance(momentum, Tensor) else momentum)
+    if wide is not running:
+        running.copy_(wide)
 
 
 def batch_norm(
@@ -232,4 +232,4 @@ def batch_norm(
         rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)) + eps)
         arguments = (images, mean, rstd, weight, bias, activation, negative_slope, backend)
         y = BatchNormApply.apply(*arguments) if differentiable else torch.ops.fastgan.batch_norm_apply(*arguments)
-    return y.view(x.shape)
+    return y if x.dim() == 4 else y.view(x.shape)
