@@ -194,7 +194,8 @@ def chosen_backend(op: str, device: torch.device, dtype: torch.dtype) -> dict:
     return {"name": chosen, "passed_over": passed_over}
 
 
-def away_from_ties(x: Tensor, distance: float = 2e-3) -> Tensor:
-    """``x`` without elements so near to their plane's mean that rounding decides which side of a ReLU they take."""
-    mean = x.double().mean((2, 3), keepdim=True)
+def away_from_ties(x: Tensor, distance: float = 2e-3, over: tuple[int, ...] = (2, 3)) -> Tensor:
+    """``x`` without elements so near to the mean over these dimensions that rounding decides which side of a ReLU they
+    take."""
+    mean = x.double().mean(over, keepdim=True)
     return torch.where((x.double() - mean).abs() < distance, x + 10 * distance, x).to(x.dtype)

@@ -68,6 +68,26 @@ inline void check_device(const Tensor& t, const Tensor& x, const char* op, const
                     t.device());
 }
 
+// weight or bias of a norm, as a dense (C,) tensor of the accumulation dtype.
+inline OptionalTensor channel_parameter(const OptionalTensor& t, const Tensor& x, const char* op, const char* name) {
+  if (!t.has_value()) return t;
+  check_device(*t, x, op, name);
+  TORCH_CHECK_VALUE(t->dim() == 1 && t->size(0) == x.size(1), op, ": ", name, " must have shape [", x.size(1),
+                    "], one value per channel of the input ", x.sizes(), ", got ", t->sizes());
+  TORCH_CHECK_TYPE(t->scalar_type() == x.scalar_type() || t->scalar_type() == at::kFloat, op, ": ", name,
+                   " must be Float or have the input's dtype ", x.scalar_type(), ", got ", t->scalar_type());
+  return t->to(accumulate_type(x)).contiguous();
+}
+
+// A statistic of shape `sizes` that a forward pass returned for x.
+inline void check_statistic(const Tensor& t, const Tensor& x, at::IntArrayRef sizes, const char* op, const char* name) {
+  check_device(t, x, op, name);
+  TORCH_CHECK_VALUE(t.sizes() == sizes && t.is_contiguous(), op, ": ", name, " must be contiguous with shape ", sizes,
+                    ", got ", t.sizes());
+  TORCH_CHECK_TYPE(t.scalar_type() == accumulate_type(x), op, ": ", name, " must be ", accumulate_type(x),
+                   " for an input of ", x.scalar_type(), ", got ", t.scalar_type());
+}
+
 inline const void* data(const OptionalTensor& t) { return t.has_value() ? t->const_data_ptr() : nullptr; }
 
 inline Activation activation_of(std::string_view name, const char* op) {

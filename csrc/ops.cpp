@@ -21,18 +21,6 @@
 namespace fastgan {
 namespace {
 
-// weight or bias, as a dense (C,) tensor of the accumulation dtype.
-OptionalTensor parameter(const OptionalTensor& t, const Tensor& x, const char* name) {
-  const char* const op = "instance_norm";
-  if (!t.has_value()) return t;
-  check_device(*t, x, op, name);
-  TORCH_CHECK_VALUE(t->dim() == 1 && t->size(0) == x.size(1), op, ": ", name, " must have shape [", x.size(1),
-                    "], one value per channel of the input ", x.sizes(), ", got ", t->sizes());
-  TORCH_CHECK_TYPE(t->scalar_type() == x.scalar_type() || t->scalar_type() == at::kFloat, op, ": ", name,
-                   " must be Float or have the input's dtype ", x.scalar_type(), ", got ", t->scalar_type());
-  return t->to(accumulate_type(x)).contiguous();
-}
-
 InstanceNormShape instance_norm_shape(const Tensor& x, std::string_view activation, double slope, int64_t halo) {
   const char* const op = "instance_norm";
   InstanceNormShape s{};
@@ -53,7 +41,7 @@ std::tuple<Tensor, Tensor, Tensor> instance_norm_op(const Tensor& x, const Optio
                                                     int64_t halo) {
   const char* const op = "instance_norm";
   const InstanceNormShape s = instance_norm_shape(x, activation, negative_slope, halo);
-  const OptionalTensor w = parameter(weight, x, "weight"), b = parameter(bias, x, "bias");
+  const OptionalTensor w = channel_parameter(weight, x, op, "weight"), b = channel_parameter(bias, x, op, "bias");
   InstanceNormForward a{};
   if (residual.has_value()) {
     const Tensor& r = *residual;
@@ -97,17 +85,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance_norm_backward_op(
     const OptionalTensor& bias, std::string_view activation, double negative_slope, int64_t halo, bool need_dresidual) {
   const char* const op = "instance_norm_backward";
   const InstanceNormShape s = instance_norm_shape(x, activation, negative_slope, halo);
-  const OptionalTensor w = parameter(weight, x, "weight"), b = parameter(bias, x, "bias");
+  const OptionalTensor w = channel_parameter(weight, x, op, "weight"), b = channel_parameter(bias, x, op, "bias");
   check_device(dy, x, op, "dy");
   check_dtype(dy, x, op, "dy");
   check_same_layout(dy, {s.n, s.c, s.h + 2 * halo, s.w + 2 * halo}, s.layout, op, "dy");
-  for (const auto& [t, name] : {std::pair{&mean, "mean"}, std::pair{&rstd, "rstd"}}) {
-    check_device(*t, x, op, name);
-    TORCH_CHECK_VALUE(t->sizes() == at::IntArrayRef({s.n, s.c}) && t->is_contiguous(), op, ": ", name,
-                      " must be contiguous with shape [", s.n, ", ", s.c, "], got ", t->sizes());
-    TORCH_CHECK_TYPE(t->scalar_type() == accumulate_type(x), op, ": ", name, " must be ", accumulate_type(x),
-                     " for an input of ", x.scalar_type(), ", got ", t->scalar_type());
-  }
+  check_statistic(mean, x, {s.n, s.c}, op, "mean");
+  check_statistic(rstd, x, {s.n, s.c}, op, "rstd");
   Tensor dx = empty(x.sizes(), x, s.layout);
   Tensor dresidual = need_dresidual && halo > 0 ? empty(x.sizes(), x, s.layout) : at::empty({0}, x.options());
   const auto doubles = at::TensorOptions().dtype(at::kDouble), floats = at::TensorOptions().dtype(at::kFloat);

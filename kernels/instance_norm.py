@@ -72,6 +72,20 @@ def _parameter(ptr, c, mask, PRESENT: tl.constexpr, DTYPE: tl.constexpr):
     return value
 
 
+@triton.jit
+def _welford(x, mask, t, mean, square, lanes):
+    """Adds the t-th tile, counted from 0, to each lane's mean, sum of squared deviations and count."""
+    deviation = tl.where(mask, x - mean, 0.0)
+    mean += deviation * (tl.full((), 1.0, mean.dtype) / (t + 1))
+    square += deviation * tl.where(mask, x - mean, 0.0)
+    return mean, square, lanes + tl.where(mask, 1.0, 0.0)
+
+
+@triton.jit
+def _rstd(square, count, eps, DTYPE: tl.constexpr):
+    return tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+
+
 # NCHW. A tile is ROWS vectors of COLS neighbouring pixels; COLS divides the image width, so that a vector lies in one
 # image row, its row index costs one division, and loads are as wide as the vector. `width` counts vectors; `magic` and
 # `shift` divide by it.
@@ -89,6 +103,27 @@ def _nchw_tile(tile, height, width, magic, shift, ROWS: tl.constexpr, COLS: tl.c
 @triton.jit
 def _nchw_sum(tile):
     return tl.sum(tl.sum(tile, axis=1), axis=0)
+
+
+@triton.jit
+def _nchw_merged_lanes(mean, square, lanes, COLS: tl.constexpr):
+    """(mean, sum of squared deviations) of all lanes."""
+    offset = _nchw_sum(mean * lanes) / (tl.sum(tl.sum(lanes, axis=1), axis=0) * COLS)
+    mean -= offset
+    return offset, _nchw_sum(square + lanes * mean * mean)
+
+
+@triton.jit
+def _nchw_merged_parts(offset_ptr, square_ptr, first, splits, part, count, SPLITS: tl.constexpr):
+    """The same of `splits` partial results from `first` on, of `part` elements each but the last."""
+    s = tl.arange(0, SPLITS)
+    live = s < splits
+    offsets = tl.load(offset_ptr + first + s, mask=live, other=0.0)
+    squares = tl.load(square_ptr + first + s, mask=live, other=0.0)
+    counts = tl.maximum(tl.minimum(count - s * part, part), 0).to(offsets.dtype)
+    offset = tl.sum(counts * offsets, axis=0) / count
+    offsets -= offset
+    return offset, tl.sum(squares + counts * offsets * offsets, axis=0)
 
 
 @triton.jit
@@ -136,10 +171,10 @@ def _nchw_interior_write(
 
 @triton.jit(do_not_specialize=["magic", "shift"])
 def _nchw_forward(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr,
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr,
     channels, height, width, magic, shift, residual_n, residual_c, residual_h, eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr,
 ):
     """One program, one plane, held in registers."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -157,10 +192,13 @@ def _nchw_forward(
     deviation = tl.where(mask, x - shift, 0.0)
     offset = _nchw_sum(deviation) / count
     deviation = tl.where(mask, deviation - offset, 0.0)
-    rstd = tl.rsqrt(_nchw_sum(deviation * deviation) / count + tl.full((), eps, DTYPE))
+    square = _nchw_sum(deviation * deviation)
+    rstd = _rstd(square, count, eps, DTYPE)
     mean = shift + offset
     tl.store(mean_ptr + plane, mean)
     tl.store(rstd_ptr + plane, rstd)
+    if HAS_VARIANCE:
+        tl.store(variance_ptr + plane, square / (count - 1))
 
     weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
@@ -194,24 +232,19 @@ def _nchw_statistics(
         v = (split * tiles + t) * ROWS + tl.arange(0, ROWS)[:, None]
         mask = v < vectors
         x = tl.load(x_ptr + v * COLS + tl.arange(0, COLS)[None, :], mask=mask, other=0.0).to(DTYPE) - shift
-        deviation = tl.where(mask, x - mean, 0.0)
-        mean += deviation * (tl.full((), 1.0, DTYPE) / (t + 1))
-        square += deviation * tl.where(mask, x - mean, 0.0)
-        lanes += tl.where(mask, 1.0, 0.0)
-    count = tl.sum(tl.sum(lanes, axis=1), axis=0) * COLS
-    offset = _nchw_sum(mean * lanes) / count
-    mean -= offset
+        mean, square, lanes = _welford(x, mask, t, mean, square, lanes)
+    offset, square = _nchw_merged_lanes(mean, square, lanes, COLS)
     tl.store(offset_ptr + plane * splits + split, offset)
-    tl.store(square_ptr + plane * splits + split, _nchw_sum(square + lanes * mean * mean))
+    tl.store(square_ptr + plane * splits + split, square)
 
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_forward_apply(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, offset_ptr, square_ptr,
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
     first_plane, channels, height, width, magic, shift, splits, tiles, residual_n, residual_c, residual_h,
     eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr, SPLITS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """Merges the partial statistics of a plane and writes the output for `tiles` tiles of it."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -226,20 +259,16 @@ def _nchw_forward_apply(
     y_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
     residual_ptr += sample.to(tl.int64) * residual_n + c.to(tl.int64) * residual_c
 
-    s = tl.arange(0, SPLITS)
-    live = s < splits
-    offsets = tl.load(offset_ptr + plane * splits + s, mask=live, other=0.0)
-    squares = tl.load(square_ptr + plane * splits + s, mask=live, other=0.0)
-    part = tiles * ROWS * COLS
-    counts = tl.maximum(tl.minimum(count - s * part, part), 0).to(DTYPE)
-    offset = tl.sum(counts * offsets, axis=0) / count
-    offsets -= offset
-    square = tl.sum(squares + counts * offsets * offsets, axis=0)
-    rstd = tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    offset, square = _nchw_merged_parts(
+        offset_ptr, square_ptr, plane * splits, splits, tiles * ROWS * COLS, count, SPLITS
+    )
+    rstd = _rstd(square, count, eps, DTYPE)
     mean = tl.load(x_ptr).to(DTYPE) + offset
     if split == 0:
         tl.store(mean_ptr + plane, mean)
         tl.store(rstd_ptr + plane, rstd)
+        if HAS_VARIANCE:
+            tl.store(variance_ptr + plane, square / (count - 1))
 
     weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
@@ -423,17 +452,12 @@ def _nhwc_mean_square(x_ptr, shift, begin, end, c, live, channels, DTYPE: tl.con
     mean = tl.zeros((ROWS, COLS), DTYPE)
     square = tl.zeros((ROWS, COLS), DTYPE)
     lanes = tl.zeros((ROWS, 1), DTYPE)
-    step = tl.full((), 0.0, DTYPE)
     for p0 in range(begin, end, ROWS):
         p = p0 + tl.arange(0, ROWS)[:, None]
         mask = p < end
         x = tl.load(x_ptr + p.to(tl.int64) * channels + c[None, :], mask=mask & live[None, :], other=0.0).to(DTYPE)
         x -= shift[None, :]
-        step += 1.0
-        deviation = tl.where(mask, x - mean, 0.0)
-        mean += deviation * (1.0 / step)
-        square += deviation * tl.where(mask, x - mean, 0.0)
-        lanes += tl.where(mask, 1.0, 0.0)
+        mean, square, lanes = _welford(x, mask, (p0 - begin) // ROWS, mean, square, lanes)
     offset = tl.sum(mean * lanes, axis=0) / (end - begin)
     mean -= offset[None, :]
     return offset, tl.sum(square + lanes * mean * mean, axis=0)
@@ -466,10 +490,10 @@ def _nhwc_write(
 
 @triton.jit
 def _nhwc_forward(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr,
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr,
     channels, height, width, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
 ):
     """One program, one sample, one block of channels; the second reading of x comes from cache."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -483,9 +507,11 @@ def _nhwc_forward(
     shift = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
     offset, square = _nhwc_mean_square(x_ptr, shift, 0, count, c, live, channels, DTYPE, ROWS, COLS)
     mean = shift + offset
-    rstd = tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    rstd = _rstd(square, count, eps, DTYPE)
     tl.store(mean_ptr + n * channels + c, mean, mask=live)
     tl.store(rstd_ptr + n * channels + c, rstd, mask=live)
+    if HAS_VARIANCE:
+        tl.store(variance_ptr + n * channels + c, square / (count - 1), mask=live)
     weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
     _nhwc_write(
@@ -517,10 +543,10 @@ def _nhwc_statistics(
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_forward_apply(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, offset_ptr, square_ptr,
+    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
     first_sample, channels, height, width, splits, tiles, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """Merges the partial statistics of a block of channels and writes one of `splits` parts of the output pixels."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -543,10 +569,12 @@ def _nhwc_forward_apply(
     offsets -= offset[None, :]
     square = tl.sum(squares + counts * offsets * offsets, axis=0)
     mean = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE) + offset
-    rstd = tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    rstd = _rstd(square, count, eps, DTYPE)
     if split == 0:
         tl.store(mean_ptr + n * channels + c, mean, mask=live)
         tl.store(rstd_ptr + n * channels + c, rstd, mask=live)
+        if HAS_VARIANCE:
+            tl.store(variance_ptr + n * channels + c, square / (count - 1), mask=live)
 
     weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
@@ -875,12 +903,14 @@ def forward(
     negative_slope: float,
     halo: int,
     cut: Optional[Config] = None,
+    variance: Optional[torch.Tensor] = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """y (N, C, H + 2 halo, W + 2 halo), and mean and rstd (N, C) in fp32 (fp64 for fp64 input).
 
     x: dense (N, C, H, W), fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout.
     weight, bias: (C,) or None. residual: None or shaped as x, its rows dense, its other strides free (a view inside a
-    padded tensor will do). `cut` overrides the choice of `config`.
+    padded tensor will do). `cut` overrides the choice of `config`. variance: shaped as mean, of its dtype and dense, and
+    then filled with the unbiased variances; x must not be empty.
     """
     layout = _check(x, weight, bias, activation, halo)
     batch, channels, height, width = x.shape
@@ -904,11 +934,13 @@ def forward(
         y,
         mean,
         rstd,
+        mean if variance is None else variance,
     )
     flags = dict(
         HAS_WEIGHT=weight is not None,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
+        HAS_VARIANCE=variance is not None,
         ACTIVATION=activation,
         HALO=halo,
         ROWS=cut.rows,

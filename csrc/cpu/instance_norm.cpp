@@ -10,56 +10,27 @@
 #include "instance_norm.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <vector>
 
 #include "kernels.h"
+#include "norm.h"
 #include "parallel.h"
 
 namespace fastgan {
 namespace {
 
-constexpr int64_t kBlock = 16384;             // elements of a plane that are summed, or written, at a time
 constexpr int64_t kFoldBlock = 4096;          // elements folded at a time into a scratch row
-constexpr int64_t kPixelBytes = 64 * 1024;    // of pixels whose moments are taken at a time, channels innermost
 constexpr int64_t kGroupBytes = 8 << 20;      // of samples that are held in the last-level cache
-constexpr int64_t kGrain = 32768;             // elements that are worth a thread
-
-// Results of at least this size are stored past the caches. Measured with cold caches on two cores (1 MB of L2 each, 32
-// MB of L3): at 4 MB this takes a fifth off the NCHW backward pass, and pass and following convolution together take no
-// longer; channels innermost it gains nothing there. At 16 MB it halves the time of writing.
-constexpr int64_t kStreamPlanesBytes = 4 << 20;
-constexpr int64_t kStreamPixelsBytes = 12 << 20;
 
 // A small plane is over before the processor's own prefetching pays, so the next one is fetched while it is written: a
 // tenth off both passes at 64 x 64 in float. Beside larger planes it gains nothing, or costs.
 constexpr int64_t kFetchBytes = 64 * 1024;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 template <class A>
 std::unique_ptr<A[]> scratch(int64_t n) {
   return std::unique_ptr<A[]>(new A[static_cast<size_t>(n)]);
-}
-
-// Memory for partial sums that the calling thread keeps for its next call. Freeing it every time would move the top of
-// the heap about, and make the C library hand the pages of large results back to the system between calls.
-double* workspace(int64_t n) {
-  thread_local std::vector<double> memory;
-  if (static_cast<int64_t>(memory.size()) < n) memory.resize(static_cast<size_t>(n));
-  return memory.data();
-}
-
-template <class T>
-const T* at(const void* base, int64_t offset) {
-  return static_cast<const T*>(base) + offset;
-}
-
-template <class T>
-T* at(void* base, int64_t offset) {
-  return static_cast<T*>(base) + offset;
 }
 
 // Writes the halo of one interior row, which lies at `row` (its first interior pixel) inside a padded image: left and
@@ -86,30 +57,9 @@ void write_halo(T* row, int64_t i, int64_t h, int64_t w, int64_t pixel, int64_t 
   if (below >= 1 && below <= halo) std::memcpy(const_cast<T*>(start) + 2 * below * size, start, row_bytes);
 }
 
-struct Moments {
-  double mean = 0, m2 = 0, seen = 0;
-
-  void merge(double more_mean, double more_m2, double count) {
-    const double total = seen + count, delta = more_mean - mean;
-    mean += delta * (count / total);
-    m2 += more_m2 + delta * delta * (seen * count / total);
-    seen = total;
-  }
-};
-
-// The parameters of plane or channel c of a sample.
-template <class A>
-PlaneParams<A> plane_params(A mean, A rstd, const void* weight, const void* bias, int64_t c, double slope,
-                            bool streams) {
-  const A scale = weight != nullptr ? rstd * *at<A>(weight, c) : rstd;
-  const A shift = bias != nullptr ? *at<A>(bias, c) : A(0);
-  return {mean, rstd, scale, shift, static_cast<A>(slope), streams, 0};
-}
-
 template <class T>
 bool streams_result(const InstanceNormShape& s) {
-  const int64_t bytes = s.n * s.c * s.h * s.w * static_cast<int64_t>(sizeof(T));
-  return bytes >= (s.layout == Layout::nchw ? kStreamPlanesBytes : kStreamPixelsBytes);
+  return streams_past_caches(s.layout, s.n * s.c * s.h * s.w * static_cast<int64_t>(sizeof(T)));
 }
 
 // How far ahead of a plane of `inputs` tensors to fetch.
@@ -117,13 +67,6 @@ template <class T>
 int64_t ahead(int64_t hw, int64_t inputs, int64_t planes_left) {
   return planes_left > 0 && inputs * hw * static_cast<int64_t>(sizeof(T)) <= kFetchBytes ? hw : 0;
 }
-
-template <class A>
-A rstd_of(double m2, int64_t count, double eps) {
-  const double variance = count > 0 ? m2 / static_cast<double>(count) : 0.0;
-  return static_cast<A>(1.0 / std::sqrt(variance + eps));
-}
-
 
 template <class T>
 struct PlanesForward {
@@ -147,6 +90,7 @@ struct PlanesForward {
     const A mean = static_cast<A>(m.mean), rstd = rstd_of<A>(m.m2, hw, a.eps);
     *at<A>(a.mean, plane) = mean;
     *at<A>(a.rstd, plane) = rstd;
+    if (a.variance != nullptr) *at<A>(a.variance, plane) = static_cast<A>(m.m2 / static_cast<double>(hw - 1));
     return plane_params<A>(mean, rstd, a.weight, a.bias, plane % s.c, s.slope, streams);
   }
 
@@ -329,11 +273,6 @@ struct ChannelArrays {
   std::vector<A> mean_g, slant;
 };
 
-int64_t pixels_per_block(const InstanceNormShape& s, size_t element) {
-  const int64_t fitting = kPixelBytes / std::max<int64_t>(1, s.c * static_cast<int64_t>(element));
-  return std::min<int64_t>(256, std::max<int64_t>(32, fitting));
-}
-
 int64_t samples_per_group(const InstanceNormShape& s, size_t element) {
   const int64_t sample = std::max<int64_t>(1, s.c * s.h * s.w * static_cast<int64_t>(element));
   return std::max<int64_t>(1, kGroupBytes / sample);
@@ -349,7 +288,7 @@ struct PixelsForward {
   const NormKernels<T>& k = norm_kernels<T>();
   int64_t hw = s.h * s.w, c = s.c;
   bool streams = streams_result<T>(s);
-  int64_t block_pixels = pixels_per_block(s, sizeof(T)), blocks = ceil_div(hw, block_pixels);
+  int64_t block_pixels = pixels_per_block(s.c, sizeof(T)), blocks = ceil_div(hw, block_pixels);
   int64_t group = samples_per_group(s, sizeof(T));
   // Pixels are written in blocks of any pixels where they are contiguous on both sides, else row by row.
   bool flat = s.halo == 0 && (a.residual == nullptr || a.residual_stride_h == s.w * c);
@@ -382,6 +321,10 @@ struct PixelsForward {
           const A middle = static_cast<A>(mean[j]), rstd = rstd_of<A>(mean[c + j], hw, a.eps);
           *at<A>(a.mean, (first + sample) * c + channel + j) = middle;
           *at<A>(a.rstd, (first + sample) * c + channel + j) = rstd;
+          if (a.variance != nullptr) {
+            *at<A>(a.variance, (first + sample) * c + channel + j) =
+                static_cast<A>(mean[c + j] / static_cast<double>(hw - 1));
+          }
           const PlaneParams<A> p = plane_params<A>(middle, rstd, a.weight, a.bias, channel + j, s.slope, streams);
           arrays.scale[static_cast<size_t>(sample * c + channel + j)] = p.scale;
           arrays.shift[static_cast<size_t>(sample * c + channel + j)] = p.shift;
@@ -445,7 +388,7 @@ struct PixelsBackward {
   const FoldKernels<T>& fold = fold_kernels<T>();
   int64_t hw = s.h * s.w, c = s.c;
   bool streams = streams_result<T>(s);
-  int64_t sum_pixels = pixels_per_block(s, sizeof(T));  // summed in A before going on in double
+  int64_t sum_pixels = pixels_per_block(s.c, sizeof(T));  // summed in A before going on in double
   // With a halo, blocks are rows, whose gradients are folded into scratch memory first.
   int64_t block_pixels = s.halo > 0 ? s.w : sum_pixels, blocks = ceil_div(hw, block_pixels);
   int64_t group = samples_per_group(s, 2 * sizeof(T));

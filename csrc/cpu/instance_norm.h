@@ -27,6 +27,7 @@ struct InstanceNormForward {
   void* y;     // with the halo
   void* mean;  // A[n * c]
   void* rstd;  // A[n * c]
+  void* variance;  // A[n * c], the unbiased one, or null
 };
 
 struct InstanceNormBackward {

@@ -65,6 +65,26 @@ struct NormKernels {
                         double count, int64_t n);
 };
 
+// Batch norm on one channel of `planes` samples, whose planes of n elements lie `stride` apart.
+template <class T>
+struct BatchNormKernels {
+  using A = Accumulate<T>;
+
+  // As the functions of NormKernels.
+  void (*planes_moments)(const T* x, int64_t planes, int64_t stride, int64_t n, double* mean, double* m2);
+  void (*planes_forward)(Activation act, const T* x, T* y, int64_t planes, int64_t stride, int64_t n,
+                         const PlaneParams<A>& p);
+  void (*planes_sums)(Activation act, const T* dy, const T* x, int64_t planes, int64_t stride, int64_t n,
+                      const PlaneParams<A>& p, double* sum_g, double* sum_gn);
+  void (*planes_backward)(Activation act, const T* dy, const T* x, T* dx, int64_t planes, int64_t stride, int64_t n,
+                          const PlaneParams<A>& p, A mean_g, A slant);
+  // dx = scale * g, where the statistics are constants.
+  void (*planes_backward_fixed)(Activation act, const T* dy, const T* x, T* dx, int64_t planes, int64_t stride,
+                                int64_t n, const PlaneParams<A>& p);
+  void (*channel_backward_fixed)(Activation act, const T* dy, const T* x, T* dx, int64_t pixels, int64_t channels,
+                                 const ChannelParams<A>& p);
+};
+
 // A reflect-padded image of rows of `pixel` values each: (height + top + bottom, width + left + right) pixels.
 struct PaddedImage {
   int64_t height, width, pixel;
@@ -92,6 +112,9 @@ struct Kernels {
   NormKernels<float> norm_float;
   NormKernels<BFloat16> norm_bfloat16;
   NormKernels<double> norm_double;
+  BatchNormKernels<float> batch_norm_float;
+  BatchNormKernels<BFloat16> batch_norm_bfloat16;
+  BatchNormKernels<double> batch_norm_double;
   FoldKernels<float> fold_float;
   FoldKernels<BFloat16> fold_bfloat16;
   FoldKernels<Half> fold_half;
@@ -140,6 +163,21 @@ inline const NormKernels<BFloat16>& norm_kernels() {
 template <>
 inline const NormKernels<double>& norm_kernels() {
   return kernels().norm_double;
+}
+
+template <class T>
+const BatchNormKernels<T>& batch_norm_kernels();
+template <>
+inline const BatchNormKernels<float>& batch_norm_kernels() {
+  return kernels().batch_norm_float;
+}
+template <>
+inline const BatchNormKernels<BFloat16>& batch_norm_kernels() {
+  return kernels().batch_norm_bfloat16;
+}
+template <>
+inline const BatchNormKernels<double>& batch_norm_kernels() {
+  return kernels().batch_norm_double;
 }
 
 template <class T>

@@ -1,4 +1,5 @@
 // The end of every kernels_<isa>.cpp: all kernels, compiled for that instruction set, as one table.
+#include "batch_norm_kernels.h"
 #include "instance_norm_kernels.h"
 #include "losses_kernels.h"
 #include "pixels_kernels.h"
@@ -13,6 +14,9 @@ constexpr Kernels table() {
       norm_table<float>(),
       norm_table<BFloat16>(),
       norm_table<double>(),
+      batch_norm_table<float>(),
+      batch_norm_table<BFloat16>(),
+      batch_norm_table<double>(),
       fold_table<float>(),
       fold_table<BFloat16>(),
       fold_table<Half>(),

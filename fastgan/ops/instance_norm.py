@@ -8,25 +8,14 @@ per sample and channel, with the biased variance (Ulyanov et al., 2016, eq. 4), 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
+from ._norm import activate, differentiate_backward, unserved_parameters
 from .reflection_pad import fold, pad
 from .reflection_pad import reference as reflection_pad_reference
-
-ACTIVATIONS = ("none", "relu", "leaky_relu")
-
-
-def activate(z: Tensor, activation: str, negative_slope: float) -> Tensor:
-    """The activations that the kernels fuse, in plain torch."""
-    if activation == "relu":
-        return F.relu(z)
-    if activation == "leaky_relu":
-        return F.leaky_relu(z, negative_slope)
-    return z
 
 
 def reference(
@@ -167,61 +156,20 @@ class InstanceNormBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, u, u_weight, u_bias, u_residual):
-        # With n = (x - mean) r, g = fold(dy) act'(z) and the projection P(v) = v - mean(v) - n mean(n v), the backward
-        # pass is dx = r w P(g), dweight = sum g n, dbias = sum g, dresidual = fold(dy). P is symmetric, dn/dx = r P and
-        # dr/dx = -r^2 n / (H W); what follows is its transposed derivative, in torch ops, so that it can be
-        # differentiated again. act'' = 0 for the piecewise linear activations.
+        # Of x, g0 = fold(dy), and dresidual = g0.
         dy, x, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _need_dresidual, backend = ctx.constants
-        accumulate = accumulate_dtype(x.dtype)
-        planes = (2, 3)
-
-        def mean(v: Tensor) -> Tensor:
-            return v.mean(planes, keepdim=True)
-
-        def per_channel(v: Tensor) -> Tensor:
-            return v.to(accumulate).view(1, -1, 1, 1)
-
-        centred = x.to(accumulate)
-        centred = centred - mean(centred)
-        r = torch.rsqrt(mean(centred * centred) + eps)
-        n = centred * r
-        w = per_channel(weight) if weight is not None else 1.0
-        if activation == "none":
-            slope = 1.0
-        else:
-            z = n.detach() * w + (per_channel(bias) if bias is not None else 0.0)
-            slope = torch.ones_like(z).masked_fill(z <= 0, 0.0 if activation == "relu" else negative_slope)
-        g0 = dy.to(accumulate)
+        g0 = dy.to(accumulate_dtype(x.dtype))
         if halo:
             g0 = fold(g0, (halo,) * 4, backend)
-        g = g0 * slope
-
-        def project(v: Tensor) -> Tensor:
-            return v - mean(v) - n * mean(n * v)
-
-        grad_g, grad_n, grad_x, grad_weight = 0.0, None, None, None
-        if u is not None:
-            u = u.to(accumulate)
-            projected = project(g)
-            grad_g = r * w * project(u)
-            grad_n = -r * w * (u * mean(n * g) + g * mean(n * u))
-            grad_x = -r * r * n * mean(u * w * projected)
-            if weight is not None:
-                grad_weight = (r * projected * u).sum((0, *planes)).to(weight.dtype)
-        if u_weight is not None and weight is not None:
-            grad_g = grad_g + per_channel(u_weight) * n
-            grad_n = per_channel(u_weight) * g + (0.0 if grad_n is None else grad_n)
-        if u_bias is not None and bias is not None:
-            grad_g = grad_g + per_channel(u_bias)
-        if grad_n is not None:
-            through_n = r * project(grad_n)
-            grad_x = through_n if grad_x is None else grad_x + through_n
-        grad_g0 = grad_g * slope
+        grad_g0, grad_x, grad_weight = differentiate_backward(
+            u, u_weight, u_bias, g0, x, weight, bias, activation, negative_slope, (2, 3), eps
+        )
         if u_residual is not None and u_residual.numel():
-            grad_g0 = grad_g0 + u_residual.to(accumulate)
+            u_residual = u_residual.to(g0.dtype)
+            grad_g0 = u_residual if grad_g0 is None else grad_g0 + u_residual
         grad_dy = None
-        if isinstance(grad_g0, Tensor):
+        if grad_g0 is not None:
             grad_g0 = grad_g0.expand(x.shape)
             grad_dy = (pad(grad_g0, (halo,) * 4, backend) if halo else grad_g0).to(dy.dtype)
         grad_x = grad_x.to(x.dtype) if grad_x is not None else None
@@ -245,12 +193,9 @@ def _residual_view(residual: Tensor, x: Tensor) -> Tensor:
 
 def _unserved(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> str:
     """Why no kernel takes this call, or the empty string."""
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and parameter.dtype not in (x.dtype, torch.float32):
-            return f"{name} is {parameter.dtype} beside an input of {x.dtype}"
     if residual is not None and residual.dtype != x.dtype:
         return f"residual is {residual.dtype} beside an input of {x.dtype}"
-    return ""
+    return unserved_parameters(x, weight, bias)
 
 
 def instance_norm(

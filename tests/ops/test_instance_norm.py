@@ -12,7 +12,8 @@ from torch import Tensor
 import fastgan
 from fastgan.functional import instance_norm
 from fastgan.ops._layout import accumulate_dtype
-from fastgan.ops.instance_norm import ACTIVATIONS, activate, reference
+from fastgan.ops._norm import ACTIVATIONS, activate
+from fastgan.ops.instance_norm import reference
 
 from .common import (
     BACKENDS,

@@ -1,0 +1,235 @@
+"""batch_norm: statistics over the batch (or running ones), affine and activation in one op.
+
+    y = act((x - mean) * rstd * weight + bias)
+
+per channel, over samples and pixels, with the biased variance (Ioffe and Szegedy, 2015, algorithm 1), rstd = 1 /
+sqrt(var + eps).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _backend
+from ._layout import accumulate_dtype, dense, empty, like
+from ._library import define, with_signature
+from ._norm import activate, differentiate_backward, per_channel, unserved_parameters
+
+
+def reference(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """The definition, in stock torch: (N, C, ...) -> (N, C, ...); in training the running statistics are updated."""
+    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, float(momentum), eps)
+    return activate(y, activation, negative_slope)
+
+
+def _launchers(backend: str):
+    if backend == "cpp":
+        csrc = torch.ops.fastgan_csrc
+        return csrc.batch_norm, csrc.batch_norm_apply, csrc.batch_norm_backward
+    from fastgan.kernels import batch_norm as kernels
+
+    return kernels.forward, kernels.apply, kernels.backward
+
+
+def _forward(x, weight, bias, eps, activation, negative_slope, backend):
+    return _launchers(backend)[0](x, weight, bias, eps, activation, negative_slope)
+
+
+def _forward_fake(x, weight, bias, eps, activation, negative_slope, backend):
+    mean = x.new_empty((x.shape[1],), dtype=accumulate_dtype(x.dtype))
+    return empty(x, tuple(x.shape)), mean, torch.empty_like(mean), torch.empty_like(mean)
+
+
+def _apply(x, mean, rstd, weight, bias, activation, negative_slope, backend):
+    return _launchers(backend)[1](x, mean, rstd, weight, bias, activation, negative_slope)
+
+
+def _apply_fake(x, mean, rstd, weight, bias, activation, negative_slope, backend):
+    return empty(x, tuple(x.shape))
+
+
+def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend):
+    return _launchers(backend)[2](dy, x, mean, rstd, weight, bias, activation, negative_slope, training)
+
+
+def _backward_fake(dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend):
+    absent = x.new_empty((0,), dtype=torch.float32)
+    return (
+        empty(x, tuple(x.shape)),
+        torch.empty_like(weight) if weight is not None else absent,
+        torch.empty_like(bias) if bias is not None else absent.clone(),
+    )
+
+
+# -> y; mean, rstd and the unbiased variance of the batch.
+define(
+    "batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps, str activation, float negative_slope, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+# -> y, with statistics that are constants.
+define(
+    "batch_norm_apply(Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, str activation, "
+    "float negative_slope, str backend) -> Tensor",
+    _apply,
+    _apply_fake,
+)
+# -> dx, dweight, dbias; of the first op when training, else of the second.
+define(
+    "batch_norm_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
+    "str activation, float negative_slope, bool training, str backend) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+@with_signature
+class BatchNorm(torch.autograd.Function):
+    """(y, mean, rstd, unbiased variance) of the batch; x dense."""
+
+    @staticmethod
+    def forward(x, weight, bias, eps, activation, negative_slope, backend):
+        return torch.ops.fastgan.batch_norm(x, weight, bias, eps, activation, negative_slope, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, *ctx.constants = inputs
+        _, mean, rstd, variance = output
+        ctx.mark_non_differentiable(mean, rstd, variance)
+        ctx.save_for_backward(x, mean, rstd, weight, bias)
+
+    @staticmethod
+    def backward(ctx, dy, *_statistics):
+        x, mean, rstd, weight, bias = ctx.saved_tensors
+        eps, *rest = ctx.constants
+        dx, dweight, dbias = BatchNormBackward.apply(dy, x, mean, rstd, weight, bias, True, eps, *rest)
+        return dx, dweight if weight is not None else None, dbias if bias is not None else None, *[None] * 4
+
+
+@with_signature
+class BatchNormApply(torch.autograd.Function):
+    """y, from statistics that are constants; x dense."""
+
+    @staticmethod
+    def forward(x, mean, rstd, weight, bias, activation, negative_slope, backend):
+        return torch.ops.fastgan.batch_norm_apply(x, mean, rstd, weight, bias, activation, negative_slope, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, mean, rstd, weight, bias, *ctx.constants = inputs
+        ctx.save_for_backward(x, mean, rstd, weight, bias)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, mean, rstd, weight, bias = ctx.saved_tensors
+        dx, dweight, dbias = BatchNormBackward.apply(dy, x, mean, rstd, weight, bias, False, 0.0, *ctx.constants)
+        dweight, dbias = dweight if weight is not None else None, dbias if bias is not None else None
+        return dx, None, None, dweight, dbias, *[None] * 3
+
+
+@with_signature
+class BatchNormBackward(torch.autograd.Function):
+    """(dx, dweight, dbias), itself differentiable to any order."""
+
+    @staticmethod
+    def forward(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
+        return torch.ops.fastgan.batch_norm_backward(
+            like(dy, x), x, mean, rstd, weight, bias, activation, negative_slope, training, backend
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.training, ctx.eps, ctx.activation, ctx.negative_slope, _backend_name = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, u, u_weight, u_bias):
+        dy, x, mean, rstd, weight, bias = ctx.saved_tensors
+        fixed = None if ctx.training else (per_channel(mean, x), per_channel(rstd, x))
+        grad_dy, grad_x, grad_weight = differentiate_backward(
+            u, u_weight, u_bias, dy.to(accumulate_dtype(x.dtype)), x, weight, bias,
+            ctx.activation, ctx.negative_slope, (0, 2, 3), ctx.eps, fixed,
+        )  # fmt: skip
+        grad_dy = grad_dy.expand(x.shape).to(dy.dtype) if grad_dy is not None else None
+        grad_x = grad_x.to(x.dtype) if grad_x is not None else None
+        return grad_dy, grad_x, None, None, grad_weight, *[None] * 6
+
+
+_backend.register(
+    "batch_norm",
+    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
+    triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+)
+
+
+def _as_images(x: Tensor) -> Tensor:
+    """(N, C, ...) as (N, C, H, W), with strides that a kernel takes; a copy only where it needs one."""
+    if x.dim() != 4:
+        x = (x.unsqueeze(-1) if x.dim() == 2 else x.flatten(2)).unsqueeze(-1)
+    return dense(x)
+
+
+def _update(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
+    """running = (1 - momentum) running + momentum new, in place, rounded once."""
+    wide = running.to(new.dtype)
+    wide.lerp_(new, momentum.to(new.dtype) if isinstance(momentum, Tensor) else momentum)
+    if wide is not running:
+        running.copy_(wide)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | Tensor,
+    eps: float,
+    activation: str,
+    negative_slope: float,
+) -> Tensor:
+    """The op by the chosen backend; arguments already checked."""
+    reason = unserved_parameters(x, weight, bias)
+    if reason:
+        _backend.unserved("batch_norm", reason)
+        backend = "reference"
+    else:
+        backend = _backend.select("batch_norm", x.device.type, x.dtype)
+    if backend == "reference":
+        return reference(
+            x, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
+        )
+    images = _as_images(x)
+    weight = weight.contiguous() if weight is not None else None
+    bias = bias.contiguous() if bias is not None else None
+    differentiable = torch.is_grad_enabled()
+    if training:
+        arguments = (images, weight, bias, eps, activation, negative_slope, backend)
+        forward = BatchNorm.apply if differentiable else torch.ops.fastgan.batch_norm
+        y, mean, _, variance = forward(*arguments)
+        if running_mean is not None and x.numel() > 0:
+            with torch.no_grad():
+                _update(running_mean, mean, momentum)
+                _update(running_var, variance, momentum)
+    else:
+        mean = running_mean.detach().to(accumulate_dtype(x.dtype))
+        rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)) + eps)
+        arguments = (images, mean, rstd, weight, bias, activation, negative_slope, backend)
+        y = BatchNormApply.apply(*arguments) if differentiable else torch.ops.fastgan.batch_norm_apply(*arguments)
+    return y if x.dim() == 4 else y.view(x.shape)
