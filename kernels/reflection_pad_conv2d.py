@@ -381,8 +381,8 @@ def _weight_gradient_tile(
     kh = tap // KW
     period = tall * wide
     sample0, start, rest = _part(split, span, pixels, period)
-    o_step = _across(_channel(tl.minimum(o, outputs - 1), tall, wide, NCHW), NCHW)
-    c_step = _across(_channel(tl.minimum(c, channels - 1), height, width, NCHW), NCHW)
+    o_step = _across(_channel(o, tall, wide, NCHW), NCHW)
+    c_step = _across(_channel(c, height, width, NCHW), NCHW)
     total = tl.zeros((BLOCK_M, BLOCK_N), DTYPE)
     for k in range(0, rest, BLOCK_K):
         local = start + k + tl.arange(0, BLOCK_K)
@@ -393,11 +393,13 @@ def _weight_gradient_tile(
         column = rank - row * wide
         sample = tl.where(live, sample0 + ahead, 0)
         place = _pixel(sample, row, column, outputs, tall, wide, NCHW)
-        dy = tl.load(dy_ptr + _down(place, NCHW) + o_step, mask=_down(live, NCHW), other=0.0)
+        mask = _down(live, NCHW) & _across(o < outputs, NCHW)
+        dy = tl.load(dy_ptr + _down(place, NCHW) + o_step, mask=mask, other=0.0)
         i, _ = _tap(row, kh, height, pad_h, stride_h, dilation_h, False)
         j, _ = _tap(column, tap - kh * KW, width, pad_w, stride_w, dilation_w, False)
         place = _pixel(sample, i, j, channels, height, width, NCHW)
-        x = tl.load(x_ptr + _down(place, NCHW) + c_step, mask=_down(live, NCHW), other=0.0)
+        mask = _down(live, NCHW) & _across(c < channels, NCHW)
+        x = tl.load(x_ptr + _down(place, NCHW) + c_step, mask=mask, other=0.0)
         if NCHW:
             x = tl.trans(x)
         else:
@@ -436,7 +438,6 @@ def _weight_gradient_thin(
     t = r - kw * thin
     period = tall * across
     sample0, start, rest = _part(split, span, pixels, period)
-    safe = tl.minimum(b, thick - 1)
     total = tl.zeros((BLOCK_M, BLOCK_N), DTYPE)
     for k in range(0, rest, BLOCK_K):
         local = start + k + tl.arange(0, BLOCK_K)
@@ -449,7 +450,7 @@ def _weight_gradient_thin(
         i, _ = _tap(row, kh, height, pad_h, stride_h, dilation_h, False)
         if THIN_INPUT:
             place = _pixel(sample, row, column, outputs, tall, wide, NCHW)
-            step = _channel(safe, tall, wide, NCHW)
+            step = _channel(b, tall, wide, NCHW)
             thick_ptr = dy_ptr
             j, _ = _tap(_down(column, NCHW), _across(kw, NCHW), width, pad_w, stride_w, dilation_w, False)
             line = _pixel(sample, i, 0, channels, height, width, NCHW)
@@ -459,16 +460,15 @@ def _weight_gradient_thin(
         else:
             j, _ = _tap(column, 0, width, pad_w, 1, 1, False)
             place = _pixel(sample, i, j, channels, height, width, NCHW)
-            step = _channel(safe, height, width, NCHW)
+            step = _channel(b, height, width, NCHW)
             thick_ptr = x_ptr
             j = _down(column, NCHW) - _across(kw * dilation_w, NCHW)
             line = _pixel(sample, row, 0, outputs, tall, wide, NCHW)
             thin_step = _channel(t, tall, wide, NCHW)
             thin_ptr = dy_ptr
             found = (j >= 0) & (j < wide)
-        left = tl.load(
-            thick_ptr + _down(place, NCHW) + _across(step, NCHW), mask=_down(live, NCHW), other=0.0
-        )
+        mask = _down(live, NCHW) & _across(b < thick, NCHW)
+        left = tl.load(thick_ptr + _down(place, NCHW) + _across(step, NCHW), mask=mask, other=0.0)
         offsets = (j if NCHW else j * thin) + _across(thin_step, NCHW)
         mask = found & _across(kw < KW, NCHW) & _down(live, NCHW)
         right = tl.load(thin_ptr + _down(line, NCHW) + offsets, mask=mask, other=0.0)
@@ -580,39 +580,46 @@ def _columns(direction: str, kind: str, layout: str, g: Geometry, most: int) -> 
     return _power(target, 64 if layout == "nchw" and most > 32 else 16, most)
 
 
-def config(direction: str, layout: str, g: Geometry, itemsize: int) -> Config:
-    """The configuration for a direction, layout ("nchw", "nhwc"), shape and item size: a plain function of these."""
+def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: str = "tf32") -> Config:
+    """The configuration for a direction, layout ("nchw", "nhwc"), shape, item size and precision of fp32: a plain
+    function of these.
+    """
     kind = kinds(direction, g)[0]
     source, target = _ends(direction, g)
-    if itemsize == 8:  # small tiles: fp64 sums fill the registers
-        cut = Config(kind, 32, _columns(direction, kind, layout, g, 32), 16, 4, 2)
-        if kind == "thin_input" and direction != "weight_gradient":
-            cut = cut._replace(block_k=_power(g.kernel[1] * source, 16))
-        if kind == "thin_output":
-            cut = cut._replace(block_m=64)
-    elif direction == "weight_gradient":
-        depth = 64 if itemsize == 2 else 32
-        thick = target if kind != "thin_output" else source
-        block_m = _power(thick, 64, 128) if kind == "tile" else 64
-        block_n = _columns(direction, kind, layout, g, 128)
-        cut = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > 8192 else 4, 3)
-    elif kind == "thin_input":
-        depth = _power(g.kernel[1] * source, 16)
-        cut = Config(kind, 128, _columns(direction, kind, layout, g, 64), depth, 8, 2)
-    elif kind == "thin_output":
-        cut = Config(kind, 128, _columns(direction, kind, layout, g, 64), 64 if itemsize == 2 else 32, 4, 3)
+    weights = direction == "weight_gradient"
+    vectors = all(channels % (16 // itemsize) == 0 for channels in ((source, target) if weights else (source,)))
+    # Columns and depth of a tile. Without tensor cores (fp64 has few) operands fill the registers, as do addresses of
+    # single elements, where no vector of them lies in one pixel.
+    most, depth = {2: (128, 64), 4: (128, 32), 8: (32, 16)}[itemsize]
+    if itemsize == 4 and precision == "ieee":
+        most, depth = 64, 16
+    elif not vectors or layout == "nchw" and weights:
+        depth = min(depth, 32)
+    rows = min(128, 2 * most)
+    small = 8192 if itemsize == 2 else 4096  # elements of a tile for 4 warps
+    block_n = _columns(direction, kind, layout, g, most)
+    if kind == "thin_output" and not weights:
+        cut = Config(kind, rows, block_n, depth, 4, 3)
+    elif kind == "thin_input" and not weights:
+        # The gradient keeps a mask beside every address.
+        cut = Config(kind, rows if direction == "forward" else rows // 2, min(block_n, 64),
+                     _power(g.kernel[1] * source, 16), 8, 2)
+    elif weights:
+        if layout == "nchw" and itemsize == 4:
+            block_n = min(block_n, 64)
+        block_m = _power(target, rows // 2, rows) if kind == "tile" else rows // 2
+        cut = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > small or not vectors else 4, 3)
+        programs, pixels = _programs(g, cut)
+        cut = cut._replace(splits=max(1, min(_PROGRAMS // programs, pixels // (8 * cut.block_k), 64)))
     else:
-        depth = _power(source, 16, 64 if itemsize == 2 else 32)
-        cut = Config(kind, 128, _columns(direction, kind, layout, g, 128), depth, 8, 3)
+        cut = Config(kind, rows, block_n, _power(source, 16, depth), 8, 3)
         pixels = g.batch * (g.height * g.width if direction == "input_gradient" else g.size[0] * g.size[1])
         while triton.cdiv(pixels, cut.block_m) * triton.cdiv(target, cut.block_n) < _PROGRAMS // 2:
-            if cut.block_m == 64 and cut.block_n <= 64:
+            if cut.block_m <= 64 and cut.block_n <= 64:
                 break
-            cut = cut._replace(block_m=64, warps=4) if cut.block_m > 64 else cut._replace(block_n=64)
-    if direction == "weight_gradient":
-        programs, pixels = _programs(g, cut)
-        splits = max(1, min(_PROGRAMS // programs, pixels // (8 * cut.block_k), 64))
-        cut = cut._replace(splits=splits)
+            cut = cut._replace(block_m=64) if cut.block_m > 64 else cut._replace(block_n=64)
+        if cut.block_m * cut.block_n <= small and vectors:
+            cut = cut._replace(warps=4)
     return cut
 
 
@@ -627,23 +634,28 @@ def _programs(g: Geometry, cut: Config) -> tuple[int, int]:
     return tiles, g.batch * tall * across
 
 
-def candidates(direction: str, layout: str, g: Geometry, itemsize: int) -> list[Config]:
+def candidates(direction: str, layout: str, g: Geometry, itemsize: int, precision: str = "tf32") -> list[Config]:
     """The configurations worth measuring for a shape; that of `config` comes first."""
-    best = config(direction, layout, g, itemsize)
+    best = config(direction, layout, g, itemsize, precision)
     found = [best]
-    if itemsize == 8:
-        return found
-    narrow = [best.block_n] if best.kind != "tile" else sorted({best.block_n, max(64, best.block_n // 2)})
-    for block_m in (64, 128):
-        for block_n in narrow:
-            for stages in (2, 3, 4):
-                warps = 8 if block_m * block_n > 8192 else 4
-                cut = best._replace(block_m=block_m, block_n=block_n, stages=stages, warps=warps)
-                found.append(cut)
-    if best.kind == "tile" and direction != "weight_gradient" and best.block_n == 128 and _ends(direction, g)[1] >= 256:
-        found.append(best._replace(block_m=128, block_n=256, warps=8, stages=3 if itemsize == 2 else 2))
+    if best.kind == "thin_input" and direction != "weight_gradient":
+        found += [best._replace(block_m=64, warps=4), best._replace(block_m=64, warps=8)]
+    elif best.kind != "tile":
+        found += [best._replace(stages=stages) for stages in (2, 4)]
+        if direction != "weight_gradient":
+            found.append(best._replace(block_m=256, warps=8))
+    elif itemsize == 2 or itemsize == 4 and precision == "tf32":
+        for block_m in (64, 128):
+            for block_n in {64: (64,), 128: (64, 128)}.get(_power(best.block_n, 1, 128), (best.block_n,)):
+                warps = 8 if block_m * block_n > (8192 if itemsize == 2 else 4096) else 4
+                found += [
+                    best._replace(block_m=block_m, block_n=block_n, warps=warps, stages=stages) for stages in (3, 4)
+                ]
+        if itemsize == 2 and direction != "weight_gradient" and _ends(direction, g)[1] >= 256:
+            found.append(best._replace(block_m=128, block_n=256, warps=8, stages=3))
     if direction == "weight_gradient":
-        found = [cut._replace(splits=splits) for cut in found for splits in (best.splits, max(1, best.splits // 2))]
+        shares = (best.splits, max(1, best.splits // 2), 2 * best.splits)
+        found = [cut._replace(splits=splits) for cut in found for splits in shares]
     return list(dict.fromkeys(found))
 
 
@@ -708,7 +720,7 @@ def _launch(source, weight, bias, target, g: Geometry, layout: str, gradient: bo
     if gradient:
         counts = {PLAIN: plain[0] * plain[1], MIRRORED: tall * wide - plain[0] * plain[1]}
     flags = dict(
-        GRADIENT=gradient, HAS_BIAS=bias is not None, BLOCK_M=cut.block_m, BLOCK_N=cut.block_n,
+        GRADIENT=gradient, HAS_BIAS=bias is not None, BLOCK_N=cut.block_n,
         **_constants(source, layout, g, precision, cut),
     )
     if cut.kind == "tile":
@@ -721,10 +733,11 @@ def _launch(source, weight, bias, target, g: Geometry, layout: str, gradient: bo
         for pixels, count in counts.items():
             if count == 0:
                 continue
-            kernel[(triton.cdiv(batch * count, cut.block_m) * triton.cdiv(outputs, cut.block_n),)](
+            block_m = min(cut.block_m, 64) if pixels == MIRRORED else cut.block_m  # few pixels, many addresses
+            kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
                 source, weight, source if bias is None else bias, target,
                 batch, *depth, height, width, outputs, tall, wide, *plain,
-                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, **flags,
+                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m, **flags,
             )
 
 
@@ -768,7 +781,7 @@ def forward(
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
     if y.numel() == 0:
         return y
-    cut = cut or config("forward", layout, g, x.element_size())
+    cut = cut or config("forward", layout, g, x.element_size(), precision)
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.contiguous()
     if cut.kind == "thin_output":
@@ -800,7 +813,7 @@ def input_gradient(
     dx = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=memory_format(layout))
     if dx.numel() == 0:
         return dx
-    cut = cut or config("input_gradient", layout, g, dy.element_size())
+    cut = cut or config("input_gradient", layout, g, dy.element_size(), precision)
     turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
     if cut.kind != "thin_output":
         _launch(dy, turned, None, dx, g, layout, True, precision, cut)
@@ -842,7 +855,7 @@ def weight_gradient(
     )
     if dw.numel() == 0 or dy.numel() == 0:
         return dw.zero_()
-    cut = cut or config("weight_gradient", layout, g, x.element_size())
+    cut = cut or config("weight_gradient", layout, g, x.element_size(), precision)
     tall, wide = g.size
     programs, pixels = _programs(g, cut)
     splits = max(1, cut.splits, triton.cdiv(pixels, 2**29))
