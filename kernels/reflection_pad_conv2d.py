@@ -689,6 +689,14 @@ def _check(source: torch.Tensor, other: torch.Tensor, names: tuple[str, str], pr
     return dense_layout(source, names[0])
 
 
+def _check_gradient(dy: torch.Tensor, g: Geometry, layout: str) -> None:
+    if tuple(dy.shape) != (g.batch, g.outputs, *g.size) or not dy.is_contiguous(memory_format=memory_format(layout)):
+        raise ValueError(
+            f"the gradient must be a dense {layout.upper()} tensor of shape {(g.batch, g.outputs, *g.size)}, "
+            f"not {tuple(dy.shape)} with strides {dy.stride()}"
+        )
+
+
 def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, cut: Config) -> dict:
     """What every product is compiled for."""
     return dict(
@@ -799,16 +807,17 @@ def input_gradient(
     padding: tuple[int, int],
     dilation: tuple[int, int],
     precision: str,
+    channels_last: bool,
     cut: Optional[Config] = None,
 ) -> torch.Tensor:
-    """dx (N, C, H, W) of the image `size` = (H, W) from dy (N, O, H', W') and weight; dtype and layout of dy.
+    """dx (N, C, H, W) of the image `size` = (H, W) from dy (N, O, H', W') and weight, in the dtype of dy.
 
-    Arguments otherwise as for `forward`.
+    `channels_last`: memory layout of dy and dx. Arguments otherwise as for `forward`.
     """
-    layout = _check(dy, weight, ("the gradient", "weight"), precision)
+    _check(dy, weight, ("the gradient", "weight"), precision)
+    layout = "nhwc" if channels_last else "nchw"
     g = geometry((dy.shape[0], weight.shape[1], *size), weight.shape, stride, padding, dilation)
-    if tuple(dy.shape) != (g.batch, g.outputs, *g.size):
-        raise ValueError(f"the gradient must have shape {(g.batch, g.outputs, *g.size)}, not {tuple(dy.shape)}")
+    _check_gradient(dy, g, layout)
     shape = (g.batch, g.channels, g.height, g.width)
     dx = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=memory_format(layout))
     if dx.numel() == 0:
@@ -844,11 +853,7 @@ def weight_gradient(
     """
     layout = _check(x, dy, ("input", "the gradient"), precision)
     g = geometry(x.shape, (dy.shape[1], x.shape[1], *kernel), stride, padding, dilation)
-    if tuple(dy.shape) != (g.batch, g.outputs, *g.size) or not dy.is_contiguous(memory_format=memory_format(layout)):
-        raise ValueError(
-            f"the gradient must be a dense {layout.upper()} tensor of shape {(g.batch, g.outputs, *g.size)}, "
-            f"not {tuple(dy.shape)} with strides {dy.stride()}"
-        )
+    _check_gradient(dy, g, layout)
     dw = torch.empty(
         (g.outputs, g.channels, *g.kernel), dtype=x.dtype, device=x.device,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,

@@ -86,7 +86,7 @@ def convolution(direction, layer, dtype, layout, precision="tf32", cut=None):
     if direction == "forward":
         reflection_pad_conv2d.forward(x, weight, meta((outputs,), dtype), *how, cut)
     elif direction == "input_gradient":
-        reflection_pad_conv2d.input_gradient(dy, weight, shape[2:], *how, cut)
+        reflection_pad_conv2d.input_gradient(dy, weight, shape[2:], *how, layout == "nhwc", cut)
     else:
         reflection_pad_conv2d.weight_gradient(dy, x, kernel, *how, layout == "nhwc", cut)
 
