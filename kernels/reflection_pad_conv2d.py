@@ -424,7 +424,8 @@ def _weight_gradient_thin(
     """One kernel row: BLOCK_M channels of the wide side by all taps and channels, at most BLOCK_N, of the thin side.
 
     THIN_INPUT: the wide side is the gradient, and positions are its pixels (across = wide). Otherwise it is the image,
-    positions are the columns of the padded image (across = wide + (KW - 1) dilation_w), and the stride is 1.
+    positions are the columns of the padded image (across = wide + (KW - 1) dilation_w), and the stride is 1; a NaN in a
+    column then reaches all taps of the kernel row, those that never see it, too.
     """
     thick = outputs if THIN_INPUT else channels
     thin = channels if THIN_INPUT else outputs
@@ -618,7 +619,7 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
             if cut.block_m <= 64 and cut.block_n <= 64:
                 break
             cut = cut._replace(block_m=64) if cut.block_m > 64 else cut._replace(block_n=64)
-        if cut.block_m * cut.block_n <= small and vectors:
+        if cut.block_m * cut.block_n <= small and vectors and itemsize < 8:
             cut = cut._replace(warps=4)
     return cut
 
