@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastgan.ops import _backend, instance_norm, losses, reflection_pad
+from fastgan.ops import _backend, instance_norm, losses, reflection_pad, reflection_pad_conv2d
 
 from . import plain
 
@@ -14,7 +14,8 @@ def _serves(device, dtype, asked):
 @pytest.fixture(autouse=True, scope="module")
 def plain_backend():
     with pytest.MonkeyPatch.context() as patch:
-        for op in ("instance_norm", "reflection_pad_conv2d", "l1_loss", "mse_loss", "bce_with_logits"):
+        ops = ("instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "l1_loss", "mse_loss", "bce_with_logits")
+        for op in ops:
             patch.setitem(_backend._verifiers[op], "plain", _serves)
 
         def launchers(kernels, others):
@@ -22,6 +23,15 @@ def plain_backend():
 
         for module, kernels in ((instance_norm, plain.instance_norm), (reflection_pad, plain.reflection_pad)):
             patch.setattr(module, "_launchers", launchers(kernels, module._launchers))
+        products = plain.reflection_pad_conv2d
+        others = reflection_pad_conv2d._launchers
+        patch.setattr(
+            reflection_pad_conv2d,
+            "_launchers",
+            lambda backend: (products.forward, products.input_gradient, products.weight_gradient)
+            if backend == "plain"
+            else others(backend),
+        )
         other = losses._launcher
         launcher = lambda backend: plain.losses.forward if backend == "plain" else other(backend)  # noqa: E731
         patch.setattr(losses, "_launcher", launcher)
