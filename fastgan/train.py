@@ -66,7 +66,7 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     device.set_backend(options.backend)
     _say_how(recipe_class, run, why, on)
 
-    dataset = data.open_unaligned(run.groups["data"], "train", seed=options.seed)
+    dataset = data.open_dataset("unaligned", run.groups["data"], "train", options.seed)
     pairs = data.open_pairs(run.groups["data"])
     rng.seed_everything(options.seed)
     recipe = recipe_class(run.groups["recipe"], precision=options.precision)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fastgan.data import DataOptions, open_pairs, open_unaligned
+from fastgan.data import DataOptions, open_dataset, open_pairs
 
 from .common import REAL_DATA, needs_facades, picture, truncated_jpeg, write_images
 
@@ -24,6 +24,10 @@ def root(tmp_path):
 
 def options(root, **values):
     return DataOptions(**{"dataroot": str(root) if root else None, "load_size": 20, "crop_size": 16, **values})
+
+
+def open_unaligned(options, split="train", seed=0):
+    return open_dataset("unaligned", options, split, seed)
 
 
 def same(one, other):
