@@ -13,6 +13,7 @@ from .dataset import LabelledDataset, SemiLabelledDataset, Source
 from .folders import ImageFolder, find_images
 from .idx import PARTS, find_idx, read_labelled
 from .images import ImageError, channels_of, image_size, resize_pixels
+from .notices import some
 from .options import DataOptions, check_dataroot
 from .synthetic import glyphs
 from .transforms import Transform
@@ -65,6 +66,8 @@ def _open(options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[st
     """The images of a split, their labels int64 (N,), and the names of the classes."""
     if options.dataroot is None:
         count = glyphs.TRAIN_GLYPHS if split == "train" else glyphs.TEST_GLYPHS
+        if split == "train" and options.max_dataset_size is not None:
+            count = min(count, options.max_dataset_size)
         images, labels = glyphs.glyphs(split, count, options.image_size or glyphs.SIZE)
         return _array(images[..., None], labels, glyphs.CLASSES, f"built-in/{split}", options, split)
     root = check_dataroot(options.dataroot, _WANTED)
@@ -107,14 +110,16 @@ def _array(images: np.ndarray, labels: np.ndarray, classes: int, name: str, opti
 
 
 def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[str]]:
-    parts = {part: root / part for part in ("train", "test") if (root / part).is_dir()}
-    folder = parts.get(split, parts.get("train", root))
+    training = root / "train" if (root / "train").is_dir() else root
+    apart = training != root and (root / "test").is_dir()
+    folder = root / "test" if apart and split == "test" else training
     names = find_images(folder)
     size, channels = _size(folder, names, options), options.input_nc or channels_of(folder / names[0])
     source = ImageFolder(folder, Transform("resize_and_crop", size, size, flip=False, random=False), channels=channels,
                          substitute=False)
-    classes, labels = _classes(folder, source.names)
-    if len(parts) < 2:
+    classes = _classes(training, names if folder == training else find_images(training))
+    labels = [_label(folder, name, classes) for name in source.names]
+    if not apart:
         source.keep(kept := _part(labels, split))
         labels = [labels[index] for index in kept]
     if split == "train" and options.max_dataset_size is not None:
@@ -125,16 +130,24 @@ def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, 
     return source, torch.tensor(labels), classes
 
 
-def _classes(folder: Path, names: list[str]) -> tuple[list[str], list[int]]:
-    """The names of the classes, sorted, and the label of each file. Files beside no sub-folder have no classes."""
+def _classes(folder: Path, names: list[str]) -> list[str]:
+    """The names of the sub-folders that hold the files. Files beside no sub-folder have no classes."""
     tops = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
     if set(tops) == {None}:
-        return [], [0] * len(names)
+        return []
     if None in tops:
         raise ValueError(f"{folder} holds images beside folders of images ({names[tops.index(None)]}): "
                          "put them into the folder of their class")
-    classes = list(dict.fromkeys(tops))
-    return classes, [classes.index(top) for top in tops]
+    return list(dict.fromkeys(tops))
+
+
+def _label(folder: Path, name: str, classes: list[str]) -> int:
+    if not classes:
+        return 0
+    top = PurePosixPath(name).parts[0]
+    if top not in classes:
+        raise ValueError(f"{folder / name} is of no class that training images have ({some(classes)})")
+    return classes.index(top)
 
 
 def _part(labels: list[int], split: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .dataset import AlignedDataset, LabelledDataset, PairDataset, UnalignedDataset
 from .labelled import open_labelled, open_semi_labelled
 from .options import DataOptions
-from .pairs import open_aligned, open_matching_folders, open_unaligned
+from .pairs import open_aligned, open_aligned_test, open_matching_folders, open_unaligned
 
 KINDS = {"unaligned": open_unaligned, "aligned": open_aligned, "labelled": open_labelled,
          "semi_labelled": open_semi_labelled}
