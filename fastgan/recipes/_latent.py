@@ -118,9 +118,8 @@ class LatentRecipe(Recipe):
 
 def small_images(batch_size: int, *, laptop: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) \
         -> dict[str, dict[str, Any]]:
-    """The presets of a recipe on small images: data options that all share, and what the built-in set changes."""
-    paper = {"batch_size": batch_size, "load_size": 28, "crop_size": 28, "input_nc": 1, "flip": False,
-             "sample_count": 8}
+    """The presets of a recipe on small images: what all of them share, and what the built-in set changes."""
+    paper = {"batch_size": batch_size, "sample_count": 8}
     return {"paper": paper, "laptop": paper | dict(laptop), "gpu": paper | dict(gpu or {})}
 
 
