@@ -63,6 +63,31 @@ def read_image(path: str | Path, channels: int = 3) -> tuple[Image.Image, str | 
     return image, kind
 
 
+def channels_of(path: str | Path) -> int:
+    """The channels an image file is read with if nothing else is asked for: 1 (grey) or 3 (RGB); reads its header only.
+
+    Raises:
+        ImageError: the file is not an image, or cannot be opened.
+    """
+    try:
+        with Image.open(path) as image:
+            return 1 if image.mode in ("1", "L", "LA", "La", *_DEEP_GREY) else 3
+    except Exception as error:
+        raise ImageError(f"{path}: {_reason(error)}") from error
+
+
+def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, C) resized to (width, height), bicubic; each channel by itself."""
+    channels = [Image.fromarray(np.ascontiguousarray(pixels[:, :, channel])).resize(size, Image.Resampling.BICUBIC)
+                for channel in range(pixels.shape[2])]
+    return np.stack([np.asarray(channel) for channel in channels], axis=2)
+
+
+def to_grey(pixels: Tensor) -> Tensor:
+    """RGB pixels (H, W, 3) as grey (H, W, 1), with the weights of ITU-R 601 that Pillow uses."""
+    return torch.from_numpy(np.array(Image.fromarray(pixels.contiguous().numpy()).convert("L")))[:, :, None]
+
+
 def to_pixels(image: Image.Image) -> Tensor:
     """An "L" or "RGB" image as uint8 (H, W, C)."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))

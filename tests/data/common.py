@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
-needs_facades = pytest.mark.skipif(not (REAL_DATA / "facades_unaligned").is_dir(),
-                                   reason="no shared/data/facades_unaligned beside the repository")
+needs_mnist = pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="no shared/data/mnist beside the repository")
+needs_facades = pytest.mark.skipif(not all((REAL_DATA / name).is_dir() for name in ("facades_unaligned", "facades_aligned")),
+                                   reason="no shared/data/facades_* beside the repository")
 
 
 def picture(size: tuple[int, int] = (24, 20), seed: int = 0) -> Image.Image:
@@ -34,3 +36,24 @@ def truncated_jpeg(path: Path, size: tuple[int, int] = (24, 20)) -> None:
     picture(size).save(path, quality=95)
     content = path.read_bytes()
     path.write_bytes(content[:len(content) * 2 // 3])
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """What an IDX file of unsigned bytes with this content holds."""
+    return bytes((0, 0, 8, array.ndim)) + np.asarray(array.shape, dtype=">u4").tobytes() + array.tobytes()
+
+
+def write_idx(folder: Path, count: int, part: str = "train", *, size: tuple[int, ...] = (6, 6), classes: int = 3,
+              gzipped: bool = False) -> Path:
+    """Images whose first pixel tells their number, labelled number % classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = np.zeros((count, *size), dtype=np.uint8)
+    images[(slice(None), *(0 for _ in size))] = np.arange(count)
+    for name, array in ((f"{part}-images-idx{images.ndim}-ubyte", images),
+                        (f"{part}-labels-idx1-ubyte", (np.arange(count) % classes).astype(np.uint8))):
+        content = idx_bytes(array)
+        if gzipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+    return folder

@@ -10,6 +10,7 @@ def test_defaults_are_the_published_ones():
     assert (options.load_size, options.crop_size, options.preprocess) == (286, 256, "resize_and_crop")
     assert (options.batch_size, options.direction, options.max_dataset_size) == (1, "AtoB", None)
     assert options.flip and not options.serial_batches
+    assert options.pair_channels == (3, 3)
 
 
 def test_every_option_has_a_help_text():
@@ -23,7 +24,9 @@ def test_every_option_has_a_help_text():
     ({"batch_size": 0}, "--batch-size is 0"),
     ({"num_threads": -1}, "--num-threads is -1: it must be 0 or more"),
     ({"max_dataset_size": 0}, "--max-dataset-size is 0"),
-    ({"input_nc": 4}, "--input-nc is 4: images are read with 3 channels"),
+    ({"input_nc": 0}, "--input-nc is 0: it must be 1 or more"),
+    ({"image_size": 0}, "--image-size is 0: it must be 1 or more"),
+    ({"n_labels": 0}, "--n-labels is 0: it must be 1 or more"),
     ({"load_size": 128}, "--crop-size 256 is larger than --load-size 128"),
     ({"load_size": 128, "preprocess": "scale_width_and_crop"}, "give a --load-size at least as large"),
 ])

@@ -1,13 +1,15 @@
 import logging
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
-from fastgan.data import DataOptions, open_pairs, open_unaligned
+from fastgan.data import DataOptions, open_dataset, open_pairs
 
 from .common import REAL_DATA, needs_facades, picture, truncated_jpeg, write_images
 
@@ -24,6 +26,10 @@ def root(tmp_path):
 
 def options(root, **values):
     return DataOptions(**{"dataroot": str(root) if root else None, "load_size": 20, "crop_size": 16, **values})
+
+
+def open_unaligned(options, split="train", seed=0):
+    return open_dataset("unaligned", options, split, seed)
 
 
 def same(one, other):
@@ -198,3 +204,83 @@ def test_facades():
     pairs = open_pairs(data)
     assert len(pairs) == 50
     assert name(pairs[7]["A_path"]) == name(pairs[7]["B_path"])
+
+
+@pytest.fixture
+def aligned(tmp_path):
+    """train with 5 images and test with 2, 48x20, the left half of a green value of its own."""
+    for split, count in (("train", 5), ("test", 2)):
+        (tmp_path / split).mkdir()
+        for number in range(count):
+            whole = Image.new("RGB", (48, 20))
+            whole.paste(Image.merge("RGB", [*picture((24, 20), number).split()[:2], Image.new("L", (24, 20), 200)]), (0, 0))
+            whole.paste(picture((24, 20), number), (24, 0))
+            whole.save(tmp_path / split / f"{number}.png")
+    return tmp_path
+
+
+def test_aligned_halves_are_cropped_and_mirrored_alike(aligned):
+    dataset = open_dataset("aligned", options(aligned))
+    assert len(dataset) == 5 and dataset.channels == (3, 3) and dataset.image_size == 16 and dataset.classes == 0
+    crops = set()
+    for epoch in range(10):
+        item = dataset[epoch, 3]
+        assert item["A"].shape == item["B"].shape == (3, 16, 16) and name(item["A_path"]) == name(item["B_path"])
+        assert torch.equal(item["A"][:2], item["B"][:2]), "red and green are those of the place"
+        assert torch.allclose(item["A"][2], torch.tensor(200 / 127.5 - 1))
+        assert torch.allclose(item["B"][2], torch.tensor(111 / 127.5 - 1))
+        crops.add((item["A"][0, 0, 0].item(), item["A"][1, 0, 0].item()))
+    assert len(crops) > 3, "crops and flips are drawn anew"
+
+
+def test_aligned_direction_and_channels(aligned):
+    item = open_dataset("aligned", options(aligned, direction="BtoA", input_nc=1))[0]
+    assert item["A"].shape == (1, 16, 16) and item["B"].shape == (3, 16, 16)
+    assert torch.allclose(item["B"][2], torch.tensor(200 / 127.5 - 1))
+    whole = open_dataset("aligned", options(aligned, direction="BtoA", input_nc=1, preprocess="none"), "test")[1]
+    grey = np.asarray(picture((24, 20), 1).convert("L"))
+    assert np.array_equal(((whole["A"][0] + 1) * 127.5).round().numpy(), grey)
+    with pytest.raises(ValueError, match="--input-nc 4 and --output-nc 3: the two halves"):
+        open_dataset("aligned", options(aligned, input_nc=4))
+
+
+def test_aligned_test_set_is_the_pairs(aligned):
+    pairs = open_pairs(options(aligned), "aligned")
+    assert len(pairs) == 2 and torch.equal(pairs[0]["A"], open_dataset("aligned", options(aligned), "test")[0]["A"])
+    shutil.rmtree(aligned / "test")
+    assert open_pairs(options(aligned), "aligned") is None
+    assert len(open_dataset("aligned", options(aligned, max_dataset_size=2))) == 2
+
+
+def test_aligned_built_in_pairs():
+    dataset = open_dataset("aligned", options(None, direction="BtoA"))
+    assert len(dataset) == 1000 and dataset[4]["A_path"] == "built-in/trainB/0004.png"
+    assert len(open_pairs(options(None), "aligned")) == 64
+
+
+def test_images_that_are_no_pairs_get_a_sentence(aligned):
+    picture((47, 20)).save(aligned / "train" / "odd.png")
+    with pytest.raises(ValueError, match="odd.png is 47 pixels wide: A and B side by side are equally wide"):
+        open_dataset("aligned", options(aligned))
+    picture((20, 20)).save(aligned / "train" / "odd.png")
+    with pytest.raises(ValueError, match="each half of .*odd.png is 10x20, smaller than the crop of 16x16"):
+        open_dataset("aligned", options(aligned, preprocess="crop"))
+    with pytest.raises(ValueError, match="nowhere is missing: it should hold the folder train, of images with A and B"):
+        open_dataset("aligned", options(aligned / "nowhere"))
+
+
+def test_aligned_broken_files_do_not_stop_a_set(aligned, caplog):
+    (aligned / "train" / "1.png").write_text("text")
+    with caplog.at_level(logging.WARNING):
+        dataset = open_dataset("aligned", options(aligned))
+    assert len(dataset) == 4
+    assert [record.getMessage().split(" images in")[0] for record in caplog.records] == ["skipped 1 of 5"]
+
+
+@needs_facades
+def test_aligned_facades():
+    data = DataOptions(dataroot=str(REAL_DATA / "facades_aligned"), load_size=143, crop_size=128, direction="BtoA",
+                       max_dataset_size=10)
+    dataset = open_dataset("aligned", data)
+    assert len(dataset) == 10 and dataset[1, 3]["A"].shape == (3, 128, 128)
+    assert len(open_pairs(data, "aligned")) == 50

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastgan.data import DataOptions, open_unaligned
-from fastgan.data import synthetic
-from fastgan.data.synthetic import GROUND, STROKE, Scenes, Shape, pairs, render, scene
+from fastgan.data import DataOptions, open_dataset
+from fastgan.data.synthetic import shapes as drawn
+from fastgan.data.synthetic.shapes import GROUND, STROKE, Scenes, Shape, render, scene
 
 
 def test_scenes_are_the_same_every_time():
@@ -17,8 +17,8 @@ def test_scenes_are_the_same_every_time():
 
 
 def test_training_domains_and_test_set_show_different_scenes():
-    train = open_unaligned(DataOptions(load_size=32, crop_size=32))
-    assert len(train.A) == len(train.B) == synthetic.TRAIN_SCENES
+    train = open_dataset("unaligned", DataOptions(load_size=32, crop_size=32))
+    assert len(train.A) == len(train.B) == drawn.TRAIN_SCENES
     shapes = [scene(f"shapes/{name}/{index}") for name in ("trainA", "trainB", "test") for index in range(200)]
     assert len(set(shapes)) == len(shapes)
 
@@ -26,7 +26,7 @@ def test_training_domains_and_test_set_show_different_scenes():
 def test_shapes_are_whole_apart_enough_and_of_different_colours():
     for index in range(300):
         shapes = scene(f"shapes/test/{index}")
-        assert synthetic.FEWEST <= len(shapes) <= synthetic.MOST
+        assert drawn.FEWEST <= len(shapes) <= drawn.MOST
         assert len({shape.colour for shape in shapes}) == len(shapes)
         for number, shape in enumerate(shapes):
             assert shape.radius <= min(shape.x, shape.y) and max(shape.x, shape.y) <= 1 - shape.radius
@@ -51,7 +51,7 @@ def test_a_disc_is_filled_in_a_and_a_ring_in_b(size):
 
 @pytest.mark.parametrize("corners", [1, 2, 3, 4, 5, 6])
 def test_every_form_has_an_inside_and_an_outline_that_add_up(corners):
-    shape = Shape(0.5, 0.5, synthetic.RADII[0], corners, 0.4, (255, 255, 255))
+    shape = Shape(0.5, 0.5, drawn.RADII[0], corners, 0.4, (255, 255, 255))
     filled, outlined = (render((shape,), domain, 64)[..., 0] for domain in "AB")
     assert filled[32, 32] == 255 and outlined[32, 32] == GROUND[0]
     assert (filled >= outlined).all()
@@ -67,8 +67,7 @@ def test_sizes_show_the_same_scene():
 
 
 def test_pairs_are_the_same_scene_in_both_domains():
-    held_out = pairs(count=3, size=32)
-    assert len(held_out) == 3
+    held_out = open_dataset("aligned", DataOptions(load_size=32, crop_size=32), "test")
     for index in range(3):
         for domain in "AB":
             truth = torch.from_numpy(render(scene(f"shapes/test/{index}"), domain, 32)).permute(2, 0, 1) / 127.5 - 1
@@ -77,8 +76,8 @@ def test_pairs_are_the_same_scene_in_both_domains():
 
 def test_the_truth_is_not_a_map_of_colours():
     """No function of a pixel's colour, affine or not, comes nearer to the truth than half the identity's distance."""
-    held_out = pairs(count=8, size=64)
-    images = {domain: torch.stack([held_out[index][domain] for index in range(len(held_out))]) for domain in "AB"}
+    held_out = open_dataset("aligned", DataOptions(load_size=64, crop_size=64), "test")
+    images = {domain: torch.stack([held_out[index][domain] for index in range(8)]) for domain in "AB"}
     identity = (images["A"] - images["B"]).abs().mean()
     assert identity > 0.1, "domains that hardly differ teach nothing"
     for source, target in ("AB", "BA"):
@@ -92,8 +91,19 @@ def test_the_truth_is_not_a_map_of_colours():
         assert best / images[source].numel() > identity / 2
 
 
-def test_grey_scenes():
-    assert Scenes("A", "test", count=1, size=16, channels=1).load(0).shape == (16, 16, 1)
+def test_training_pairs_show_scenes_of_their_own():
+    aligned = open_dataset("aligned", DataOptions(load_size=32, crop_size=32, preprocess="none"))
+    assert len(aligned) == drawn.TRAIN_SCENES
+    for index in (0, 999):
+        for name, source in (("A", aligned.A), ("B", aligned.B)):
+            assert (source.load(index).numpy() == render(scene(f"shapes/train/{index}"), name, 32)).all()
+
+
+def test_channels():
+    colour, grey, clear = (Scenes("A", "test", count=1, size=16, channels=channels).load(0) for channels in (3, 1, 4))
+    assert grey.shape == (16, 16, 1) and torch.equal(clear[..., :3], colour) and (clear[..., 3] == 255).all()
+    with pytest.raises(ValueError, match="asked for with 5 channels: it is drawn with 3"):
+        Scenes("A", "test", count=1, size=16, channels=5)
 
 
 @pytest.mark.parametrize("preprocess", ["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"])
@@ -101,7 +111,7 @@ def test_grey_scenes():
 def test_every_preprocess_serves(preprocess, split):
     data = DataOptions(load_size=38, crop_size=32, preprocess=preprocess)
     side = 32 if preprocess.endswith("crop") else 40 if preprocess == "none" else 38
-    assert open_unaligned(data, split)[0]["A"].shape == (3, side, side)
+    assert open_dataset("unaligned", data, split)[0]["A"].shape == (3, side, side)
 
 
 def test_bad_requests_get_a_sentence():
@@ -112,4 +122,4 @@ def test_bad_requests_get_a_sentence():
     with pytest.raises(ValueError, match="0 images of 8x8"):
         Scenes("A", "test", count=0, size=8)
     with pytest.raises(ValueError, match="the built-in set is 64x64, smaller than the crop of 128x128"):
-        open_unaligned(DataOptions(load_size=64, crop_size=128, preprocess="crop"))
+        open_dataset("unaligned", DataOptions(load_size=64, crop_size=128, preprocess="crop"))

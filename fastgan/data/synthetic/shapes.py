@@ -1,8 +1,8 @@
-"""The built-in unaligned pair: coloured shapes on a dark ground, filled in domain A and outlined in domain B.
+"""The built-in pair of domains: coloured shapes on a dark ground, filled in domain A and outlined in domain B.
 
 The true translation keeps place, form and colour, and empties or fills the inside. No map of colours does that:
 one colour has to stay at the edge of a shape and go in its middle. It loses nothing in either direction.
-Training images of A and B show different scenes; test images of equal number show the same scene in both domains.
+Test images of equal number show the same scene in both domains; unaligned training images of A and B show different ones.
 
 A shape is a point, a segment or a regular polygon, grown by a radius: disc, capsule, rounded polygon. Its signed
 distance is exact, so edges are anti-aliased at any size and an outline is the band of distances from -STROKE to 0.
@@ -19,9 +19,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .dataset import UnalignedDataset
-from .images import to_pixels
-from .transforms import Transform
+from ..images import to_pixels
+from ..transforms import Transform
 
 TRAIN_SCENES = 1000  # of each domain
 TEST_SCENES = 64
@@ -96,17 +95,21 @@ class Scenes:
     Args:
         split: "train" or "test".
         size: side in pixels.
-        channels: 3 (RGB) or 1 (grey).
+        channels: 3 (RGB), 1 (grey) or 4 (RGB and an opaque fourth).
+        paired: training images of equal number show the same scene in both domains, as test images always do.
     """
 
-    def __init__(self, domain: str, split: str, *, count: int, size: int, channels: int = 3):
+    def __init__(self, domain: str, split: str, *, count: int, size: int, channels: int = 3, paired: bool = False):
         if domain not in DOMAINS:
             raise ValueError(f"the built-in set has no domain {domain!r}: choose from {', '.join(DOMAINS)}")
         if split not in ("train", "test"):
             raise ValueError(f"the built-in set has no split {split!r}: choose train or test")
         if count < 1 or size < 1:
             raise ValueError(f"{count} images of {size}x{size} pixels were asked for: both numbers must be 1 or more")
-        self.domain, self.split, self.size, self.channels = domain, split, size, channels
+        if channels not in (1, 3, 4):
+            raise ValueError(f"the built-in pair was asked for with {channels} channels: it is drawn with 3 (RGB), "
+                             "1 (grey) or 4 (RGB with transparency)")
+        self.domain, self.split, self.size, self.channels, self.paired = domain, split, size, channels, paired
         self.sizes = [(size, size)] * count
         self._drawn: dict[int, Tensor] = {}
 
@@ -119,22 +122,15 @@ class Scenes:
     def load(self, index: int) -> Tensor:
         """uint8 (size, size, C). Not to be written to."""
         if index not in self._drawn:
-            # The domain is part of a training scene's name, and not of a test scene's.
-            name = f"shapes/train{self.domain}/{index}" if self.split == "train" else f"shapes/test/{index}"
+            apart = self.split == "train" and not self.paired  # then the domain is part of a scene's name
+            name = f"shapes/{self.split}{self.domain if apart else ''}/{index}"
             image = Image.fromarray(render(scene(name), self.domain, self.size))
-            self._drawn[index] = to_pixels(image if self.channels == 3 else image.convert("L"))
+            self._drawn[index] = to_pixels(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[self.channels]))
         return self._drawn[index]
 
     def __getstate__(self) -> dict:
         """Worker processes draw their own images."""
         return {**self.__dict__, "_drawn": {}}
-
-
-def pairs(count: int = TEST_SCENES, size: int = 256, channels: int = 3) -> UnalignedDataset:
-    """Held-out scenes in both domains: item i has an image "A" and, as "B", its true translation, (C, size, size)."""
-    whole = Transform("none", size, size, flip=False, random=False)
-    A, B = (Scenes(domain, "test", count=count, size=size, channels=channels) for domain in DOMAINS)
-    return UnalignedDataset(A, B, whole, serial=True)
 
 
 def size_for(transform: Transform) -> int:

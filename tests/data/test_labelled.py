@@ -1,0 +1,194 @@
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fastgan.data import DataOptions, open_dataset
+from fastgan.data.synthetic.glyphs import glyphs
+
+from .common import REAL_DATA, needs_mnist, picture, write_idx
+
+
+def options(root=None, **values):
+    return DataOptions(dataroot=None if root is None else str(root), **values)
+
+
+def numbers(dataset):
+    """The numbers that write_idx wrote into the first pixels."""
+    return [int(((item["image"][0, 0, 0] + 1) * 127.5).round()) for item in dataset]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three classes of 5, 20 and 11 grey images 8x8, whose value tells class and number."""
+    for label, (name, count) in enumerate({"ant": 5, "bee": 20, "cat": 11}.items()):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            picture((8, 8)).convert("L").point(lambda _, v=60 * label + number: v).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["labelled", "semi_labelled"])
+def test_the_built_in_set(kind):
+    train, test = (open_dataset(kind, options(), split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (10_000, 1_000)
+    for dataset in (train, test):
+        assert (dataset.classes, dataset.channels, dataset.image_size) == (10, 1, 28)
+        assert dataset.names == tuple("0123456789") and dataset.labels.dtype == torch.int64
+    item = train[3, 17]
+    assert item["image"].shape == (1, 28, 28) and item["image"].dtype == torch.float32
+    images, labels = glyphs("train", 18)
+    assert torch.equal(item["image"][0], torch.from_numpy(images[17]) / 127.5 - 1) and item["label"] == labels[17]
+    assert set(test[0]) == {"image", "label"}
+
+
+def test_batches():
+    dataset = open_dataset("labelled", options(max_dataset_size=20))
+    batch = next(iter(DataLoader(dataset, batch_sampler=[[(1, 4), (1, 0), (1, 9)]])))
+    assert batch["image"].shape == (3, 1, 28, 28) and batch["label"].dtype == torch.int64
+    assert batch["label"].tolist() == dataset.labels[[4, 0, 9]].tolist()
+    assert torch.equal(dataset.images(0, 10)[4], batch["image"][0])
+
+
+def test_size_and_channels_of_the_built_in_set():
+    dataset = open_dataset("labelled", options(image_size=32, input_nc=3, max_dataset_size=30))
+    assert len(dataset) == 30 and (dataset.channels, dataset.image_size) == (3, 32)
+    image = dataset[0]["image"]
+    assert image.shape == (3, 32, 32) and torch.equal(image[0], image[2])
+    assert dataset.describe() == "30 images of 10 classes, 32x32, 3 channels"
+
+
+def test_one_idx_set_keeps_its_last_tenth_for_the_test(tmp_path):
+    write_idx(tmp_path, 45, "t10k", gzipped=True)
+    train, test = (open_dataset("labelled", options(tmp_path), split) for split in ("train", "test"))
+    assert numbers(train) == list(range(41)) and numbers(test) == list(range(41, 45))
+    assert train.labels.tolist() == [number % 3 for number in range(41)] and train.classes == test.classes == 3
+    assert numbers(open_dataset("labelled", options(tmp_path, max_dataset_size=5))) == [0, 1, 2, 3, 4]
+    assert len(open_dataset("labelled", options(tmp_path, max_dataset_size=5), "test")) == 4
+
+
+def test_two_idx_sets_are_training_and_test(tmp_path):
+    write_idx(tmp_path, 4, classes=3)
+    write_idx(tmp_path, 12, "t10k", classes=5)
+    train, test = (open_dataset("labelled", options(tmp_path), split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (4, 12) and train.classes == test.classes == 5
+
+
+def test_idx_images_are_resized_and_widened(tmp_path):
+    write_idx(tmp_path, 20)
+    dataset = open_dataset("labelled", options(tmp_path, image_size=9, input_nc=4))
+    assert dataset[0]["image"].shape == (4, 9, 9)
+    write_idx(tmp_path / "colour", 20, size=(6, 5, 2))
+    dataset = open_dataset("labelled", options(tmp_path / "colour"))
+    assert dataset.channels == 2 and dataset[0]["image"].shape == (2, 6, 5) and dataset.image_size is None
+    with pytest.raises(ValueError, match="--input-nc is 3 and the images of .* have 2 channels: leave the flag out"):
+        open_dataset("labelled", options(tmp_path / "colour", input_nc=3))
+
+
+def test_a_folder_for_each_class(folders):
+    train, test = (open_dataset("labelled", options(folders), split) for split in ("train", "test"))
+    assert train.names == ("ant", "bee", "cat") and (train.classes, train.channels, train.image_size) == (3, 1, 8)
+    assert numbers(train) == [*range(4), *range(60, 78), *range(120, 130)]
+    assert numbers(test) == [4, 78, 79, 130] and test.labels.tolist() == [0, 1, 1, 2]
+    assert train.labels.tolist() == [0] * 4 + [1] * 18 + [2] * 10
+    few = open_dataset("labelled", options(folders, max_dataset_size=8))
+    assert len(few) == 8 and set(few.labels.tolist()) == {0, 1, 2}
+
+
+def test_folders_train_and_test(folders):
+    (folders / "train").mkdir()
+    for name in ("ant", "bee", "cat"):
+        (folders / name).rename(folders / "train" / name)
+    assert len(open_dataset("labelled", options(folders))) == 32
+    assert len(open_dataset("labelled", options(folders), "test")) == 4
+    (folders / "test" / "bee").mkdir(parents=True)
+    (folders / "train" / "bee" / "0.png").rename(folders / "test" / "bee" / "0.png")
+    assert len(open_dataset("labelled", options(folders))) == 35
+    test = open_dataset("labelled", options(folders), "test")
+    assert test.labels.tolist() == [1] and test.names == ("ant", "bee", "cat")
+
+
+def test_images_without_folders_have_no_classes(folders):
+    dataset = open_dataset("labelled", options(folders / "bee"))
+    assert dataset.classes == 0 and len(dataset) == 18 and set(dataset.labels.tolist()) == {0}
+    assert dataset.describe() == "18 images, 8x8, 1 channel"
+    with pytest.raises(ValueError, match="needs images with labels, and these have none"):
+        open_dataset("semi_labelled", options(folders / "bee"))
+
+
+def test_broken_files_are_left_out(folders, caplog):
+    (folders / "bee" / "3.png").write_text("text")
+    with caplog.at_level(logging.WARNING):
+        dataset = open_dataset("labelled", options(folders))
+    assert dataset.labels.tolist() == [0] * 4 + [1] * 18 + [2] * 10, "19 files, one held out"
+    assert [record.getMessage().split(" images in")[0] for record in caplog.records] == ["skipped 1 of 36"]
+
+
+def test_images_of_different_sizes_need_a_size(folders):
+    picture((8, 9)).save(folders / "cat" / "5.png")
+    with pytest.raises(ValueError, match=r"0.png is 8x8 and .*5.png is 8x9: --image-size 64, or another number") as caught:
+        open_dataset("labelled", options(folders))
+    assert "\n" not in str(caught.value)
+    dataset = open_dataset("labelled", options(folders, image_size=12))
+    assert dataset[0]["image"].shape == (1, 12, 12) and dataset.image_size == 12
+
+
+def test_misplaced_files_get_a_sentence(folders, tmp_path):
+    picture((8, 8)).save(folders / "stray.png")
+    with pytest.raises(ValueError, match=r"holds images beside folders of images \(stray.png\): put them into"):
+        open_dataset("labelled", options(folders))
+    with pytest.raises(ValueError, match="nowhere is missing: it should hold IDX files"):
+        open_dataset("labelled", options(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no image"):
+        open_dataset("labelled", options(tmp_path / "empty"))
+
+
+def test_the_labelled_subset_is_balanced_and_depends_on_the_seed_alone():
+    data = options(n_labels=23, max_dataset_size=200)
+    dataset = open_dataset("semi_labelled", data, seed=5)
+    counts = torch.bincount(dataset.labels[dataset.labelled], minlength=10).tolist()
+    assert counts == [3, 3, 3] + [2] * 7 and dataset.labelled == sorted(dataset.labelled)
+    assert dataset.labelled == open_dataset("semi_labelled", data, seed=5).labelled
+    assert dataset.labelled != open_dataset("semi_labelled", data, seed=6).labelled
+    assert dataset.describe().endswith(", 23 of them labelled")
+
+
+def test_labelled_images_come_from_the_subset_alone():
+    dataset = open_dataset("semi_labelled", options(n_labels=10, max_dataset_size=100), seed=1)
+    items = {key: dataset[key] for key in [(epoch, index) for epoch in range(3) for index in range(100)]}
+    subset = {dataset.source.load(index).numpy().tobytes(): int(dataset.labels[index]) for index in dataset.labelled}
+    seen = set()
+    for (epoch, index), item in items.items():
+        pixels = ((item["labelled_image"] + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()
+        assert subset[pixels] == item["labelled_label"]
+        assert item["label"] == dataset.labels[index]
+        seen.add(pixels)
+    assert seen == set(subset), "every labelled image is used"
+    again = pickle.loads(pickle.dumps(dataset))[2, 50]
+    assert all(torch.equal(again[name], value) for name, value in items[2, 50].items())
+
+
+def test_too_few_labels_get_a_sentence():
+    with pytest.raises(ValueError, match="--n-labels is 9: with 10 classes it must be 10 or more"):
+        open_dataset("semi_labelled", options(n_labels=9))
+    with pytest.raises(ValueError, match="--n-labels is 100, 10 of each class, but class 0 has 2 images"):
+        open_dataset("semi_labelled", options(max_dataset_size=20))
+
+
+def test_unknown_kinds_get_a_sentence():
+    with pytest.raises(ValueError, match="no kind of data 'paired': choose from unaligned, aligned, labelled"):
+        open_dataset("paired", options())
+    with pytest.raises(ValueError, match="no split 'val': choose train or test"):
+        open_dataset("labelled", options(), "val")
+
+
+@needs_mnist
+def test_mnist():
+    train, test = (open_dataset("labelled", options(REAL_DATA / "mnist"), split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (9000, 1000) and train.classes == 10 and train.channels == 1
+    assert train.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert np.isclose(train.images(0, 9000).mean(), 2 * 0.1325 - 1, atol=0.01)
