@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .convert import resize
 from .dataset import LabelledDataset, SemiLabelledDataset, Source
+from .files import ImageError, read_header
 from .folders import ImageFolder, find_images
 from .idx import PARTS, find_idx, read_labelled
-from .images import ImageError, channels_of, image_size, resize_pixels
 from .notices import some
 from .options import DataOptions, check_dataroot
 from .synthetic import glyphs
@@ -104,7 +105,7 @@ def _array(images: np.ndarray, labels: np.ndarray, classes: int, name: str, opti
         raise ValueError(f"--input-nc is {channels} and the images of {name} have {images.shape[3]} channels: "
                          "leave the flag out")
     if options.image_size is not None and images.shape[1:3] != (options.image_size, options.image_size):
-        images = np.stack([resize_pixels(image, (options.image_size, options.image_size)) for image in images])
+        images = np.stack([resize(image, (options.image_size, options.image_size)) for image in images])
     pixels = torch.from_numpy(np.array(images))  # a copy of its own: arrays of files cannot be written to
     return PixelArray(pixels, name), torch.from_numpy(np.array(labels)), [str(label) for label in range(classes)]
 
@@ -114,7 +115,7 @@ def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, 
     apart = training != root and (root / "test").is_dir()
     folder = root / "test" if apart and split == "test" else training
     names = find_images(folder)
-    size, channels = _size(folder, names, options), options.input_nc or channels_of(folder / names[0])
+    size, channels = _size_and_channels(folder, names, options)
     source = ImageFolder(folder, Transform("resize_and_crop", size, size, flip=False, random=False), channels=channels,
                          substitute=False)
     classes = _classes(training, names if folder == training else find_images(training))
@@ -160,19 +161,23 @@ def _part(labels: list[int], split: str) -> list[int]:
     return kept
 
 
-def _size(folder: Path, names: list[str], options: DataOptions) -> int:
-    """The side of the images, which is that of all files unless ``image_size`` gives another."""
-    if options.image_size is not None:
-        return options.image_size
-    first: dict[tuple[int, int], str] = {}
+def _size_and_channels(folder: Path, names: list[str], options: DataOptions) -> tuple[int, int]:
+    """The side of the images, which is that of all files, and the channels of the first, unless options say otherwise."""
+    if options.image_size is not None and options.input_nc is not None:
+        return options.image_size, options.input_nc
+    channels, first = options.input_nc, {}
     for name in names:
         try:
-            first.setdefault(image_size(folder / name), name)
+            header = read_header(folder / name)
         except ImageError:
             continue  # opening the folder names broken files
+        first.setdefault((header.width, header.height), name)
+        channels = channels or header.channels
+        if options.image_size is not None:
+            break
     sizes = list(first) or [(glyphs.SIZE, glyphs.SIZE)]
-    if len(sizes) > 1 or sizes[0][0] != sizes[0][1]:
+    if options.image_size is None and (len(sizes) > 1 or sizes[0][0] != sizes[0][1]):
         seen = " and ".join(f"{folder / first[size]} is {size[0]}x{size[1]}" for size in sizes[:2])
         raise ValueError(f"images with labels are square and of one size, but {seen}: --image-size 64, or another "
                          "number, resizes them")
-    return sizes[0][0]
+    return options.image_size or sizes[0][0], channels or 1
