@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ops.batch_norm import batch_norm as _batch_norm
 from .ops.conv_transpose2d import Geometry
 from .ops.conv_transpose2d import conv_transpose2d as _conv_transpose2d
 from .ops.instance_norm import ACTIVATIONS, activate
@@ -21,6 +22,7 @@ from .ops.reflection_pad import reflection_pad2d as _reflection_pad2d
 from .ops.reflection_pad_conv2d import reflection_pad_conv2d as _reflection_pad_conv2d
 
 __all__ = [
+    "batch_norm",
     "bce_with_logits",
     "conv_transpose2d",
     "instance_norm",
@@ -29,6 +31,63 @@ __all__ = [
     "reflection_pad2d",
     "reflection_pad_conv2d",
 ]
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """Batch norm and activation in one pass.
+
+    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of each
+    channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the running
+    ones.
+
+    Args:
+        input: (N, C), (N, C, L), (N, C, H, W) or of further dimensions, any floating dtype.
+        running_mean, running_var: (C,), both or neither. In training they are updated in place, the variance with the
+            unbiased one of the batch; otherwise they are the statistics used, and both are needed.
+        weight, bias: (C,), the input's dtype or float32.
+        momentum: weight of the new statistics in the running ones, a number or a tensor of one.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+
+    Returns:
+        The shape, dtype and layout of the input.
+
+    Raises:
+        ValueError: one value a channel in training; running statistics that are missing; an unknown activation;
+            parameters of the wrong shape.
+    """
+    _check_batch_norm(input, running_mean, running_var, weight, bias, training, activation)
+    return _batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
+    )
+
+
+def _check_batch_norm(input, running_mean, running_var, weight, bias, training, activation):
+    if input.dim() < 2:
+        raise ValueError(
+            f"batch_norm needs an input of at least 2 dimensions (N, C, ...), got shape {tuple(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise ValueError(f"batch_norm needs a floating-point input, got {input.dtype}")
+    channels = input.shape[1]
+    if training and input.shape[0] * input.shape[2:].numel() == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+    _check_activation(activation)
+    if (running_mean is None) != (running_var is None) or (not training and running_mean is None):
+        raise ValueError("batch_norm needs running_mean and running_var together, and both when training is False")
+    _check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
 
 
 def instance_norm(
@@ -96,22 +155,29 @@ def _check_instance_norm(input, running_mean, running_var, weight, bias, use_inp
     channels, spatial = input.shape[1], input.shape[2:]
     if use_input_stats and spatial.numel() == 1:
         raise ValueError(f"instance_norm needs more than one spatial element a channel, got shape {tuple(input.shape)}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    _check_activation(activation)
     if (running_mean is None) != (running_var is None) or (not use_input_stats and running_mean is None):
         raise ValueError(
             "instance_norm needs running_mean and running_var together, and both when use_input_stats is False"
         )
-    parameters = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    for name, parameter in parameters.items():
-        if parameter is not None and parameter.shape != (channels,):
-            raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(parameter.shape)}")
+    _check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     if residual is not None and residual.shape != input.shape:
         raise ValueError(f"residual must have the input's shape {tuple(input.shape)}, got {tuple(residual.shape)}")
     if halo < 0 or (halo and input.dim() != 4):
         raise ValueError(f"halo must be at least 0, and 0 for inputs that are not (N, C, H, W); got {halo}")
     if halo and halo >= min(spatial):
         raise ValueError(f"a halo of {halo} must be smaller than the image, {spatial[0]} x {spatial[1]}")
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+
+
+def _check_per_channel(channels: int, **parameters: Tensor | None) -> None:
+    for name, parameter in parameters.items():
+        if parameter is not None and parameter.shape != (channels,):
+            raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(parameter.shape)}")
 
 
 def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):

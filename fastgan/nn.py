@@ -13,6 +13,8 @@ from . import functional as F
 
 __all__ = [
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "ConvTranspose2d",
     "InstanceNorm2d",
     "L1Loss",
@@ -20,6 +22,77 @@ __all__ = [
     "ReflectionPad2d",
     "ReflectionPadConv2d",
 ]
+
+
+class _FusedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What the batch norm layers share: the activation in the same pass."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str = "none",
+        negative_slope: float = 0.2,
+        **stock: bool,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **stock)
+        if activation not in F.ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(F.ACTIVATIONS)}")
+        self.activation = activation
+        self.negative_slope = negative_slope
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        if input.shape[1] != self.num_features:
+            raise ValueError(f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}")
+        momentum = self.momentum
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:  # the mean of all batches so far
+                momentum = self.num_batches_tracked.double().reciprocal()
+        running = not self.training or self.track_running_stats
+        return F.batch_norm(
+            input,
+            self.running_mean if running else None,
+            self.running_var if running else None,
+            self.weight,
+            self.bias,
+            self.training or self.running_mean is None,
+            momentum if momentum is not None else 0.0,
+            self.eps,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+        )
+
+    def extra_repr(self) -> str:
+        fused = f", activation={self.activation!r}" if self.activation != "none" else ""
+        fused += f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        return super().extra_repr() + fused
+
+
+class BatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` with the activation in the same pass.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats: as for ``nn.BatchNorm1d``; momentum None takes the
+            mean over all batches.
+        activation, negative_slope: see :func:`fastgan.functional.batch_norm`.
+        stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
+
+    Shape:
+        (N, C) or (N, C, L), kept.
+    """
+
+
+class BatchNorm2d(_FusedBatchNorm, nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` with the activation in the same pass. Shape: (N, C, H, W), kept; arguments as for
+    :class:`BatchNorm1d`."""
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):

@@ -7,17 +7,18 @@ from fastgan import _process  # noqa: I001
 _process.settle()  # before torch is imported
 
 import argparse
+import dataclasses
 import difflib
 import shlex
 import sys
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import fastgan
 from fastgan import data, recipes
-from fastgan.engine import checkpoint, command, device, evaluation, loop, rng, settings
+from fastgan.engine import checkpoint, command, device, loop, measures, rng, settings
+from fastgan.engine.evaluation import write_metrics
 from fastgan.engine.command import UserError
 from fastgan.engine.flags import Parser, add_options
 from fastgan.engine.folder import RunFolder
@@ -30,6 +31,12 @@ PROGRAM = "python -m fastgan.train"
 USAGE = f"""usage: {PROGRAM} RECIPE [options]
        {PROGRAM} RECIPE --help
        {PROGRAM} --list"""
+
+# Options that mean nothing to a recipe on the other kind of data, and are no flags of it.
+_OF_PAIRS = ("load_size", "crop_size", "preprocess", "flip", "direction", "output_nc", "eval_pairs")
+_OF_LABELLED = ("image_size", "eval_images")
+LEFT_OUT = {"unaligned": (*_OF_LABELLED, "n_labels"), "aligned": (*_OF_LABELLED, "n_labels"),
+            "labelled": (*_OF_PAIRS, "n_labels"), "semi_labelled": _OF_PAIRS}
 
 
 def main(argv: list[str]) -> int:
@@ -66,18 +73,20 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     device.set_backend(options.backend)
     _say_how(recipe_class, run, why, on)
 
-    dataset = data.open_dataset("unaligned", run.groups["data"], "train", options.seed)
-    pairs = data.open_pairs(run.groups["data"])
+    dataset = data.open_dataset(recipe_class.data_kind, run.groups["data"], "train", options.seed)
+    test = _open_test(recipe_class, run)
+    run = _fit_to_data(recipe_class, run, dataset)
     rng.seed_everything(options.seed)
     recipe = recipe_class(run.groups["recipe"], precision=options.precision)
-    recipe.check_images(*dataset[0]["A"].shape[-2:])
+    first = dataset[0]
+    recipe.check_images(*first["image" if "image" in first else "A"].shape[-2:])
     recipe.to(on, layout)
-    _say_what(recipe, dataset, pairs, run)
+    _say_what(recipe, dataset, test, run)
 
     progress = None if content is None else loop.restore(recipe, dataset, content)
     if progress is None:
         folder.start()
-    examples = fixed_batch(dataset if pairs is None else pairs, options.sample_count)
+    examples = fixed_batch(dataset if test is None else test, options.sample_count)
     grids = SampleGrids(recipe, device.move_batch(examples, on, layout), folder.samples, data.make_grid)
     training = loop.Loop(recipe, dataset, folder, run, on, sample=grids.write, progress=progress)
     _say("run", f"{folder.path}: {training.describe()}")
@@ -94,9 +103,13 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         return command.INTERRUPTED
     print(f"finished {done}: checkpoint.pt, networks.safetensors, losses.jsonl and samples are in {folder.path}")
     print(f"the last sample grid is {grids.path(step)}")
-    if pairs is not None and options.eval_pairs > 0:
-        _evaluate(recipe, pairs, options.eval_pairs, on, folder, step)
-    print(f"translate a folder of images with:\n  python -m fastgan.translate {folder.path} DIR")
+    limit = options.eval_pairs if recipe.directions else options.eval_images
+    if test is not None and limit > 0:
+        _measure(recipe, test, limit, folder, step)
+    if recipe.directions:
+        print(f"translate a folder of images with:\n  python -m fastgan.translate {folder.path} DIR")
+    else:
+        print(f"make images with:\n  python -m fastgan.generate {folder.path}")
     return 0
 
 
@@ -122,7 +135,7 @@ def _parser(recipe_class: type[recipes.Recipe], classes: dict[str, type]) -> Par
                     description=recipe_class.summary, epilog=presets)
     titles = {"train": "run", "data": "data", "recipe": f"the recipe {recipe_class.name}"}
     for group, options in classes.items():
-        add_options(parser, options, titles[group])
+        add_options(parser, options, titles[group], LEFT_OUT[recipe_class.data_kind])
     errors = parser.add_argument_group("errors")
     errors.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                         help="show the traceback of an error")
@@ -150,28 +163,48 @@ def _say_how(recipe_class: type[recipes.Recipe], run: Settings, why: str, on: to
     _say("backends", device.describe_backends(on, options.precision))
 
 
-def _say_what(recipe: recipes.Recipe, dataset: data.UnalignedDataset, pairs: data.UnalignedDataset | None,
-              run: Settings) -> None:
+def _open_test(recipe_class: type[recipes.Recipe], run: Settings) -> Any:
+    """What the recipe is measured on: true pairs, where there are any, or the test part of labelled images."""
+    options: data.DataOptions = run.groups["data"]
+    if recipe_class.directions:
+        return data.open_pairs(options, recipe_class.data_kind)
+    return data.open_dataset(recipe_class.data_kind, options, "test")
+
+
+def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any) -> Settings:
+    """The options with what the data decides: channels, and for labelled images their size and classes."""
+    channels = dataset.channels if isinstance(dataset.channels, tuple) else (dataset.channels,) * 2
+    found = {"input_nc": channels[0], "output_nc": channels[1], "image_size": dataset.image_size,
+             "n_classes": dataset.classes}
+    options = run.groups["recipe"]
+    wanted = {name: value for name, value in found.items() if hasattr(options, name)}
+    if "image_size" in wanted and dataset.image_size is None:
+        raise UserError(f"{recipe_class.name} needs square images: --image-size 28, or another number, resizes them")
+    if "n_classes" in wanted and dataset.classes < 2:
+        raise UserError(f"{recipe_class.name} needs images of two classes or more: give IDX files with labels, or a "
+                        "folder with a sub-folder of images for each class")
+    return dataclasses.replace(run, groups={**run.groups, "recipe": dataclasses.replace(options, **wanted)})
+
+
+def _say_what(recipe: recipes.Recipe, dataset: Any, test: Any, run: Settings) -> None:
     counts = (f"{name} {device.parameter_count(network):,}" for name, network in recipe.networks.items())
     _say("networks", f"{', '.join(counts)} parameters")
-    dataroot = run.groups["data"].dataroot
-    tested = "no test pairs" if pairs is None else f"{len(pairs)} test pairs"
-    _say("data", f"{'built-in shapes' if dataroot is None else dataroot}: {len(dataset.A)} + {len(dataset.B)} images, "
-                 f"{tested}")
+    built_in = "built-in shapes" if recipe.directions else "built-in glyphs"
+    kind = "test pairs" if recipe.directions else "test images"
+    tested = f"no {kind}" if test is None else f"{len(test)} {kind}"
+    _say("data", f"{run.groups['data'].dataroot or built_in}: {dataset.describe()}, {tested}")
 
 
 def _say(label: str, text: str) -> None:
     print(f"{label:9} {text}", flush=True)
 
 
-def _evaluate(recipe: recipes.Recipe, pairs: data.UnalignedDataset, limit: int, on: torch.device, folder: RunFolder,
-              step: int) -> None:
-    def translate(images: Tensor, direction: str) -> Tensor:
-        return recipe.translate(images.to(on), direction)
-
-    result = evaluation.evaluate(translate, pairs, limit=limit)
-    evaluation.write_metrics(folder.metrics, {"recipe": recipe.name, "step": step, **result})
-    print(f"{evaluation.report(result)}\nthese figures are in {folder.metrics}")
+def _measure(recipe: recipes.Recipe, test: Any, limit: int, folder: RunFolder, step: int) -> None:
+    measured = measures.measure(recipe, test, limit)
+    if measured is not None:
+        figures, report = measured
+        write_metrics(folder.metrics, {"recipe": recipe.name, "step": step, **figures})
+        print(f"{report}\nthese figures are in {folder.metrics}")
 
 
 def _resume_command(recipe_class: type[recipes.Recipe], asked: TrainOptions) -> str:

@@ -17,7 +17,7 @@ from .files import write_atomically
 from .settings import is_run_description
 
 FORMAT = "fastgan checkpoint"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -29,7 +29,8 @@ class Progress:
         epoch: complete epochs.
         position: items of the current epoch that are done.
         seconds: time spent training, over all sessions.
-        loss_sums, loss_count: sums of each loss over the steps of the current epoch, and their number.
+        loss_sums, loss_counts: sums of each loss over the steps of the current epoch, and their number.
+        latest: each loss of the last step that had it; a recipe need not make all of its losses in every step.
     """
 
     step: int = 0
@@ -37,7 +38,8 @@ class Progress:
     position: int = 0
     seconds: float = 0.0
     loss_sums: dict[str, float] = field(default_factory=dict)
-    loss_count: int = 0
+    loss_counts: dict[str, int] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
 
 
 def save(path: Path, *, description: Mapping[str, Any], progress: Progress, state: Mapping[str, Any],
@@ -73,9 +75,10 @@ def load(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a fastgan checkpoint: a run keeps its own in checkpoint.pt")
-    if content["version"] > VERSION:
-        raise UserError(f"{path} was written by fastgan {content['versions'].get('fastgan')}, which is newer than this "
-                        "one and writes another form of checkpoint: update fastgan")
+    if content["version"] != VERSION:
+        age, remedy = ("newer", "update fastgan") if content["version"] > VERSION else ("older", "go on with that one")
+        raise UserError(f"{path} was written by fastgan {content['versions'].get('fastgan')}, which is {age} than this "
+                        f"one and writes another form of checkpoint: {remedy}")
     if not is_run_description(content["description"]):
         raise UserError(f"{path} is damaged: its description of the run cannot be read")
     content["progress"] = Progress(**content["progress"])

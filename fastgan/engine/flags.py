@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from .command import UserError
@@ -52,20 +52,20 @@ def normalise(argv: Sequence[str]) -> list[str]:
     return result
 
 
-def add_options(parser: argparse.ArgumentParser, options: type, title: str, defaults: Mapping[str, Any] = {}) -> None:
-    """Give ``parser`` a group of flags, one per field of the dataclass ``options``.
+def add_options(parser: argparse.ArgumentParser, options: type, title: str, leave_out: Collection[str] = ()) -> None:
+    """Give ``parser`` a group of flags, one per field of the dataclass ``options`` that is not among ``leave_out``.
 
-    A field of a name that another dataclass already brought is the same flag and is not added again. The parsed
-    namespace holds only what was given on the command line. ``defaults`` are the values to show in the help where a
-    preset changes those of the class.
+    A field of a name that another dataclass already brought is the same flag and is not added again; one that the data
+    decides ("from_data" in its metadata) has no flag. The parsed namespace holds only what was given on the command
+    line.
     """
     group = parser.add_argument_group(title)
     taken = {action.dest for action in parser._actions}
     hints = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
-        if field.name in taken:
+        if field.name in taken or field.name in leave_out or field.metadata.get("from_data"):
             continue
-        default = defaults.get(field.name, field.default)
+        default = field.default
         text = field.metadata["help"].replace("%", "%%")
         if default is not None and "(default" not in text:
             text += f" (default: {_show(default)})".replace("%", "%%")

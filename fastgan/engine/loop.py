@@ -30,13 +30,16 @@ class Loop:
     """Trains a recipe in a run folder.
 
     Args:
-        recipe: on its device already. Used: ``step``, ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``, and
-            ``options.n_epochs`` and ``n_epochs_decay`` where there are such.
+        recipe: on its device already. Used: ``step``, ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``,
+            ``drop_last``, and ``options.n_epochs`` and ``n_epochs_decay`` where there are such.
         dataset: takes ``(epoch, index)`` keys.
         folder: where checkpoint, networks and losses are written; it exists.
         settings: the "train" and "data" options steer the loop; all of them go into the checkpoint.
         sample: called with the step whenever a sample grid is due; what it draws from generators is given back.
         progress: where to begin.
+
+    Raises:
+        UserError: there are fewer items than one batch needs.
     """
 
     def __init__(self, recipe: Any, dataset: Dataset, folder: RunFolder, settings: Settings, device: torch.device, *,
@@ -47,7 +50,12 @@ class Loop:
         self.data: Any = settings.groups["data"]
         self.progress = progress or Progress()
         self.epochs = _epochs(recipe.options)
-        self.total = total_steps(self.epochs, len(dataset), self.data.batch_size, self.options.max_steps)
+        batch_size, self.drop_last = self.data.batch_size, getattr(recipe, "drop_last", False)
+        self.used = len(dataset) - len(dataset) % batch_size if self.drop_last else len(dataset)  # items of an epoch
+        if self.used == 0:
+            raise UserError(f"--batch-size is {batch_size} and there are {len(dataset)} images, which fill no batch: "
+                            "give a smaller one")
+        self.total = total_steps(self.epochs, self.used, batch_size, self.options.max_steps)
         self._sample, self._display = sample, display
         self._losses = RecentLosses(self.progress)
         self._saved_step = self.progress.step
@@ -73,7 +81,7 @@ class Loop:
         progress = self.progress
         keys = BatchKeys(len(self.dataset), self.data.batch_size, self.options.seed, epochs=self.epochs,
                          shuffle=not getattr(self.data, "serial_batches", False), epoch=progress.epoch,
-                         position=progress.position)
+                         position=progress.position, drop_last=self.drop_last)
         layout = memory_format(self.options.channels_last)
         self._display = self._display or progress_display(self.total, progress.step)
         self._file = LossFile(self.folder.losses, progress.step)
@@ -103,7 +111,7 @@ class Loop:
     def _after_step(self) -> None:
         progress, options = self.progress, self.options
         progress.step += 1
-        progress.position += min(self.data.batch_size, len(self.dataset) - progress.position)
+        progress.position += min(self.data.batch_size, self.used - progress.position)
         epoch = progress.epoch + 1
 
         logged = progress.step % options.print_freq == 0 or progress.step == 1 or self.finished()
@@ -118,7 +126,7 @@ class Loop:
             if shown or (on_host and self._display.every_step):
                 self._display.show(progress.step, epoch, lr, values)
 
-        if progress.position >= len(self.dataset):
+        if progress.position >= self.used:
             self._end_epoch()
         if self._sample is not None and (_due(progress.step, options.sample_freq) or self.finished()):
             with rng.preserved():
@@ -130,10 +138,10 @@ class Loop:
     def _end_epoch(self) -> None:
         progress = self.progress
         self._losses.fetch()
-        self.recipe.end_epoch({name: value / progress.loss_count for name, value in progress.loss_sums.items()})
+        self.recipe.end_epoch({name: value / progress.loss_counts[name] for name, value in progress.loss_sums.items()})
         progress.epoch, progress.position = progress.epoch + 1, 0
         progress.loss_sums.clear()
-        progress.loss_count = 0
+        progress.loss_counts.clear()
 
     def save(self) -> None:
         """Write checkpoint.pt and networks.safetensors of this moment.

@@ -20,7 +20,7 @@ class RecentLosses:
     """Collects each step's losses without waiting for the device; :meth:`fetch` brings them over in one copy.
 
     Args:
-        progress: its epoch sums are kept up to date by every fetch.
+        progress: its epoch sums and latest losses are kept up to date by every fetch.
     """
 
     def __init__(self, progress: Progress):
@@ -28,7 +28,6 @@ class RecentLosses:
         self._names: tuple[str, ...] = ()
         self._steps: list[int] = []
         self._values: list[Tensor] = []
-        self.latest: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -42,24 +41,24 @@ class RecentLosses:
         self._values.append(torch.stack([value.detach().float() for value in losses.values()]))
 
     def fetch(self) -> dict[str, float]:
-        """The losses of the latest step as numbers, waiting for the device once.
+        """The latest value of every loss as a number, waiting for the device once.
 
         Raises:
             NonFiniteLoss: naming the first loss, and the first step, that is NaN or infinite.
         """
         if not self._steps:
-            return self.latest
+            return self._progress.latest
         rows = torch.stack(self._values).tolist()
         steps, self._steps, self._values = self._steps, [], []
-        sums = self._progress.loss_sums
+        sums, counts = self._progress.loss_sums, self._progress.loss_counts
         for step, row in zip(steps, rows):
             for name, value in zip(self._names, row):
                 if not math.isfinite(value):
                     raise NonFiniteLoss(f"the loss {name} is {value} at step {step}")
                 sums[name] = sums.get(name, 0.0) + value
-        self._progress.loss_count += len(rows)
-        self.latest = dict(zip(self._names, rows[-1]))
-        return self.latest
+                counts[name] = counts.get(name, 0) + 1
+        self._progress.latest.update(zip(self._names, rows[-1]))
+        return self._progress.latest
 
 
 def check_weights(networks: Mapping[str, nn.Module], step: int) -> None:

@@ -1,4 +1,4 @@
-"""The networks alone: how a run shares them, and how they are rebuilt from a file with no flags."""
+"""The networks alone: how a run shares them, and how they, or the whole recipe, are rebuilt with no flags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan import models
+from fastgan import models, recipes
 
 from . import checkpoint
 from .command import UserError
@@ -20,7 +20,7 @@ from .files import write_atomically
 
 FORMAT = "fastgan networks"
 _PUBLISHED = re.compile(r".*_net_([A-Za-z]+(?:_[AB])?)\.pth")
-_READ_AS = (models.ResnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
+_READ_AS = (models.ResnetGenerator, models.UnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
 
 
 @dataclass
@@ -39,6 +39,16 @@ class Networks:
     recipe: str | None = None
     description: dict[str, Any] = field(default_factory=dict)
     source: tuple[Path, ...] = ()
+
+
+@dataclass
+class _Stored:
+    """What a file holds: state dicts by network, and what trained them."""
+
+    states: dict[str, Mapping[str, Tensor]]
+    path: Path
+    recipe: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
 
 
 def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Mapping[str, Any]) -> None:
@@ -65,28 +75,49 @@ def load_networks(path: str | Path) -> Networks:
         UserError: nothing readable there, a damaged file, or networks that this package does not know.
     """
     path = Path(path)
-    if path.is_dir():
-        return _load_folder(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    content = checkpoint.read_tensors(path)
-    if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
-        content = checkpoint.load(path)
-        networks = {name: _rebuild(state, path, name) for name, state in content["state"]["networks"].items()}
-        return Networks(networks, content["recipe"], content["description"], (path,))
-    if not _is_state_dict(content):
-        raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network")
-    match = _PUBLISHED.fullmatch(path.name)
-    name = match[1] if match else "G"
-    return Networks({name: _rebuild(content, path, name)}, source=(path,))
+    if path.is_dir() and _run_file(path) is None:
+        return _load_published(path)
+    stored = _read(path)
+    if stored.recipe in recipes.RECIPES:
+        networks = {name: network.eval() for name, network in _rebuild_recipe(stored).networks.items()}
+    else:
+        networks = {name: _rebuild(state, stored.path, name) for name, state in stored.states.items()}
+    return Networks(networks, stored.recipe, stored.description, (stored.path,))
 
 
-def _load_folder(folder: Path) -> Networks:
+def load_recipe(path: str | Path) -> recipes.Recipe:
+    """Rebuild the recipe that a run trained, with its networks, from what is written in ``path`` alone.
+
+    Args:
+        path: a run folder, its checkpoint.pt or networks.safetensors.
+
+    Returns:
+        The recipe on the CPU, in fp32; optimizers and whatever else only training needs are as new.
+
+    Raises:
+        UserError: nothing readable there, a damaged file, or networks without a recipe that this package knows.
+    """
+    path = Path(path)
+    if path.is_dir() and _run_file(path) is None:
+        raise UserError(f"{path} holds no run: neither networks.safetensors nor checkpoint.pt")
+    stored = _read(path)
+    if stored.recipe is None:
+        raise UserError(f"{stored.path} holds networks alone and does not say which recipe they belong to: give the "
+                        "folder of a run")
+    if stored.recipe not in recipes.RECIPES:
+        raise UserError(f"{stored.path} is of the recipe {stored.recipe!r}, which is none of those known here "
+                        f"({', '.join(recipes.RECIPES)}): update fastgan")
+    return _rebuild_recipe(stored)
+
+
+def _run_file(folder: Path) -> Path | None:
     for name in ("networks.safetensors", "checkpoint.pt"):
         if (folder / name).is_file():
-            return load_networks(folder / name)
+            return folder / name
+    return None
+
+
+def _load_published(folder: Path) -> Networks:
     # Published runs keep one file per network and epoch; the latest are the ones meant.
     found = sorted(folder.glob("latest_net_G*.pth"))
     if not found:
@@ -96,7 +127,24 @@ def _load_folder(folder: Path) -> Networks:
     return Networks({name: network for part in parts for name, network in part.networks.items()}, source=tuple(found))
 
 
-def _load_safetensors(path: Path) -> Networks:
+def _read(path: Path) -> _Stored:
+    if path.is_dir():
+        path = _run_file(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = checkpoint.read_tensors(path)
+    if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
+        content = checkpoint.load(path)
+        return _Stored(content["state"]["networks"], path, content["recipe"], content["description"])
+    if not _is_state_dict(content):
+        raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network")
+    match = _PUBLISHED.fullmatch(path.name)
+    return _Stored({match[1] if match else "G": content}, path)
+
+
+def _read_safetensors(path: Path) -> _Stored:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -106,13 +154,26 @@ def _load_safetensors(path: Path) -> Networks:
     except SafetensorError:
         raise UserError(f"{path} is damaged, or not a safetensors file") from None
     if metadata.get("format") != FORMAT:
-        return Networks({"G": _rebuild(tensors, path, "G")}, source=(path,))
+        return _Stored({"G": tensors}, path)
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, rest = key.partition(".")
         states.setdefault(name, {})[rest] = value
-    networks = {name: _rebuild(state, path, name) for name, state in states.items()}
-    return Networks(networks, metadata["recipe"], json.loads(metadata["description"]), (path,))
+    return _Stored(states, path, metadata["recipe"], json.loads(metadata["description"]))
+
+
+def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
+    """The recipe by its stored options, and its networks' weights. The global random generator is left as it was."""
+    recipe_class = recipes.get(stored.recipe)
+    try:
+        options = recipe_class.Options(**stored.description["options"]["recipe"])
+    except (TypeError, KeyError):
+        raise UserError(f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other "
+                        "options") from None
+    with torch.random.fork_rng(devices=[]):
+        recipe = recipe_class(options)
+    recipes.load_networks(recipe.networks, stored.states)
+    return recipe
 
 
 def _is_state_dict(content: Any) -> bool:

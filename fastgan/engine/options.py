@@ -45,10 +45,12 @@ class TrainOptions:
     save_freq: int = option(1000, "steps between two checkpoints; 0: only at the end", resume=True)
     eval_pairs: int = option(64, "true pairs that the final evaluation looks at, where there are any; 0: none",
                              resume=True)
+    eval_images: int = option(1000, "test images that the final evaluation looks at, where there are any; 0: none",
+                              resume=True)
 
     def __post_init__(self) -> None:
         for name, least in {"max_steps": 1, "seed": 0, "print_freq": 1, "sample_freq": 0, "sample_count": 1,
-                            "save_freq": 0, "eval_pairs": 0}.items():
+                            "save_freq": 0, "eval_pairs": 0, "eval_images": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be {least} or more")

@@ -29,19 +29,21 @@ class BatchKeys(Sampler[list[Key]]):
         epoch: the epoch to begin with.
         position: items of that epoch that are already done.
         epochs: how many epochs there are in all; None for no end.
+        drop_last: whether an epoch leaves out what does not fill a batch.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, *, shuffle: bool = True, epoch: int = 0,
-                 position: int = 0, epochs: int | None = None):
+                 position: int = 0, epochs: int | None = None, drop_last: bool = False):
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.epoch, self.position, self.epochs = epoch, position, epochs
+        self.used = length - length % batch_size if drop_last else length
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, position = self.epoch, self.position
         while self.epochs is None or epoch < self.epochs:
             order = epoch_order(self.length, self.seed, epoch, self.shuffle)
-            for start in range(position, self.length, self.batch_size):
-                yield [(epoch, index) for index in order[start:start + self.batch_size]]
+            for start in range(position, self.used, self.batch_size):
+                yield [(epoch, index) for index in order[start:min(start + self.batch_size, self.used)]]
             epoch, position = epoch + 1, 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastgan import recipes
+
 from .command import UserError
 from .device import autocast
 from .networks import Networks
@@ -18,6 +20,9 @@ def generator_for(loaded: Networks, direction: str) -> nn.Module:
     Raises:
         UserError: the networks have none for that direction.
     """
+    if loaded.recipe in recipes.RECIPES and not recipes.get(loaded.recipe).directions:
+        raise UserError(f"{', '.join(map(str, loaded.source))} was trained by {loaded.recipe}, which translates no "
+                        "images: python -m fastgan.generate makes some with it")
     name = GENERATOR_OF[direction]
     if name in loaded.networks:
         return loaded.networks[name]

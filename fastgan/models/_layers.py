@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fastgan import functional
 from fastgan import nn as fnn
 
-NORMS = ("instance", "batch", "none")
+NORMS = ("instance", "batch", "none", "syncbatch")
+FUSED_NORMS = ("instance", "batch")  # norm and activation run in one pass
 
 
 def check_norm(norm: str) -> str:
@@ -60,27 +61,30 @@ def conv_before_norm(norm: str, in_channels: int, out_channels: int, kernel_size
     return layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
 
-def upsampling_before_norm(norm: str, in_channels: int, out_channels: int) -> nn.Module:
-    """The transposed 3x3 convolution that doubles height and width, followed by `norm`."""
+def upsampling_before_norm(norm: str, in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Module:
+    """The transposed convolution, 3x3 or 4x4, that doubles height and width, followed by `norm`."""
+    output_padding = kernel_size % 2
     if norm == "instance":
-        return NormedConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
-    return fnn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
+        return NormedConvTranspose2d(in_channels, out_channels, kernel_size, 2, 1, output_padding)
+    return fnn.ConvTranspose2d(in_channels, out_channels, kernel_size, 2, 1, output_padding, bias=False)
 
 
 def norm_and_activation(norm: str, channels: int, activation: str = "relu", negative_slope: float = 0.2,
                         halo: int = 0) -> list[nn.Module]:
-    """The two modules after a convolution: norm, then activation ("relu" or "leaky_relu").
+    """The two modules after a convolution: norm, then activation ("none", "relu" or "leaky_relu").
 
-    With instance norm the first one does both, and writes `halo` reflected pixels for the next convolution; the second
-    is an Identity that keeps the published index. Other norms write no halo.
+    With instance and batch norm the first one does both; the second is an Identity that keeps the published index.
+    Instance norm also writes `halo` reflected pixels for the next convolution; other norms write no halo.
     """
     if norm == "instance":
         fused = fnn.InstanceNorm2d(channels, activation=activation, negative_slope=negative_slope, halo=halo)
         return [fused, nn.Identity()]
     if halo:
         raise ValueError(f"only instance norm writes a halo, not norm={norm!r}")
-    act = nn.ReLU() if activation == "relu" else nn.LeakyReLU(negative_slope)
-    return [nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity(), act]
+    if norm == "batch":
+        return [fnn.BatchNorm2d(channels, activation=activation, negative_slope=negative_slope), nn.Identity()]
+    act = {"none": nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(negative_slope)}[activation]
+    return [nn.SyncBatchNorm(channels) if norm == "syncbatch" else nn.Identity(), act]
 
 
 def interior(padded: Tensor, halo: int) -> Tensor:
@@ -88,5 +92,5 @@ def interior(padded: Tensor, halo: int) -> Tensor:
     return padded[..., halo:-halo, halo:-halo] if halo else padded
 
 
-__all__ = ["NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm", "interior",
+__all__ = ["FUSED_NORMS", "NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm", "interior",
            "norm_and_activation", "upsampling_before_norm"]

@@ -35,7 +35,7 @@ class ResnetBlock(nn.Module):
         if self.fused:
             layers.append(fnn.InstanceNorm2d(channels, halo=out_halo))
         else:
-            layers.append(nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity())
+            layers.append(norm_and_activation(norm, channels, "none")[0])
         self.conv_block = nn.Sequential(*layers)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class ResnetGenerator(PublishedNetwork):
     multiples of 4 and at least 8 (`check_images`); other sizes come out as 4 * ceil(size / 4).
 
     Every instance norm runs with its ReLU in one pass, which also adds the residual and writes the reflected halo that
-    the next convolution reads; channels_last stays channels_last. With norm "batch" or "none" the norms and activations
-    are torch's own.
+    the next convolution reads; channels_last stays channels_last. Batch norm runs with its ReLU in one pass, too; with
+    norm "syncbatch" and "none" norms and activations are torch's own.
 
     Biases of convolutions that feed an instance norm have no effect on the output: they exist (for state dicts and
     parameter counts), but are frozen and never added. Parameters with ngf=64, 3 channels: 11,378,179 (9 blocks),

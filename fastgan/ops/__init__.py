@@ -3,8 +3,8 @@
 Importing this package defines the low-level ops in torch.library under ``fastgan::``.
 """
 
-from . import _backend, conv_transpose2d, instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from . import _backend, batch_norm, conv_transpose2d, instance_norm, losses, reflection_pad, reflection_pad_conv2d
 
 _backend.read_environment()
 
-__all__ = ["conv_transpose2d", "instance_norm", "losses", "reflection_pad", "reflection_pad_conv2d"]
+__all__ = ["batch_norm", "conv_transpose2d", "instance_norm", "losses", "reflection_pad", "reflection_pad_conv2d"]

@@ -2,9 +2,21 @@
 
 from importlib import import_module
 
-from ._base import Recipe
+from ._base import Recipe, load_networks
 
-RECIPES = {"cyclegan": "fastgan.recipes.cyclegan:CycleGAN"}
+RECIPES = {
+    "gan": "fastgan.recipes.gan:GAN",
+    "dcgan": "fastgan.recipes.dcgan:DCGAN",
+    "cgan": "fastgan.recipes.cgan:CGAN",
+    "wgan": "fastgan.recipes.wgan:WGAN",
+    "wgan_gp": "fastgan.recipes.wgan_gp:WGANGP",
+    "sgan": "fastgan.recipes.sgan:SGAN",
+    "pix2pix": "fastgan.recipes.pix2pix:Pix2Pix",
+    "cyclegan": "fastgan.recipes.cyclegan:CycleGAN",
+    "vae": "fastgan.recipes.vae:VAE",
+    "cvae": "fastgan.recipes.cvae:CVAE",
+    "cvae_gan": "fastgan.recipes.cvae_gan:CVAEGAN",
+}
 
 
 def get(name: str) -> type[Recipe]:
@@ -15,4 +27,4 @@ def get(name: str) -> type[Recipe]:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["RECIPES", "Recipe", "get"]
+__all__ = ["RECIPES", "Recipe", "get", "load_networks"]

@@ -1,9 +1,8 @@
-"""What every recipe shares: its parts by name, moving them, saving them, and checking options."""
+"""What every recipe shares: its parts by name, one update of them, moving them and saving them."""
 
-import dataclasses
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -12,20 +11,28 @@ from torch import Tensor, nn
 
 from ._precision import Precision
 
+PARTS = ("networks", "optimizers", "schedulers", "pools", "turns")
+
 
 class Recipe(ABC):
     """One system: its networks, losses and the order of their updates. The loop belongs to the engine.
 
     A subclass builds its parts in __init__, on the CPU, from torch's global generator, and files them by name in
-    `networks`, `optimizers`, `schedulers` and `pools`; these four and `precision` are all the state there is. It never
-    asks for a device: batches and networks meet on the one that the engine chose.
+    `networks`, `optimizers`, `schedulers`, `pools` and `turns`; these five and `precision` are all the state there is.
+    It never chooses a device: batches and networks meet on the one that the engine chose.
+
+    Class attributes: `name`; `summary`, one line; `Options`, a frozen dataclass; `presets`, overrides of any option by
+    name of preset; `data_kind`, what fastgan.data.open_dataset is asked for; `drop_last`, whether an epoch leaves out
+    its last, smaller batch; `directions` that `translate` knows, none where nothing is translated.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type]
     presets: ClassVar[dict[str, dict[str, Any]]]
-    direction_names: ClassVar[tuple[str, ...]] = ()
+    data_kind: ClassVar[str]
+    drop_last: ClassVar[bool] = False
+    directions: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Any, *, precision: str = "fp32"):
         self.options = options
@@ -34,6 +41,7 @@ class Recipe(ABC):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedulers: dict[str, Any] = {}
         self.pools: dict[str, Any] = {}
+        self.turns: dict[str, Any] = {}
 
     @abstractmethod
     def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -45,6 +53,12 @@ class Recipe(ABC):
 
     def check_images(self, height: int, width: int) -> None:
         """ValueError, in one sentence, for image sizes that the networks cannot be trained on."""
+
+    def update(self, name: str, loss: Tensor) -> None:
+        """One step of the optimizer `name` on the gradients of `loss` alone; what was left in them before is gone."""
+        self.optimizers[name].zero_grad()
+        self.precision.backward(loss, name)
+        self.precision.optimizer_step(self.optimizers[name], name)
 
     def to(self, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format) -> "Recipe":
         """Move networks and optimizer states; before or after the first step. Returns the recipe itself."""
@@ -73,7 +87,7 @@ class Recipe(ABC):
         Tensors and plain values only: torch.load(weights_only=True) reads it.
         """
         parts = {part: {name: each.state_dict() for name, each in getattr(self, part).items()}
-                 for part in ("networks", "optimizers", "schedulers", "pools")}
+                 for part in PARTS}
         return {"recipe": self.name, **parts, "precision": self.precision.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -81,7 +95,7 @@ class Recipe(ABC):
         if state.get("recipe") != self.name:
             raise ValueError(f"the checkpoint was made by recipe {state.get('recipe')!r}, not by {self.name!r}")
         load_networks(self.networks, state["networks"])
-        for part in ("optimizers", "schedulers", "pools"):
+        for part in PARTS[1:]:
             for name, each in getattr(self, part).items():
                 each.load_state_dict(state[part][name])
         for optimizer in self.optimizers.values():
@@ -143,13 +157,4 @@ def trainable(*networks: nn.Module) -> list[nn.Parameter]:
     return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
 
-def check_choices(options: Any) -> None:
-    """ValueError for the first field of an options dataclass whose value is not among its declared choices."""
-    for field in dataclasses.fields(options):
-        choices: Iterable[Any] = field.metadata.get("choices", ())
-        value = getattr(options, field.name)
-        if choices and value not in choices:
-            raise ValueError(f"unknown {field.name} {value!r}; choose one of {', '.join(map(str, choices))}")
-
-
-__all__ = ["Recipe", "check_choices", "frozen", "load_networks", "trainable"]
+__all__ = ["PARTS", "Recipe", "frozen", "load_networks", "trainable"]

@@ -1,66 +1,36 @@
 """CycleGAN: unpaired image-to-image translation (Zhu, Park, Isola, Efros 2017, arXiv 1703.10593)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Adam
 
 from fastgan import functional
-from fastgan.models import DISCRIMINATORS, GENERATORS, INIT_TYPES, discriminator, generator
+from fastgan.models import discriminator, generator
 
-from ._base import Recipe, check_choices, frozen, trainable
-from .losses import GAN_MODES, GANLoss, gradient_penalty
+from ._base import Recipe, frozen, trainable
+from ._options import TranslationOptions, option
+from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
-from .schedule import LR_POLICIES, make_scheduler
-
-
-def _option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices} if choices else {"help": help})
+from .schedule import make_schedulers
 
 
 @dataclass(frozen=True)
-class CycleGANOptions:
+class CycleGANOptions(TranslationOptions):
     """Options of the recipe; the defaults are the paper's. ValueError, in one sentence, for values that cannot be."""
 
-    input_nc: int = _option(3, "channels of the images of domain A")
-    output_nc: int = _option(3, "channels of the images of domain B")
-    netG: str = _option("resnet_9blocks", "generator", GENERATORS)
-    netD: str = _option("basic", "discriminator: 70x70 PatchGAN, one of --n-layers-D layers, or 1x1", DISCRIMINATORS)
-    n_layers_D: int = _option(3, "strided layers of the discriminator, with --netD n_layers")
-    ngf: int = _option(64, "filters in the generator's first layer")
-    ndf: int = _option(64, "filters in the discriminator's first layer")
-    norm: str = _option("instance", "normalisation layers", ("instance", "batch", "none"))
-    dropout: bool = _option(False, "dropout 0.5 in the generator's residual blocks")
-    init_type: str = _option("normal", "distribution of the initial weights", INIT_TYPES)
-    init_gain: float = _option(0.02, "scale of the initial weights")
-    gan_mode: str = _option("lsgan", "adversarial loss", GAN_MODES)
-    pool_size: int = _option(50, "generated images kept for the discriminators, per direction; 0 switches it off")
-    lr: float = _option(2e-4, "Adam's learning rate")
-    beta1: float = _option(0.5, "Adam's first momentum")
-    lr_policy: str = _option("linear", "how the learning rate falls", LR_POLICIES)
-    lr_decay_iters: int = _option(50, "epochs between drops, with --lr-policy step")
-    n_epochs: int = _option(100, "epochs at the full learning rate")
-    n_epochs_decay: int = _option(100, "epochs of linear decay after them")
-    lambda_A: float = _option(10.0, "weight of the cycle A -> B -> A")
-    lambda_B: float = _option(10.0, "weight of the cycle B -> A -> B")
-    lambda_identity: float = _option(0.5, "weight of the identity loss, relative to the cycles'; 0 switches it off")
+    lambda_A: float = option(10.0, "weight of the cycle A -> B -> A", least=0)
+    lambda_B: float = option(10.0, "weight of the cycle B -> A -> B", least=0)
+    lambda_identity: float = option(0.5, "weight of the identity loss, relative to the cycles'; 0 switches it off",
+                                    least=0)
 
     def __post_init__(self):
-        check_choices(self)
-        for name in ("input_nc", "output_nc", "n_layers_D", "ngf", "ndf", "lr_decay_iters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("pool_size", "n_epochs", "n_epochs_decay", "lr", "lambda_A", "lambda_B", "lambda_identity"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        super().__post_init__()
         if self.lambda_identity > 0 and self.input_nc != self.output_nc:
             raise ValueError(f"the identity loss needs domains of equally many channels, got {self.input_nc} and "
                              f"{self.output_nc}; set lambda_identity to 0")
-        if self.gan_mode == "wgangp" and self.norm == "batch":
-            raise ValueError("gan_mode wgangp penalises each sample's own gradient, which batch norm mixes; "
-                             "use norm instance or none")
 
 
 class CycleGAN(Recipe):
@@ -72,7 +42,8 @@ class CycleGAN(Recipe):
     name = "cyclegan"
     summary = "unpaired image-to-image translation between two domains"
     Options = CycleGANOptions
-    direction_names = ("A", "B")
+    data_kind = "unaligned"
+    directions = ("AtoB", "BtoA")
     presets = {
         "paper": {},
         "laptop": {"load_size": 64, "crop_size": 64, "netG": "resnet_6blocks", "ngf": 16, "ndf": 32, "lr": 1e-3,
@@ -95,9 +66,7 @@ class CycleGAN(Recipe):
         # fused: one pass over the parameters. 25 million of them on two CPU cores: 0.1 s, 0.6 s without.
         self.optimizers = {"G": Adam(of_g, lr=o.lr, betas=(o.beta1, 0.999), fused=True),
                            "D": Adam(of_d, lr=o.lr, betas=(o.beta1, 0.999), fused=True)}
-        self.schedulers = {name: make_scheduler(optimizer, o.lr_policy, n_epochs=o.n_epochs,
-                                                n_epochs_decay=o.n_epochs_decay, lr_decay_iters=o.lr_decay_iters)
-                           for name, optimizer in self.optimizers.items()}
+        self.schedulers = make_schedulers(self.optimizers, o)
         self.pools = {"fake_A": ImagePool(o.pool_size), "fake_B": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)
 
@@ -130,9 +99,7 @@ class CycleGAN(Recipe):
                 losses["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(G_A(real_B), real_B)
                 losses["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(G_B(real_A), real_A)
             total = sum(losses.values())
-        self.optimizers["G"].zero_grad()
-        self.precision.backward(total, "G")
-        self.precision.optimizer_step(self.optimizers["G"], "G")
+        self.update("G", total)
         return losses, fake_A, fake_B
 
     def _update_discriminators(self, real_A: Tensor, real_B: Tensor, fake_A: Tensor,
@@ -164,7 +131,7 @@ class CycleGAN(Recipe):
 
         Evaluation mode, no gradients; the dtype of the images is kept. ValueError for a size that G cannot take.
         """
-        if direction not in ("AtoB", "BtoA"):
+        if direction not in self.directions:
             raise ValueError(f"unknown direction {direction!r}; choose AtoB or BtoA")
         network = self.networks["G_A" if direction == "AtoB" else "G_B"]
         network.check_images(*images.shape[-2:])

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, and the gradient penalty."""
+"""Adversarial losses on logits, the gradient penalty, and the two terms of a variational bound."""
 
 import torch
 from torch import Tensor, nn
@@ -52,4 +52,33 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, weight: floa
         return weight * (norm - 1.0).square().mean()
 
 
-__all__ = ["GAN_MODES", "GANLoss", "gradient_penalty"]
+RECONSTRUCTIONS = ("bce", "mse")
+
+
+def reconstruction_loss(logits: Tensor, pictures: Tensor, kind: str = "bce") -> Tensor:
+    """How far the pictures in [0, 1] that `logits` stand for are from `pictures`: summed over pixels, mean over images.
+
+    bce: binary cross entropy on the logits (Bernoulli pixels, Kingma and Welling 2014, appendix C.1); mse: squared
+    error of their sigmoid. Both (N, C, H, W); a 0-d tensor.
+    """
+    if kind not in RECONSTRUCTIONS:
+        raise ValueError(f"unknown reconstruction loss {kind!r}; choose one of {', '.join(RECONSTRUCTIONS)}")
+    if kind == "bce":
+        total = functional.bce_with_logits(logits, pictures, reduction="sum")
+    else:
+        total = functional.mse_loss(torch.sigmoid(logits), pictures, reduction="sum")
+    return total / len(pictures)
+
+
+def kl_to_standard_normal(mean: Tensor, log_sigma: Tensor) -> Tensor:
+    """KL(N(mean, sigma^2) || N(0, 1)), summed over the code, mean over images (Kingma and Welling 2014, appendix B).
+
+    mean, log_sigma: (N, latent_size); a 0-d tensor in fp32 (fp64 for fp64).
+    """
+    dtype = torch.promote_types(mean.dtype, torch.float32)
+    mean, log_sigma = mean.to(dtype), log_sigma.to(dtype)
+    return 0.5 * (mean.square() + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(1).mean()
+
+
+__all__ = ["GAN_MODES", "RECONSTRUCTIONS", "GANLoss", "gradient_penalty", "kl_to_standard_normal",
+           "reconstruction_loss"]

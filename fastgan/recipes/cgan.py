@@ -1,0 +1,66 @@
+"""CGAN: both networks are told the class (Mirza, Osindero 2014, arXiv 1411.1784, equation 2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from fastgan.models import MLPDiscriminator, MLPGenerator
+
+from ._base import frozen
+from ._latent import LatentRecipe, small_images
+from ._options import ConditionalOptions, option
+from .losses import GANLoss
+
+
+@dataclass(frozen=True)
+class CGANOptions(ConditionalOptions):
+    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+
+    gan_loss: str = option("lsgan", "adversarial loss", ("lsgan", "vanilla"))
+
+
+class CGAN(LatentRecipe):
+    """G makes an image of a class, D judges image and class together."""
+
+    name = "cgan"
+    summary = "images of a class that is asked for (Mirza, Osindero 2014)"
+    Options = CGANOptions
+    conditional = True
+    presets = small_images(64, laptop={"n_epochs": 20})
+
+    def __init__(self, options: CGANOptions | None = None, *, precision: str = "fp32"):
+        o = options or CGANOptions()
+        super().__init__(o, precision=precision)
+        self.networks = {"G": MLPGenerator(o.latent_size, o.input_nc, o.image_size, o.n_classes),
+                         "D": MLPDiscriminator(o.input_nc, o.image_size, o.n_classes)}
+        self.optimizers = {name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
+                           for name, network in self.networks.items()}
+        self.gan_loss = GANLoss(o.gan_loss)
+
+    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """G on random classes, then D on (image, its label) and on (G's image, the class G was asked for); G, D."""
+        real, labels = batch["image"], batch["label"]
+        self.check_images(*real.shape[-2:])
+        G, D = self.networks["G"], self.networks["D"]
+        z = self.latents(len(real))
+        asked = torch.randint(self.classes, (len(real),)).to(real.device)
+
+        with self.precision.autocast(real.device), frozen(D):
+            fake = G(z, asked)
+            loss_G = self.gan_loss(D(fake, asked), True)
+        self.update("G", loss_G)
+
+        with self.precision.autocast(real.device):
+            loss_D = 0.5 * (self.gan_loss(D(real, labels), True) + self.gan_loss(D(fake.detach(), asked), False))
+        self.update("D", loss_D)
+        return {"G": loss_G.detach(), "D": loss_D.detach()}
+
+    def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        return self.networks["G"](z, labels)
+
+
+__all__ = ["CGAN", "CGANOptions"]

@@ -1,0 +1,40 @@
+"""CVAE: a variational autoencoder that is told the class (Sohn, Lee, Yan 2015; Kingma et al. 2014, arXiv 1406.5298)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._latent import small_images
+from ._options import option
+from .vae import VAE, VAEOptions
+
+
+@dataclass(frozen=True)
+class CVAEOptions(VAEOptions):
+    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+
+    n_classes: int = option(10, "classes of the images", least=2, from_data=True)
+    decoder_only: bool = option(False, "tell the class to the decoder only")
+
+
+class CVAE(VAE):
+    """The class comes one-hot to the encoder's input and to the code; the code keeps what the class does not say."""
+
+    name = "cvae"
+    summary = "variational autoencoder told the class (Sohn et al. 2015)"
+    Options = CVAEOptions
+    conditional = True
+    presets = small_images(128, laptop={"n_epochs": 10})
+
+    def _posterior(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.networks["E"](images, None if self.options.decoder_only else F.one_hot(labels, self.classes))
+
+    def _logits(self, z: Tensor, labels: Tensor) -> Tensor:
+        return self.networks["G"](z, F.one_hot(labels, self.classes))
+
+    def _encoder_classes(self) -> int:
+        return 0 if self.options.decoder_only else self.classes
+
+
+__all__ = ["CVAE", "CVAEOptions"]
