@@ -41,14 +41,16 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), labels: Sequence[str] = (),
-              gap: int = 4, least: int = 128) -> Image.Image:
-    """A picture of images in rows, with a caption over every column and a label before every row.
+              captions: Sequence[Sequence[str]] = (), gap: int = 4, least: int = 128) -> Image.Image:
+    """A picture of images in rows, with a caption over every column, a label before every row and a line under every
+    image.
 
     Args:
         rows: images (C, H, W) in [-1, 1]; of more than 4 channels the first three are shown. Rows may differ in length and images in size; every cell is as
             large as the largest image.
         columns: captions from left to right; none leaves the caption line out.
         labels: labels from top to bottom; none leaves their column out.
+        captions: lines under the images, by rows; none leaves their room out.
         gap: pixels between cells and around all.
         least: smaller images are enlarged by a whole factor until a cell is so wide.
 
@@ -66,22 +68,29 @@ def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), 
     font = _font(max(12, min(20, width // 8)))
     line = _text_size("Ag", font)[1] + 2 * gap if columns else 0
     margin = max(_text_size(label, font)[0] for label in labels) + 2 * gap if labels else 0
+    under = _text_size("Ag", font)[1] + gap if captions else 0
     count = max(len(row) for row in images)
-    size = (margin + gap + count * (width + gap), line + gap + len(images) * (height + gap))
+    size = (margin + gap + count * (width + gap), line + gap + len(images) * (height + under + gap))
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
     for column, caption in enumerate(columns[:count]):
-        centre = margin + gap + column * (width + gap) + width // 2
-        draw.text((centre - _text_size(caption, font)[0] // 2, gap), caption, fill="black", font=font)
+        _centred(draw, margin + gap + column * (width + gap) + width // 2, gap, caption, font)
     for number, row in enumerate(images):
-        top = line + gap + number * (height + gap)
+        top = line + gap + number * (height + under + gap)
         if number < len(labels):
             draw.text((gap, top + (height - _text_size(labels[number], font)[1]) // 2), labels[number], fill="black",
                       font=font)
         for column, image in enumerate(row):
             enlarged = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
             picture.paste(enlarged.convert("RGB"), (margin + gap + column * (width + gap), top))
+        for column, caption in enumerate(captions[number][:count] if number < len(captions) else ()):
+            _centred(draw, margin + gap + column * (width + gap) + width // 2, top + height, caption, font)
     return picture
+
+
+def _centred(draw: ImageDraw.ImageDraw, centre: int, top: int, text: str,
+             font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:
+    draw.text((centre - _text_size(text, font)[0] // 2, top), text, fill="black", font=font)
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

@@ -69,3 +69,15 @@ def test_a_grid_shows_the_first_three_of_many_channels():
     red = torch.full((5, 64, 64), -1.0)
     red[0] = 1
     assert make_grid([[red]], gap=4).getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_lines_under_images():
+    tensor = torch.zeros(1, 64, 64)
+    plain = make_grid([[tensor, tensor], [tensor]])
+    lined = make_grid([[tensor, tensor], [tensor]], captions=[["0.1", "0.2"], ["0.3"]])
+    assert lined.width == plain.width and lined.height > plain.height
+    under = (lined.height - plain.height) // 2
+    line = np.asarray(lined.convert("L"))[4 + 128:4 + 128 + under]
+    assert line[:, 4:132].min() < 128 and line[:, 136:264].min() < 128
+    last = np.asarray(lined.convert("L"))[-under:]
+    assert last[:, 4:132].min() < 128 and last[:, 136:264].min() == 255, "a shorter row has fewer lines"
