@@ -6,8 +6,9 @@ and a CUDA toolkit is there. Without them, or when the build fails, the install 
 is written to ``fastgan/_build_info.json``, which ``python -m fastgan.info`` reads.
 
 Environment: ``FASTGAN_BUILD_EXTENSION=0`` skips the build, ``=1`` makes a missing or failed build an error (``auto``,
-the default, falls back). ``CXX`` chooses the compiler, ``MAX_JOBS`` the number of parallel compilations,
-``TORCH_CUDA_ARCH_LIST`` the GPUs to compile for (default: all that the kernels run on), ``CUDA_HOME`` the toolkit.
+the default, falls back). ``CXX`` chooses the compiler, ``FASTGAN_CXX_FLAGS`` adds flags for it, ``MAX_JOBS`` is the
+number of parallel compilations, ``TORCH_CUDA_ARCH_LIST`` the GPUs to compile for (default: all that the kernels run on),
+``CUDA_HOME`` the toolkit.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def plan() -> tuple[list, type, dict]:
     except Exception as error:
         raise CannotBuild(f"torch could not be imported at build time ({type(error).__name__}: {error})") from error
     cxx = compiler()
-    flags = ["/O2"] if cxx == "MSVC" else CXX_FLAGS
+    flags = (["/O2"] if cxx == "MSVC" else CXX_FLAGS) + shlex.split(os.environ.get("FASTGAN_CXX_FLAGS", ""))
     sources = [*relative_sources("csrc", "*.cpp"), *relative_sources("csrc/cpu", "*.cpp")]
     headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
     with_cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
