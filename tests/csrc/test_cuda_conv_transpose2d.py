@@ -180,7 +180,7 @@ def test_is_captured_in_a_graph(ops, dtype, layout):
 
 
 def test_gradients_of_infinite_values_stay_where_they_belong(ops):
-    """dy is infinite where no tap of the last pixel reaches: dx is finite elsewhere, padding multiplies nothing."""
+    """An infinity in dy reaches the one pixel and the one tap that see it."""
     case = Case(c=16, o=16, size=(8, 8))
     x, weight, b, dy = tensors(case, torch.bfloat16, "nhwc")
     dy[0, 3, 0, 0] = float("inf")
