@@ -2,8 +2,8 @@
 //
 // Along one axis (stride s, padding p, dilation d, taps k), with g = gcd(s, d) and P = s / g, the outputs o of one
 // residue modulo s see either no tap or the taps k = i, i + P, i + 2 P, ... of one i < P, and o + p - k d is then a
-// multiple of s. So the s phases are numbered by j = 0..s-1: j < P has the taps from i = j on, which makes the phases with
-// most taps come first, and j >= P has none.
+// multiple of s. So the s phases are numbered by j = 0..s-1: j < P has the taps from i = j on, which makes the phases
+// with most taps come first, and j >= P has none.
 //
 //   forward         one product a phase: (n, q) x (tap, c) by (tap, c) x o, the image shifted by the tap
 //   input gradient  one product: (n, i) x (tap, o) by (tap, o) x c, outputs strided by s and shifted by the tap
@@ -410,7 +410,8 @@ struct DataLaunch {
 
   cudaError_t run(cudaStream_t stream) const {
     constexpr int shared_bytes = DataLayout<Block, Forward>::bytes;
-    return ptx::launch(data_kernel<Block, Forward, shared_bytes>, blocks, Block::kThreads, shared_bytes, stream, params);
+    return ptx::launch(data_kernel<Block, Forward, shared_bytes>, blocks, Block::kThreads, shared_bytes, stream,
+                       params);
   }
 };
 

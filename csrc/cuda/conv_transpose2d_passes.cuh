@@ -5,7 +5,8 @@
 
 namespace fastgan::cuda {
 
-// WeightBlock cuts the weight gradient; the images are cut by the first of Blocks, largest first, that fills the device.
+// WeightBlock cuts the weight gradient; the images are cut by the first of Blocks, largest first, that fills the
+// device.
 template <class WeightBlock, class... Blocks>
 Passes make_passes() {
   return {

@@ -28,8 +28,8 @@ struct SharedTile {
 FASTGAN_DEVICE int fragment_row(int e) { return ptx::lane() / 4 + (e >> 1 & 1) * 8; }
 FASTGAN_DEVICE int fragment_column(int e) { return ptx::lane() % 4 * 2 + (e & 1) + (e >> 2) * 8; }
 
-// An arithmetic: how a lane loads its part of a 16 x kDepth tile of A (first argument: its SharedTile; KInner: whether k
-// runs along the columns) and of a kDepth x 16 tile of B, and how it multiplies them.
+// An arithmetic: how a lane loads its part of a 16 x kDepth tile of A (Tile: its SharedTile; KInner: whether k runs
+// along the columns) and of a kDepth x 16 tile of B, and how it multiplies them.
 
 // bfloat16 and float16 on tensor cores, sums in float.
 template <class T>
@@ -314,8 +314,8 @@ struct Row {
   bool inside;
 };
 
-// Starts copying a tile, of which `columns` columns exist, `stride` elements apart in global memory (one in vectors); the
-// rest, and rows that are not inside, become zero. locate(row) gives the Row.
+// Starts copying a tile, of which `columns` columns exist, `stride` elements apart in global memory (one in vectors);
+// the rest, and rows that are not inside, become zero. locate(row) gives the Row.
 template <class Tile, int Threads, class Locate>
 FASTGAN_DEVICE void fetch_tile(uint32_t tile, Access access, int64_t stride, int columns, Locate locate) {
   using T = typename Tile::Element;

@@ -81,7 +81,7 @@ def rows_of(report):
 def describe(row):
     kind = next((kind for kind in INSTRUCTIONS if kind in row["mangled"]), "")
     kind += next((f" {name}" for name in ("BFloat16", "Half") if name in row["mangled"].replace("TensorHalf", "")), "")
-    passed = {"ELb1": " forward", "ELb0": " input gradient"}.get(next(iter(re.findall(r"ELb[01]", row["mangled"])), ""), "")
+    passed = " forward" if "ELb1E" in row["mangled"] else " input gradient" if "ELb0E" in row["mangled"] else ""
     shape = "{}x{} of {}x{}, {} stages".format(*row["shape"]) if row["shape"] else ""
     return (
         f"sm_{row['capability']:<3} {row['kernel'] + passed:27} {kind:20} {shape:28} {row['threads']:3} threads "
