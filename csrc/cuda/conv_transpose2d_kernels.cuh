@@ -194,8 +194,9 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks) data_kernel(c
     const T* const shifted = source + dy * from.h + dx * from.w + k0 * from.c;
     fetch_tile<TileA, Block::kThreads>(tile_a, p.source_access, from.c, depth - k0, [&](int row) -> Row<const T> {
       const auto pixel = ptx::load_shared<SourcePixel>(memory + Layout::pixels + row * 16);
-      return {shifted + pixel.offset, (static_cast<unsigned>(pixel.y + dy) < static_cast<unsigned>(height)) &
-                                          (static_cast<unsigned>(pixel.x + dx) < static_cast<unsigned>(length))};
+      const bool inside = (static_cast<unsigned>(pixel.y + dy) < static_cast<unsigned>(height)) &
+                          (static_cast<unsigned>(pixel.x + dx) < static_cast<unsigned>(length));
+      return {shifted + pixel.offset, inside};
     });
     const int c0 = Forward ? k0 : n0, o0 = Forward ? n0 : k0;
     const int tap = (y.tap + ty * y.period) * p.axes[1].kernel + x.tap + tx * x.period;

@@ -49,7 +49,8 @@ def compiled(tmp_path_factory):
         while waiting and len(running) < WORKERS:
             source, binary = waiting.popitem()
             chosen = [targets[90]] if source.stem == ONLY_90 else targets.values()
-            command = ["nvcc", "-O3", "-std=c++17", "-fatbin", *chosen, "-Xptxas=-v", str(source), "-o", str(binary)]
+            command = ["nvcc", "-O3", "-std=c++17", "-Werror=all-warnings", "-Xptxas=-v", *chosen]
+            command += ["-fatbin", str(source), "-o", str(binary)]
             running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         process = running.pop(0)
         output = process.communicate()[0]

@@ -1,4 +1,4 @@
-"""The CUDA ops of conv_transpose2d on a card: values, streams, devices, graphs, repeatability, size, cuDNN's accuracy."""
+"""The CUDA ops of conv_transpose2d on a card: values, streams, devices, graphs, repeatability, size, accuracy."""
 
 import contextlib
 import random

@@ -75,7 +75,9 @@ def call(function, shape, tf32, *tensors, more=()):
     assert function(shape, int(tf32), *pointers, sizes, *more) == 0, "the emulated kernel reported an error"
 
 
-def prove(library, case, arithmetic, layout, activation="none", bias=True, weight_format=None, multiprocessors=1, seed=0):
+def prove(
+    library, case, arithmetic, layout, activation="none", bias=True, weight_format=None, multiprocessors=1, seed=0
+):
     """All three passes of one case against float64."""
     dtype, tf32, rounding, sum_rounding = ARITHMETICS[arithmetic]
     library.set_multiprocessors(multiprocessors)
