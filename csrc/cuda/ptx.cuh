@@ -24,7 +24,6 @@ namespace fastgan::ptx {
 FASTGAN_DEVICE int thread() { return threadIdx.x; }
 FASTGAN_DEVICE int lane() { return threadIdx.x & 31; }
 FASTGAN_DEVICE int64_t block() { return blockIdx.x; }
-FASTGAN_DEVICE int64_t blocks() { return gridDim.x; }
 FASTGAN_DEVICE void barrier() { __syncthreads(); }
 
 // The address of the block's dynamic shared memory, which is aligned to 16 bytes.

@@ -22,7 +22,6 @@ namespace fastgan::ptx {
 inline int thread() { return emulation::thread(); }
 inline int lane() { return emulation::thread() % emulation::kWarp; }
 inline int64_t block() { return emulation::block(); }
-inline int64_t blocks() { return emulation::blocks(); }
 inline void barrier() { emulation::barrier(); }
 inline uint32_t shared_memory() { return emulation::kSharedBase; }
 
