@@ -1,6 +1,7 @@
 # make cyclegan   train the CycleGAN on the built-in pair (five minutes on two cores)
 # make test       run the tests
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
+# make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make gpu-check  prove and time the Triton kernels on a CUDA device, with the torch that PYTHON has
 # The first three set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: cyclegan test bench gpu-check setup clean
+.PHONY: cyclegan test bench sanitize gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -22,6 +23,18 @@ test: setup
 
 bench: setup
 	$(RUN) -m pytest bench --benchmark $(ARGS)
+
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
+# The sanitizers' runtimes come before the interpreter's; leaks are the interpreter's own.
+UNDER_SANITIZERS = FASTGAN_EXTENSION_FOLDER=$(SANITIZED)/fastgan ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)"
+
+sanitize: setup
+	FASTGAN_BUILD_EXTENSION=1 FASTGAN_CXX_FLAGS="-O1 -g1 -fno-omit-frame-pointer $(SANITIZERS)" LDFLAGS="$(SANITIZERS)" \
+		$(RUN) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
+	$(UNDER_SANITIZERS) $(RUN) -m pytest tests/csrc $(ARGS)
+	$(UNDER_SANITIZERS) $(RUN) -m pytest tests/ops -k "cpp and not compile" $(ARGS)
 
 gpu-check:
 	PYTHON=$(PYTHON) bench/gpu_check.sh

@@ -1,12 +1,16 @@
-"""The compiled extension: what it was built for, and whether it can be loaded."""
+"""The compiled extension: what it was built for, and whether it can be loaded.
+
+``FASTGAN_EXTENSION_FOLDER`` names a folder with another build of it than the installed one (``make sanitize``).
+"""
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent.parent
+FOLDER = Path(os.environ.get("FASTGAN_EXTENSION_FOLDER") or Path(__file__).parent.parent).resolve()
 REINSTALL = "pip install --no-build-isolation --no-deps"
 _CAPABILITY_NAMES = {
     "avx512_bf16": "AVX-512 with BF16 products",

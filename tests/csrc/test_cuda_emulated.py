@@ -130,7 +130,7 @@ def test_random_geometry(library, seed):
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_every_cut_of_the_work(library, arithmetic):
-    """More multiprocessors take smaller blocks (fp32 and fp64 have one) and cut the weight gradient in more stretches."""
+    """More multiprocessors take smaller blocks (fp32 and fp64 have one) and more stretches for the weight gradient."""
     one_block = arithmetic in ("fp32", "fp64")
     case = Case(c=24, o=24, size=(12, 24)) if one_block else Case(n=2, c=72, o=72, size=(11, 24))
     splits = [prove(library, case, arithmetic, 1, multiprocessors=count)[-1] for count in (1, 20, 1000)]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import fastgan
 from fastgan import functional as ours
+from fastgan.ops import _backend
 
 pytest.importorskip("expecttest", reason="torch's sample inputs need the package expecttest")
 common_methods_invocations = pytest.importorskip(
@@ -62,7 +63,7 @@ def copies(sample):
     return arguments, keywords, [t for t in both if isinstance(t, torch.Tensor) and t.requires_grad]
 
 
-@pytest.mark.parametrize("backend", ["auto", "kernels"])
+@pytest.mark.parametrize("backend", ["auto", "plain", "cpp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op[0].removeprefix("nn.functional."))
 def test_samples(op, backend, dtype):
@@ -70,13 +71,15 @@ def test_samples(op, backend, dtype):
     stock, mine, registered = OPS[op]
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     (info,) = (o for o in common_methods_invocations.op_db if (o.name, o.variant_test_name) == op)
+    if backend == "cpp" and not _backend.EXTENSION_LOADED:
+        pytest.skip(_backend.EXTENSION_STATUS)
     compared, left = 0, {}
     for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
         reason = beyond(name, sample)
         if reason:
             left[reason] = left.get(reason, 0) + 1
             continue
-        forced = {} if backend == "auto" else {registered: "phases" if registered == "conv_transpose2d" else "plain"}
+        forced = {} if backend == "auto" else {registered: backend}
         results = []
         for function in (mine, stock):
             arguments, keywords, leaves = copies(sample)
