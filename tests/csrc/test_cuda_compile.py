@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ WORKERS = 2
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler was found (nvcc)")
 
 
+def run(command):
+    """What the command prints; its failure is the test's."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout[-4000:]
+    return result.stdout
+
+
 def disassembler():
     """cuobjdump of the toolkit, or the one that triton ships; None where there is neither."""
     found = shutil.which("cuobjdump")
@@ -42,23 +50,18 @@ def disassembler():
 def compiled(tmp_path_factory):
     """The device code of every source for every target: (binaries, rows of the resource report)."""
     folder = tmp_path_factory.mktemp("cubins")
-    known = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+    known = run(["nvcc", "--list-gpu-code"]).split()
     targets = {
         key: f"-gencode=arch=compute_{name},code=sm_{name}" for key, name in TARGETS.items() if f"sm_{key}" in known
     }
-    waiting = {source: folder / f"{source.stem}.fatbin" for source in SOURCES}
-    running, reports = [], []
-    while waiting or running:
-        while waiting and len(running) < WORKERS:
-            source, binary = waiting.popitem()
-            chosen = [targets[90]] if source.stem == ONLY_90 else targets.values()
-            command = ["nvcc", "-O3", "-std=c++17", "-Werror=all-warnings", "-Xptxas=-v", *chosen]
-            command += ["-fatbin", str(source), "-o", str(binary)]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-        process = running.pop(0)
-        output = process.communicate()[0]
-        assert process.returncode == 0, output[-4000:]
-        reports.append(output)
+
+    def compile(source):
+        chosen = [targets[90]] if source.stem == ONLY_90 else targets.values()
+        command = ["nvcc", "-O3", "-std=c++17", "-Werror=all-warnings", "-Xptxas=-v", *chosen]
+        return run([*command, "-fatbin", str(source), "-o", str(folder / f"{source.stem}.fatbin")])
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        reports = list(pool.map(compile, SOURCES))
     rows = [row for report in reports for row in rows_of(report)]
     for row in sorted(rows, key=lambda row: (row["capability"], row["kernel"], row["mangled"])):
         print(describe(row))
@@ -125,9 +128,10 @@ def test_products_run_on_tensor_cores(compiled):
     tool = disassembler()
     if tool is None:
         pytest.skip("no cuobjdump: neither the toolkit nor triton has it here")
+    with ThreadPoolExecutor(WORKERS) as pool:
+        listings = list(pool.map(lambda binary: run([tool, "-sass", str(binary)]), compiled[0]))
     checked = 0
-    for binary in compiled[0]:
-        code = subprocess.run([tool, "-sass", str(binary)], capture_output=True, text=True, check=True).stdout
+    for code in listings:
         for function in code.split("Function : ")[1:]:
             name = function.split(None, 1)[0]
             if "sum_kernel" in name:

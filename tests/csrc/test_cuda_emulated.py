@@ -11,6 +11,7 @@ import random
 import shlex
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,26 +36,23 @@ pytestmark = [
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulation")
     flags = ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-w", f"-I{REPOSITORY / 'tests/csrc/emulation'}"]
-    objects = [folder / f"{index}.o" for index in range(len(SOURCES))]
-    running = []
-    for source, target in zip(SOURCES, objects):
-        command = [*COMPILER, *flags, "-x", "c++", "-c", str(source), "-o", str(target)]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-        if len(running) == 2:
-            finish(running.pop(0))
-    for process in running:
-        finish(process)
+    objects = [str(folder / f"{index}.o") for index in range(len(SOURCES))]
+    commands = [
+        [*flags, "-x", "c++", "-c", str(source), "-o", target] for source, target in zip(SOURCES, objects, strict=True)
+    ]
     built = folder / "emulation.so"
-    finish(subprocess.Popen([*COMPILER, "-shared", *map(str, objects), "-o", str(built)], stderr=subprocess.PIPE,
-                            text=True))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, commands))
+    run(["-shared", *objects, "-o", str(built)])
     library = ctypes.CDLL(str(built))
     library.make_shape.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_void_p]
     return library
 
 
-def finish(process):
-    errors = process.communicate()[1]
-    assert process.returncode == 0, errors[-4000:]
+def run(arguments):
+    """The C++ compiler; its failure is the test's."""
+    result = subprocess.run([*COMPILER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout[-4000:]
 
 
 def shape_of(library, case, dtype, layout, dweight, activation, slope):
