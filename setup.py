@@ -7,8 +7,8 @@ is written to ``fastgan/_build_info.json``, which ``python -m fastgan.info`` rea
 
 Environment: ``FASTGAN_BUILD_EXTENSION=0`` skips the build, ``=1`` makes a missing or failed build an error (``auto``,
 the default, falls back). ``CXX`` chooses the compiler, ``FASTGAN_CXX_FLAGS`` adds flags for it, ``MAX_JOBS`` is the
-number of parallel compilations, ``TORCH_CUDA_ARCH_LIST`` the GPUs to compile for (default: all that the kernels run on),
-``CUDA_HOME`` the toolkit.
+number of parallel compilations. ``TORCH_CUDA_ARCH_LIST`` names the GPUs to compile for (default: all that the kernels
+run on), ``CUDA_HOME`` the toolkit.
 """
 
 from __future__ import annotations
@@ -88,13 +88,14 @@ def plan() -> tuple[list, type, dict]:
     flags = (["/O2"] if cxx == "MSVC" else CXX_FLAGS) + shlex.split(os.environ.get("FASTGAN_CXX_FLAGS", ""))
     sources = [*relative_sources("csrc", "*.cpp"), *relative_sources("csrc/cpu", "*.cpp")]
     headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
-    with_cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
+    nvcc = shutil.which("nvcc", path=str(Path(cpp_extension.CUDA_HOME or "") / "bin"))
+    with_cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None and nvcc is not None
     if with_cuda:
         sources += [*relative_sources("csrc/cuda", "*.cu"), *relative_sources("csrc/cuda", "*.cpp")]
         headers += [*relative_sources("csrc/cuda", "*.h"), *relative_sources("csrc/cuda", "*.cuh")]
         extension = cpp_extension.CUDAExtension(
             "fastgan._C", sources, depends=headers, py_limited_api=True,
-            extra_compile_args={"cxx": list(flags), "nvcc": ["-O3", *cuda_targets(cpp_extension.CUDA_HOME)]},
+            extra_compile_args={"cxx": list(flags), "nvcc": ["-O3", *cuda_targets(nvcc)]},
         )
     else:
         extension = cpp_extension.CppExtension(
@@ -109,14 +110,16 @@ def plan() -> tuple[list, type, dict]:
     return [extension], cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True), record
 
 
-def cuda_targets(cuda_home: str) -> list[str]:
+def cuda_targets(nvcc: str) -> list[str]:
     """nvcc's flags for the GPUs that the kernels are compiled for: those of TORCH_CUDA_ARCH_LIST as far as the kernels
     run there (compute capability 8.0), else all of CUDA_TARGETS that this nvcc knows."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
     targets = re.findall(r"(\d+)\.(\d[a-z]?)(\+PTX)?", listed or CUDA_TARGETS)
     if not listed:
-        nvcc = Path(cuda_home) / "bin" / "nvcc"
-        known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+        try:
+            known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CannotBuild(f"the CUDA compiler {nvcc} does not run: {error}") from error
         targets = [target for target in targets if "sm_" + re.sub(r"\D", "", target[0] + target[1]) in known]
     flags = []
     for major, minor, ptx in targets:

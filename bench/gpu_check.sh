@@ -44,10 +44,13 @@ if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
     stage "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
       "$PYTHON" -m pytest -q tests/kernels --ignore tests/kernels/test_compile.py -k "not hypothesis" --maxfail 3
+    stage "$tool-csrc" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      "$PYTHON" -m pytest -q tests/csrc/test_cuda_conv_transpose2d.py -k "all_passes or empty" --maxfail 3
   done
 else
   printf '\n== compute-sanitizer is not installed: memcheck and racecheck are left out\n' | tee -a "$LOG"
 fi
 stage bench "$PYTHON" -m pytest bench --benchmark
+stage bench-cuda env FASTGAN_BACKEND=conv_transpose2d=cuda "$PYTHON" -m pytest bench --benchmark -k conv_transpose2d
 printf '\nlog: %s\n' "$LOG"
 exit $failed

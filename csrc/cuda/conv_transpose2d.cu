@@ -39,7 +39,7 @@ cudaError_t count_multiprocessors(int* count) {
 // body(passes, multiprocessors), unless the shape is beyond the kernels or the device does not answer.
 template <class Body>
 cudaError_t with_passes(const ConvTranspose2dShape& shape, bool tf32, Body body) {
-  if (!fits(shape)) return cudaErrorInvalidValue;
+  if (!fits(shape)) return cudaErrorNotSupported;
   int multiprocessors = 0;
   const cudaError_t error = count_multiprocessors(&multiprocessors);
   return error == cudaSuccess ? body(passes(shape.dtype, tf32), multiprocessors) : error;

@@ -1,9 +1,10 @@
 // Transposed convolution on CUDA devices: raw pointers, sizes and a stream; checked and allocated by the binding.
 //
-// Weights are dense in the order (c_in, kH, kW, c_out / groups), torch's channels_last, whatever the layout of the images
-// (shape.weight_stride is that of the weight gradient only). `tf32`: float32 products may be rounded to TF32. Launches
-// go to `stream` of the current device; nothing is allocated and nothing waits, so that they can be captured in a graph.
-// The same call on the same kind of device gives the same bits.
+// Weights are dense in the order (c_in, kH, kW, c_out / groups), torch's channels_last, whatever the layout of the
+// images (shape.weight_stride is that of the weight gradient only). `tf32`: float32 products may be rounded to TF32.
+// Launches go to `stream` of the current device; nothing is allocated and nothing waits, so that they can be captured
+// in a graph. The same call on the same kind of device gives the same bits. cudaErrorNotSupported: a size is beyond
+// the kernels.
 #pragma once
 
 #include <cstdint>

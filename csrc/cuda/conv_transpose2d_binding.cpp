@@ -25,6 +25,19 @@ bool convolutions_allowed(bool (at::Context::*allowed)(std::optional<Op>) const)
 }
 bool tf32() { return convolutions_allowed(&at::Context::allowTF32CuDNN); }
 
+// Turns what a launcher returns into an exception of one sentence.
+void check(cudaError_t error, const ConvTranspose2dShape& s, const char* op) {
+  TORCH_CHECK_VALUE(error != cudaErrorNotSupported, op, ": the CUDA kernels take fewer than 2^29 channels and pixels ",
+                    "along a side, also in stride, padding and dilated kernel, got ", s.c_in, " and ", s.c_out,
+                    " channels of ", s.in[0], " x ", s.in[1], " and ", s.out[0], " x ", s.out[1], " pixels");
+  if (error == cudaErrorNoKernelImageForDevice) {
+    (void)cudaGetLastError();  // no later call shall report it again
+    TORCH_CHECK(false, op, ": the CUDA kernels were not compiled for this GPU; they need compute capability 8.0: name ",
+                "it in TORCH_CUDA_ARCH_LIST and reinstall fastgan, or choose another backend");
+  }
+  C10_CUDA_CHECK(error);
+}
+
 // The weight in the order that the kernels read; a copy where it is not (it is small beside the images).
 Tensor by_taps(const Tensor& weight) { return weight.permute({0, 2, 3, 1}).contiguous(); }
 
@@ -36,8 +49,9 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
                                                          dilation, activation, negative_slope, true);
   if (!call.empty) {
     const Tensor taps = by_taps(weight);
-    C10_CUDA_CHECK(conv_transpose2d_forward(call.shape, tf32(), x.const_data_ptr(), taps.const_data_ptr(), data(bias),
-                                            call.result.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
+    check(conv_transpose2d_forward(call.shape, tf32(), x.const_data_ptr(), taps.const_data_ptr(), data(bias),
+                                   call.result.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()),
+          call.shape, "conv_transpose2d");
   }
   return call.result;
 }
@@ -49,9 +63,9 @@ Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef
                                                                         groups, dilation, true);
   if (!call.empty) {
     const Tensor taps = by_taps(weight);
-    C10_CUDA_CHECK(conv_transpose2d_input_gradient(call.shape, tf32(), dy.const_data_ptr(), taps.const_data_ptr(),
-                                                   call.result.mutable_data_ptr(),
-                                                   c10::cuda::getCurrentCUDAStream()));
+    check(conv_transpose2d_input_gradient(call.shape, tf32(), dy.const_data_ptr(), taps.const_data_ptr(),
+                                          call.result.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()),
+          call.shape, "conv_transpose2d_input_gradient");
   }
   return call.result;
 }
@@ -63,12 +77,15 @@ Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef ker
   const ConvTranspose2dCall call = conv_transpose2d_weight_gradient_call(
       dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, true);
   if (!call.empty) {
+    const char* const op = "conv_transpose2d_weight_gradient";
     int64_t bytes = 0;
-    C10_CUDA_CHECK(conv_transpose2d_workspace(call.shape, tf32(), &bytes));
-    const Tensor workspace = at::empty({bytes}, x.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
-    C10_CUDA_CHECK(conv_transpose2d_weight_gradient(call.shape, tf32(), dy.const_data_ptr(), x.const_data_ptr(),
-                                                    call.result.mutable_data_ptr(), workspace.mutable_data_ptr(),
-                                                    c10::cuda::getCurrentCUDAStream()));
+    check(conv_transpose2d_workspace(call.shape, tf32(), &bytes), call.shape, op);
+    const auto options = x.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous);
+    const Tensor workspace = at::empty({bytes}, options);
+    check(conv_transpose2d_weight_gradient(call.shape, tf32(), dy.const_data_ptr(), x.const_data_ptr(),
+                                           call.result.mutable_data_ptr(), workspace.mutable_data_ptr(),
+                                           c10::cuda::getCurrentCUDAStream()),
+          call.shape, op);
   }
   return call.result;
 }

@@ -2,8 +2,8 @@
 //
 // Along one axis (stride s, padding p, dilation d, taps k), with g = gcd(s, d) and P = s / g, the outputs o of one
 // residue modulo s see either no tap or the taps k = i, i + P, i + 2 P, ... of one i < P, and o + p - k d is then a
-// multiple of s. So the s phases are numbered by j = 0..s-1: j < P has the taps from i = j on, which makes the phases with
-// most taps come first, and j >= P has none.
+// multiple of s. So the s phases are numbered by j = 0..s-1: j < P has the taps from i = j on, which makes the phases
+// with most taps come first, and j >= P has none.
 //
 //   forward         one product a phase: (n, q) x (tap, c) by (tap, c) x o, the image shifted by the tap
 //   input gradient  one product: (n, i) x (tap, o) by (tap, o) x c, outputs strided by s and shifted by the tap
@@ -191,18 +191,18 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks) data_kernel(c
   int k0 = 0, ty = 0, tx = 0;  // of the next step: channels from k0 on of tap (ty, tx)
   const auto fetch = [&](uint32_t tile_a, uint32_t tile_b) {
     const int dy = -ty * y.step, dx = -tx * x.step;
-    const T* const shifted = source + dy * from.h + dx * from.w;
-    fetch_tile<TileA, Block::kThreads>(tile_a, p.source_access, source, [&](int row, int column) -> const T* {
+    const T* const shifted = source + dy * from.h + dx * from.w + k0 * from.c;
+    fetch_tile<TileA, Block::kThreads>(tile_a, p.source_access, from.c, depth - k0, [&](int row) -> Row<const T> {
       const auto pixel = ptx::load_shared<SourcePixel>(memory + Layout::pixels + row * 16);
-      const int k = k0 + column;
-      const bool inside = static_cast<unsigned>(pixel.y + dy) < static_cast<unsigned>(height) &&
-                          static_cast<unsigned>(pixel.x + dx) < static_cast<unsigned>(length) && k < depth;
-      return inside ? shifted + pixel.offset + k * from.c : nullptr;
+      const bool inside = (static_cast<unsigned>(pixel.y + dy) < static_cast<unsigned>(height)) &
+                          (static_cast<unsigned>(pixel.x + dx) < static_cast<unsigned>(length));
+      return {shifted + pixel.offset, inside};
     });
-    const T* const tap = weight + ((y.tap + ty * y.period) * p.axes[1].kernel + x.tap + tx * x.period) * int64_t{p.o};
-    fetch_tile<TileB, Block::kThreads>(tile_b, p.weight_access, weight, [&](int row, int column) -> const T* {
-      const int c = (Forward ? k0 : n0) + row, o = (Forward ? n0 : k0) + column;
-      return c < p.c && o < p.o ? tap + c * c_stride + o : nullptr;
+    const int c0 = Forward ? k0 : n0, o0 = Forward ? n0 : k0;
+    const int tap = (y.tap + ty * y.period) * p.axes[1].kernel + x.tap + tx * x.period;
+    const T* const taps = weight + c0 * c_stride + tap * int64_t{p.o} + o0;
+    fetch_tile<TileB, Block::kThreads>(tile_b, p.weight_access, 1, p.o - o0, [&](int row) -> Row<const T> {
+      return {taps + row * c_stride, c0 + row < p.c};
     });
     // Taps are innermost: neighbouring ones read nearly the same pixels, which are then still in the L1 cache.
     if (++tx == x.taps) {
@@ -234,9 +234,9 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks) data_kernel(c
   });
   ptx::barrier();
   T* const target = static_cast<T*>(p.target) + (int64_t{group} * width + n0) * to.c;
-  store_tile<TileC, Block::kThreads>(staged, p.target_access, [&](int row, int column) -> T* {
+  store_tile<TileC, Block::kThreads>(staged, p.target_access, to.c, width - n0, [&](int row) -> Row<T> {
     const auto offset = ptx::load_shared<int64_t>(memory + Layout::targets + row * 8);
-    return offset >= 0 && n0 + column < width ? target + offset + column * to.c : nullptr;
+    return {target + offset, offset >= 0};
   });
 }
 
@@ -304,14 +304,14 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
   int step = 0;
   const auto fetch = [&](uint32_t tile_a, uint32_t tile_b) {
     const uint32_t pixels = memory + Layout::pixels + step % 2 * Block::kStep * 16;
-    fetch_tile<typename Layout::TileA, Block::kThreads>(tile_a, p.access, x, [&](int row, int column) -> const T* {
-      const auto offset = ptx::load_shared<int64_t>(pixels + row * 16);
-      return offset >= 0 && m0 + column < p.c ? x + offset + column * p.x_strides.c : nullptr;
-    });
-    fetch_tile<typename Layout::TileB, Block::kThreads>(tile_b, p.access, dy, [&](int row, int column) -> const T* {
-      const auto offset = ptx::load_shared<int64_t>(pixels + row * 16 + 8);
-      return offset >= 0 && n0 + column < p.o ? dy + offset + column * p.dy_strides.c : nullptr;
-    });
+    const auto row_of = [&](const T* image, int member) {
+      return [=](int row) -> Row<const T> {
+        const auto offset = ptx::load_shared<int64_t>(pixels + row * 16 + member);
+        return {image + offset, offset >= 0};
+      };
+    };
+    fetch_tile<typename Layout::TileA, Block::kThreads>(tile_a, p.access, p.x_strides.c, p.c - m0, row_of(x, 0));
+    fetch_tile<typename Layout::TileB, Block::kThreads>(tile_b, p.access, p.dy_strides.c, p.o - n0, row_of(dy, 8));
     locate_pixels(++step);  // behind the barrier that precedes the next fetch
   };
   locate_pixels(0);
@@ -411,7 +411,8 @@ struct DataLaunch {
 
   cudaError_t run(cudaStream_t stream) const {
     constexpr int shared_bytes = DataLayout<Block, Forward>::bytes;
-    return ptx::launch(data_kernel<Block, Forward, shared_bytes>, blocks, Block::kThreads, shared_bytes, stream, params);
+    return ptx::launch(data_kernel<Block, Forward, shared_bytes>, blocks, Block::kThreads, shared_bytes, stream,
+                       params);
   }
 };
 
@@ -446,11 +447,11 @@ struct WeightGradientLaunch {
     p.groups = static_cast<int>(s.groups);
     p.c = static_cast<int>(s.c_in / s.groups), p.o = static_cast<int>(s.c_out / s.groups);
     p.m_tiles = static_cast<int>(divide_up(p.c, Block::kM)), p.n_tiles = static_cast<int>(divide_up(p.o, Block::kN));
-    // Enough stretches of pixels to fill the device twice over, but none shorter than eight steps.
+    // As many stretches of pixels as fill the device once, but none shorter than eight steps.
     const int64_t tiles = s.kernel[0] * s.kernel[1] * p.n_tiles * p.m_tiles * s.groups;
     const int64_t steps = divide_up(p.pixels, Block::kStep), most = steps < 16 ? 1 : steps / 8;
-    const int64_t wanted = divide_up(2 * int64_t{Block::kBlocks} * multiprocessors, tiles);
-    p.split_steps = divide_up(steps, wanted < most ? wanted : most);
+    const int64_t wanted = int64_t{Block::kBlocks} * multiprocessors / tiles;
+    p.split_steps = divide_up(steps, wanted < 1 ? 1 : wanted < most ? wanted : most);
     splits = divide_up(steps, p.split_steps);
     blocks = tiles * splits;
     count = s.c_in * s.kernel[0] * s.kernel[1] * p.o;

@@ -5,7 +5,8 @@
 
 namespace fastgan::cuda {
 
-// WeightBlock cuts the weight gradient; the images are cut by the first of Blocks, largest first, that fills the device.
+// WeightBlock cuts the weight gradient; the images are cut by the first of Blocks, largest first, that fills the
+// device.
 template <class WeightBlock, class... Blocks>
 Passes make_passes() {
   return {
@@ -27,11 +28,11 @@ Passes make_passes() {
   };
 }
 
-// Blocks of the arithmetics on tensor cores.
+// Blocks of the arithmetics on tensor cores. Warps of 64 x 64 sums read shared memory least for what they multiply.
 template <class Math>
-using Large = BlockShape<Math, 128, 128, 64, 32, 3, 2>;
+using Large = BlockShape<Math, 128, 128, 64, 64, 3, 2>;
 template <class Math>
-using Medium = BlockShape<Math, 128, 64, 64, 32, 3, 3>;
+using Medium = BlockShape<Math, 128, 64, 64, 64, 3, 3>;
 template <class Math>
 using Small = BlockShape<Math, 64, 64, 32, 32, 3, 4>;
 

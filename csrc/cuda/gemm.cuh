@@ -28,8 +28,8 @@ struct SharedTile {
 FASTGAN_DEVICE int fragment_row(int e) { return ptx::lane() / 4 + (e >> 1 & 1) * 8; }
 FASTGAN_DEVICE int fragment_column(int e) { return ptx::lane() % 4 * 2 + (e & 1) + (e >> 2) * 8; }
 
-// An arithmetic: how a lane loads its part of a 16 x kDepth tile of A (first argument: its SharedTile; KInner: whether k
-// runs along the columns) and of a kDepth x 16 tile of B, and how it multiplies them.
+// An arithmetic: how a lane loads its part of a 16 x kDepth tile of A (Tile: its SharedTile; KInner: whether k runs
+// along the columns) and of a kDepth x 16 tile of B, and how it multiplies them.
 
 // bfloat16 and float16 on tensor cores, sums in float.
 template <class T>
@@ -307,44 +307,53 @@ FASTGAN_DEVICE void walk(Body body) {
   }
 }
 
-// Starts copying a tile. locate(row, column) gives the address of an element, null where the tile holds zero.
+// The first column of a tile's row in global memory; its elements are not touched where it is not inside.
+template <class T>
+struct Row {
+  T* at;
+  bool inside;
+};
+
+// Starts copying a tile, of which `columns` columns exist, `stride` elements apart in global memory (one in vectors);
+// the rest, and rows that are not inside, become zero. locate(row) gives the Row.
 template <class Tile, int Threads, class Locate>
-FASTGAN_DEVICE void fetch_tile(uint32_t tile, Access access, const typename Tile::Element* any, Locate locate) {
+FASTGAN_DEVICE void fetch_tile(uint32_t tile, Access access, int64_t stride, int columns, Locate locate) {
   using T = typename Tile::Element;
-  const auto copy = [&](auto bytes, int row, int column) {
-    const T* source = locate(row, column);
-    ptx::copy_async<decltype(bytes)::value>(Tile::at(tile, row, column), source ? source : any, source != nullptr);
+  const auto copy = [&](auto bytes, int row, int column, int64_t offset) {
+    const Row<const T> source = locate(row);
+    ptx::copy_async<decltype(bytes)::value>(Tile::at(tile, row, column), source.at + offset,
+                                            source.inside & (column < columns));
   };
   using Vector = std::integral_constant<int, 16>;
   using Scalar = std::integral_constant<int, sizeof(T)>;
   if (access == Access::vectors) {
-    walk<Tile, 16 / sizeof(T), false, Threads>([&](int row, int column) { copy(Vector{}, row, column); });
+    walk<Tile, 16 / sizeof(T), false, Threads>([&](int row, int column) { copy(Vector{}, row, column, column); });
   } else if (access == Access::along_columns) {
-    walk<Tile, 1, false, Threads>([&](int row, int column) { copy(Scalar{}, row, column); });
+    walk<Tile, 1, false, Threads>([&](int row, int column) { copy(Scalar{}, row, column, column * stride); });
   } else {
-    walk<Tile, 1, true, Threads>([&](int row, int column) { copy(Scalar{}, row, column); });
+    walk<Tile, 1, true, Threads>([&](int row, int column) { copy(Scalar{}, row, column, column * stride); });
   }
 }
 
-// Writes a tile to global memory; locate as for fetch_tile.
+// Writes a tile to global memory; the arguments are those of fetch_tile.
 template <class Tile, int Threads, class Locate>
-FASTGAN_DEVICE void store_tile(uint32_t tile, Access access, Locate locate) {
+FASTGAN_DEVICE void store_tile(uint32_t tile, Access access, int64_t stride, int columns, Locate locate) {
   using T = typename Tile::Element;
   struct alignas(16) Vector {
     uint32_t words[4];
   };
-  const auto put = [&](auto pattern, int row, int column) {
+  const auto put = [&](auto pattern, int row, int column, int64_t offset) {
     using Value = decltype(pattern);
-    T* target = locate(row, column);
+    const Row<T> target = locate(row);
     const Value value = ptx::load_shared<Value>(Tile::at(tile, row, column));
-    if (target != nullptr) ptx::store(reinterpret_cast<Value*>(target), value);
+    if (target.inside & (column < columns)) ptx::store(reinterpret_cast<Value*>(target.at + offset), value);
   };
   if (access == Access::vectors) {
-    walk<Tile, 16 / sizeof(T), false, Threads>([&](int row, int column) { put(Vector{}, row, column); });
+    walk<Tile, 16 / sizeof(T), false, Threads>([&](int row, int column) { put(Vector{}, row, column, column); });
   } else if (access == Access::along_columns) {
-    walk<Tile, 1, false, Threads>([&](int row, int column) { put(T{}, row, column); });
+    walk<Tile, 1, false, Threads>([&](int row, int column) { put(T{}, row, column, column * stride); });
   } else {
-    walk<Tile, 1, true, Threads>([&](int row, int column) { put(T{}, row, column); });
+    walk<Tile, 1, true, Threads>([&](int row, int column) { put(T{}, row, column, column * stride); });
   }
 }
 

@@ -24,7 +24,6 @@ namespace fastgan::ptx {
 FASTGAN_DEVICE int thread() { return threadIdx.x; }
 FASTGAN_DEVICE int lane() { return threadIdx.x & 31; }
 FASTGAN_DEVICE int64_t block() { return blockIdx.x; }
-FASTGAN_DEVICE int64_t blocks() { return gridDim.x; }
 FASTGAN_DEVICE void barrier() { __syncthreads(); }
 
 // The address of the block's dynamic shared memory, which is aligned to 16 bytes.
@@ -116,8 +115,8 @@ FASTGAN_DEVICE void wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
-// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8. Register j of a lane holds
-// elements 2 (lane % 4) and the next of row lane / 4 of matrix j.
+// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8. Register j of a lane
+// holds elements 2 (lane % 4) and the next of row lane / 4 of matrix j.
 FASTGAN_DEVICE void load_matrices(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -215,7 +214,8 @@ cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, int shar
     if (error != cudaSuccess) return error;
   }
   void* arguments[] = {&params};
-  return cudaLaunchKernel(function, dim3(static_cast<unsigned>(blocks)), dim3(threads), arguments, shared_bytes, stream);
+  const dim3 grid(static_cast<unsigned>(blocks)), block(static_cast<unsigned>(threads));
+  return cudaLaunchKernel(function, grid, block, arguments, shared_bytes, stream);
 }
 
 }  // namespace fastgan::ptx

@@ -62,7 +62,7 @@ int input_gradient(const ConvTranspose2dShape* shape, int tf32, const void* dy, 
   return fastgan::cuda::conv_transpose2d_input_gradient(*shape, tf32, dy, weight, dx, nullptr);
 }
 
-// x in the place of the weight. Returns the splits of the workspace through `bytes` as well.
+// x in the place of the weight; `bytes` receives the size of the workspace.
 int weight_gradient(const ConvTranspose2dShape* shape, int tf32, const void* dy, const void* x, const void*,
                     void* dweight, const int64_t* sizes, int64_t* bytes) {
   cudaError_t error = fastgan::cuda::conv_transpose2d_workspace(*shape, tf32, bytes);

@@ -22,7 +22,6 @@ namespace fastgan::ptx {
 inline int thread() { return emulation::thread(); }
 inline int lane() { return emulation::thread() % emulation::kWarp; }
 inline int64_t block() { return emulation::block(); }
-inline int64_t blocks() { return emulation::blocks(); }
 inline void barrier() { emulation::barrier(); }
 inline uint32_t shared_memory() { return emulation::kSharedBase; }
 
@@ -86,7 +85,8 @@ inline double to_accumulator(double value) { return value; }
 inline float to_accumulator(BFloat16 value) { return float_of(uint32_t{value.bits} << 16); }
 inline float to_accumulator(Half value) {
   const int exponent = value.bits >> 10 & 31, mantissa = value.bits & 1023;
-  float magnitude = exponent == 0 ? std::ldexp(float(mantissa), -24) : std::ldexp(float(1024 + mantissa), exponent - 25);
+  const float normal = std::ldexp(float(1024 + mantissa), exponent - 25), tiny = std::ldexp(float(mantissa), -24);
+  float magnitude = exponent == 0 ? tiny : normal;
   if (exponent == 31) magnitude = mantissa ? NAN : INFINITY;
   return value.bits >> 15 ? -magnitude : magnitude;
 }

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -40,7 +41,7 @@ struct Machine {
   std::unique_ptr<unsigned char[]> stacks;
   size_t stacks_of = 0;
   const std::function<void()>* body = nullptr;
-  int64_t block = 0, blocks = 0;
+  int64_t block = 0;
   Fiber* current = nullptr;
   jmp_buf scheduler;
   std::string failure;
@@ -106,7 +107,8 @@ void run_warp(Fiber* lanes, bool backwards) {
       values[i] = lanes[i].mine;
     }
     machine.current = &lanes[0];
-    lanes[0].execute(values);
+    if (_setjmp(machine.scheduler) == 0) lanes[0].execute(values);  // a failure comes back here
+    if (!machine.failure.empty()) return;
     for (int i = 0; i < kWarp; ++i) lanes[i].state = State::ready;
   }
 }
@@ -162,7 +164,6 @@ std::string run(int64_t blocks, int threads, int shared_bytes, const std::functi
   }
   machine.shared.resize(shared_bytes);
   machine.body = &body;
-  machine.blocks = blocks;
   machine.failure.clear();
   for (machine.block = 0; machine.block < blocks && machine.failure.empty(); ++machine.block) run_block(threads);
   return machine.failure;
@@ -170,7 +171,6 @@ std::string run(int64_t blocks, int threads, int shared_bytes, const std::functi
 
 int thread() { return machine.current->thread; }
 int64_t block() { return machine.block; }
-int64_t blocks() { return machine.blocks; }
 void barrier() { leave(State::barrier); }
 
 void together(Collective execute, void* mine) {

@@ -36,7 +36,6 @@ std::string run(int64_t blocks, int threads, int shared_bytes, const std::functi
 // The rest is called from within body().
 int thread();
 int64_t block();
-int64_t blocks();
 void barrier();
 
 // `execute` gets what the 32 lanes of the warp passed, once all of them have arrived at the same `execute`.
