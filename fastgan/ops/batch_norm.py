@@ -177,6 +177,23 @@ _backend.register(
 )
 
 
+# Forward and backward on two AVX-512 cores, torch 2.13, medians of stock over ours: NCHW float32 1.06 at 2^18 elements,
+# 1.3 at 2^19, 1.4 to 1.7 from 2^20 on; channels_last and bfloat16 0.6 to 0.9 below 2^20, 0.96 to 1.2 near 2^21, 1.2 to
+# 1.3 at 5.5 million: small calls cost ours some 100 us more in Python.
+_LEAST_PLANES, _LEAST = 1 << 18, 1 << 21
+_backend.note(
+    "batch_norm",
+    "cpu",
+    "cpp from 2^21 elements on (2^18 for float32 and float64 in NCHW); below, torch's batch_norm was measured faster",
+)
+
+
+def _stock_is_faster(x: Tensor) -> bool:
+    """Whether torch's own op is to be preferred to the C++ kernels for x."""
+    planes = x.dim() > 2 and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
+    return 0 < x.numel() < (_LEAST_PLANES if planes else _LEAST)
+
+
 def _as_images(x: Tensor) -> Tensor:
     """(N, C, ...) as (N, C, H, W), with strides that a kernel takes; a copy only where it needs one."""
     if x.dim() != 4:
@@ -211,6 +228,8 @@ def batch_norm(
         backend = "reference"
     else:
         backend = _backend.select("batch_norm", x.device.type, x.dtype)
+        if backend == "cpp" and not _backend.forced("batch_norm") and _stock_is_faster(x):
+            backend = "reference"
     if backend == "reference":
         return reference(
             x, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastgan.ops import _backend, instance_norm, losses, reflection_pad
+from fastgan.ops import _backend, batch_norm, instance_norm, losses, reflection_pad
 
 from . import plain
 
@@ -14,13 +14,17 @@ def _serves(device, dtype, asked):
 @pytest.fixture(autouse=True, scope="module")
 def plain_backend():
     with pytest.MonkeyPatch.context() as patch:
-        for op in ("instance_norm", "reflection_pad_conv2d", "l1_loss", "mse_loss", "bce_with_logits"):
+        for op in ("batch_norm", "instance_norm", "reflection_pad_conv2d", "l1_loss", "mse_loss", "bce_with_logits"):
             patch.setitem(_backend._verifiers[op], "plain", _serves)
 
         def launchers(kernels, others):
-            return lambda backend: (kernels.forward, kernels.backward) if backend == "plain" else others(backend)
+            return lambda backend: kernels if backend == "plain" else others(backend)
 
-        for module, kernels in ((instance_norm, plain.instance_norm), (reflection_pad, plain.reflection_pad)):
+        for module, kernels in (
+            (instance_norm, (plain.instance_norm.forward, plain.instance_norm.backward)),
+            (reflection_pad, (plain.reflection_pad.forward, plain.reflection_pad.backward)),
+            (batch_norm, (plain.batch_norm.forward, plain.batch_norm.apply, plain.batch_norm.backward)),
+        ):
             patch.setattr(module, "_launchers", launchers(kernels, module._launchers))
         other = losses._launcher
         launcher = lambda backend: plain.losses.forward if backend == "plain" else other(backend)  # noqa: E731
