@@ -48,9 +48,9 @@ def batch_norm(
 ) -> Tensor:
     """Batch norm and activation in one pass.
 
-    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of each
-    channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the running
-    ones.
+    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of
+    each channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the
+    running ones.
 
     Args:
         input: (N, C), (N, C, L), (N, C, H, W) or of further dimensions, any floating dtype.

@@ -24,8 +24,8 @@ FASTGAN_INLINE VecD without_first(VecD v, int64_t seen) {
 FASTGAN_INLINE float without_first(float v, int64_t) { return v; }
 FASTGAN_INLINE double without_first(double v, int64_t) { return v; }
 
-// Calls step(V, i, seen) for the vectors of [0, n) from `i` on, the last of which may repeat `seen` elements; for single
-// elements where n fills no vector.
+// Calls step(V, i, seen) for the vectors of [0, n) from `i` on, the last of which may repeat `seen` elements; for
+// single elements where n fills no vector.
 template <class A, class Step>
 FASTGAN_INLINE void each_overlapping(int64_t i, int64_t n, const Step& step) {
   constexpr int64_t lanes = kLanes<A>;
@@ -46,7 +46,7 @@ struct Pointee<V*> {
 template <class Pointer>
 using Value = typename Pointee<Pointer>::type;
 
-// Asks for the plane that is read after some 2 KB more: the processor itself does not see far beyond the end of a plane.
+// Asks for the plane that is read after some 2 KB more: the processor itself does not look far beyond a plane's end.
 template <class T>
 FASTGAN_INLINE void prefetch(const T* x, int64_t plane, int64_t planes, int64_t stride, int64_t n) {
   constexpr int64_t line = 64 / sizeof(T), ahead = 2048 / sizeof(T);

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from .common import FLOATS, FORMATS, ROUNDING, activate, close, laid_out, wide
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
-# Ragged in every vector width; planes shorter than a vector; single pixels; one channel; several pieces to a channel and
-# to a plane; channels past one tile.
+# Ragged in every vector width; planes shorter than a vector; single pixels; one channel; several pieces to a channel
+# and to a plane; channels past one tile.
 CASES = [(2, 3, 5, 7), (4, 40, 3, 9), (64, 5, 1, 1), (7, 1, 4, 4), (3, 70, 4, 4), (33, 9, 11, 11), (2, 3, 131, 140)]
 
 
@@ -18,7 +18,8 @@ def case(shape, dtype, layout, seed=0):
     def normal(*size):
         return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
 
-    return laid_out(normal(*shape) * 2 + 0.7, layout), normal(shape[1]), normal(shape[1]), laid_out(normal(*shape), layout)
+    x, dy = laid_out(normal(*shape) * 2 + 0.7, layout), laid_out(normal(*shape), layout)
+    return x, normal(shape[1]), normal(shape[1]), dy
 
 
 def channels(t):
@@ -64,9 +65,11 @@ def test_forward_and_backward(ops, level, dtype, layout, shape, training):
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("side", [3, 31])
-@pytest.mark.parametrize("centre, spread", [(1e4, 1.0), (-2.3, 0.5), (0.0, 1e-6), (1e3, 1e-2), (3e18, 1e16), (0.0, 1e30)])
+@pytest.mark.parametrize(
+    "centre, spread", [(1e4, 1.0), (-2.3, 0.5), (0.0, 1e-6), (1e3, 1e-2), (3e18, 1e16), (0.0, 1e30)]
+)
 def test_statistics_are_those_of_the_data(ops, level, layout, centre, spread, side):
-    """Samples may lie far from each other, and the one that the first guess of the mean comes from far from the rest."""
+    """Also where the sample that the first guess of the mean comes from lies far from the rest."""
     x = torch.randn(9, 24, side, side, generator=torch.Generator().manual_seed(1)) * spread + centre
     for outlier in (0.0, 100.0):
         x[0] += outlier * spread

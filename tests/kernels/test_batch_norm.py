@@ -116,7 +116,8 @@ def test_the_chosen_configuration(shape, layout, device):
 @pytest.mark.parametrize("layout", ("nchw", "nhwc"))
 def test_statistics_far_from_zero(layout, device):
     """Mean over deviation 1e4: sums of squares would leave no correct digit of the variance."""
-    x = place(torch.randn((4, 2, 8, 8), generator=torch.Generator().manual_seed(0)) + 1e4, torch.float32, layout, device)
+    x = torch.randn((4, 2, 8, 8), generator=torch.Generator().manual_seed(0)) + 1e4
+    x = place(x, torch.float32, layout, device)
     wide = x.double().transpose(0, 1).flatten(1)
     cut = kernels.Config(32, 1 if layout == "nchw" else 2, 1, 3, 4, 1)
     _, mean, rstd, variance = kernels.forward(x, None, None, 1e-5, "none", 0.0, cut)

@@ -353,8 +353,8 @@ def test_without_grad_and_what_is_saved(backend):
 
 @pytest.mark.parametrize("backend", KERNELS)
 def test_gradient_penalty(backend):
-    """WGAN-GP (Gulrajani et al., 2017, eq. 3) through conv -> norm + leaky ReLU -> conv, in training and evaluation: the
-    penalty's gradient with respect to every parameter is stock torch's."""
+    """WGAN-GP (Gulrajani et al., 2017, eq. 3) through conv -> norm + leaky ReLU -> conv, in training and evaluation:
+    the penalty's gradient with respect to every parameter is stock torch's."""
     with using(backend, torch.float64) as device:
         x = draw((2, 3, 5, 5), device=device).requires_grad_()
         tensors = [
