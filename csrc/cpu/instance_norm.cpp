@@ -24,6 +24,10 @@ namespace {
 constexpr int64_t kFoldBlock = 4096;          // elements folded at a time into a scratch row
 constexpr int64_t kGroupBytes = 8 << 20;      // of samples that are held in the last-level cache
 
+// A small plane is over before the processor's own prefetching pays, so the next one is fetched while it is written: a
+// tenth off both passes at 64 x 64 in float. Beside larger planes it gains nothing, or costs.
+constexpr int64_t kFetchBytes = 64 * 1024;
+
 template <class A>
 std::unique_ptr<A[]> scratch(int64_t n) {
   return std::unique_ptr<A[]>(new A[static_cast<size_t>(n)]);
@@ -56,6 +60,12 @@ void write_halo(T* row, int64_t i, int64_t h, int64_t w, int64_t pixel, int64_t 
 template <class T>
 bool streams_result(const InstanceNormShape& s) {
   return streams_past_caches(s.layout, s.n * s.c * s.h * s.w * static_cast<int64_t>(sizeof(T)));
+}
+
+// How far ahead of a plane of `inputs` tensors to fetch.
+template <class T>
+int64_t ahead(int64_t hw, int64_t inputs, int64_t planes_left) {
+  return planes_left > 0 && inputs * hw * static_cast<int64_t>(sizeof(T)) <= kFetchBytes ? hw : 0;
 }
 
 template <class T>
@@ -116,7 +126,8 @@ struct PlanesForward {
             moments(plane, block, &mean, &m2);
             m.merge(mean, m2, static_cast<double>(std::min(kBlock, hw - block * kBlock)));
           }
-          const PlaneParams<A> p = finish(plane, m);
+          PlaneParams<A> p = finish(plane, m);
+          p.ahead = ahead<T>(hw, 1, end - 1 - plane);
           for (int64_t block = 0; block < write_blocks; ++block) write(plane, block, p);
         }
       });
@@ -200,7 +211,8 @@ struct PlanesBackward {
       parallel_for(planes, kGrain / std::max<int64_t>(1, hw), [&](int64_t begin, int64_t end) {
         const auto folded = scratch<A>(scratch_size);
         for (int64_t plane = begin; plane < end; ++plane) {
-          const PlaneParams<A> p = params(plane);
+          PlaneParams<A> p = params(plane);
+          p.ahead = ahead<T>(hw, 2, end - 1 - plane);
           double g = 0, gn = 0;
           for (int64_t block = 0; block < blocks; ++block) {
             double more_g = 0, more_gn = 0;

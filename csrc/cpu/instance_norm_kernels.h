@@ -1,6 +1,8 @@
 // Instance norm on one piece of a plane (NCHW) or one run of pixels (channels innermost).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels.h"
 #include "simd.h"
 
@@ -21,6 +23,9 @@ FASTGAN_INLINE V activate(V z, A slope) {
     return z;
   }
 }
+
+// Asks for the line of p, to be in L2 when it is read.
+FASTGAN_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // dy * act'(z)
 template <Activation ACT, class V, class A>
@@ -167,6 +172,7 @@ void plane_forward_as(const T* x, const T* residual, T* y, int64_t n, const Plan
     V z = activate<ACT>(fma(static_cast<V>(Access<V>::get(x + i) - mean), a, b), slope);
     if constexpr (RESIDUAL) z += Access<V>::get(residual + i);
     Access<V>::put(y + i, z, streams);
+    if (p.ahead != 0) fetch(x + i + p.ahead);
   });
   if (streams) stream_end();
 }
@@ -242,6 +248,10 @@ void plane_backward_as(const G* dy, const T* x, T* dx, int64_t n, const PlanePar
     const V scale = splat<V>(p.scale);
     const V g = activate_backward<ACT>(static_cast<V>(Access<V>::get(dy + i)), t, scale, splat<V>(p.shift), p.slope);
     Access<V>::put(dx + i, static_cast<V>(scale * fma(t, splat<V>(slant), static_cast<V>(g - mean_g))), streams);
+    if (p.ahead != 0) {
+      fetch(x + i + p.ahead);
+      if constexpr (std::is_same_v<G, T>) fetch(dy + i + p.ahead);
+    }
   });
   if (streams) stream_end();
 }

@@ -14,8 +14,9 @@ namespace fastgan {
 template <class A>
 struct PlaneParams {
   A mean, rstd, scale, shift;
-  A slope;       // of leaky_relu
-  bool streams;  // store the result past the caches, where its alignment allows
+  A slope;        // of leaky_relu
+  bool streams;   // store the result past the caches, where its alignment allows
+  int64_t ahead;  // elements from an input to the one fetched into L2 meanwhile, 0 for none
 };
 
 // The same for a run of pixels with channels innermost: one value per channel.

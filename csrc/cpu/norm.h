@@ -60,7 +60,7 @@ PlaneParams<A> plane_params(A mean, A rstd, const void* weight, const void* bias
                             bool streams) {
   const A scale = weight != nullptr ? rstd * *at<A>(weight, c) : rstd;
   const A shift = bias != nullptr ? *at<A>(bias, c) : A(0);
-  return {mean, rstd, scale, shift, static_cast<A>(slope), streams};
+  return {mean, rstd, scale, shift, static_cast<A>(slope), streams, 0};
 }
 
 template <class A>

@@ -80,24 +80,39 @@ FASTGAN_INLINE U half_bits(F value) {
   return (magnitude >= U{} + (143u << 23) ? large : small) | ((u >> 16) & 0x8000u);
 }
 
+// 16-bit integers to 32-bit lanes and back. The compiler's own conversion takes a detour through half vectors.
+#if defined(FASTGAN_X86) && FASTGAN_VECTOR_BYTES == 64
+FASTGAN_INLINE VecU widen(VecH h) { return (VecU)_mm512_cvtepu16_epi32((__m256i)h); }
+FASTGAN_INLINE VecH narrow(VecU u) { return (VecH)_mm512_cvtepi32_epi16((__m512i)u); }
+#elif defined(FASTGAN_X86) && FASTGAN_VECTOR_BYTES == 32
+FASTGAN_INLINE VecU widen(VecH h) { return (VecU)_mm256_cvtepu16_epi32((__m128i)h); }
+// Every lane holds at most 16 bits: nothing saturates.
+FASTGAN_INLINE VecH narrow(VecU u) {
+  return (VecH)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)u), _mm256_extracti128_si256((__m256i)u, 1));
+}
+#else
+FASTGAN_INLINE VecU widen(VecH h) { return __builtin_convertvector(h, VecU); }
+FASTGAN_INLINE VecH narrow(VecU u) { return __builtin_convertvector(u, VecH); }
+#endif
+
 // Whole vectors, from and to memory of any alignment.
 FASTGAN_INLINE VecF load(const float* p) { return *reinterpret_cast<const VecFUnaligned*>(p); }
 FASTGAN_INLINE VecD load(const double* p) { return *reinterpret_cast<const VecDUnaligned*>(p); }
 FASTGAN_INLINE VecF load(const BFloat16* p) {
   const VecH h = *reinterpret_cast<const VecHUnaligned*>(p);
-  return bits_to_float(__builtin_convertvector(h, VecU) << 16);
+  return bits_to_float(widen(h) << 16);
 }
 FASTGAN_INLINE VecF load(const Half* p) {
   const VecH h = *reinterpret_cast<const VecHUnaligned*>(p);
-  return half_value<VecF>(__builtin_convertvector(h, VecU));
+  return half_value<VecF>(widen(h));
 }
 FASTGAN_INLINE void store(float* p, VecF v) { *reinterpret_cast<VecFUnaligned*>(p) = v; }
 FASTGAN_INLINE void store(double* p, VecD v) { *reinterpret_cast<VecDUnaligned*>(p) = v; }
 FASTGAN_INLINE void store(BFloat16* p, VecF v) {
-  *reinterpret_cast<VecHUnaligned*>(p) = __builtin_convertvector(bfloat16_bits<VecU>(v), VecH);
+  *reinterpret_cast<VecHUnaligned*>(p) = narrow(bfloat16_bits<VecU>(v));
 }
 FASTGAN_INLINE void store(Half* p, VecF v) {
-  *reinterpret_cast<VecHUnaligned*>(p) = __builtin_convertvector(half_bits<VecU>(v), VecH);
+  *reinterpret_cast<VecHUnaligned*>(p) = narrow(half_bits<VecU>(v));
 }
 
 // Stores past the caches, to addresses of the vector's alignment: for results larger than the caches, which would only
@@ -107,14 +122,14 @@ FASTGAN_INLINE void stream(float* p, VecF v) { _mm512_stream_ps(p, (__m512)v); }
 FASTGAN_INLINE void stream(double* p, VecD v) { _mm512_stream_pd(p, (__m512d)v); }
 FASTGAN_INLINE void stream(BFloat16* p, VecF v) {
   _mm256_stream_si256(reinterpret_cast<__m256i*>(p),
-                      (__m256i)__builtin_convertvector(bfloat16_bits<VecU>(v), VecH));
+                      (__m256i)narrow(bfloat16_bits<VecU>(v)));
 }
 FASTGAN_INLINE void stream_end() { _mm_sfence(); }
 #elif defined(FASTGAN_X86) && FASTGAN_VECTOR_BYTES == 32
 FASTGAN_INLINE void stream(float* p, VecF v) { _mm256_stream_ps(p, (__m256)v); }
 FASTGAN_INLINE void stream(double* p, VecD v) { _mm256_stream_pd(p, (__m256d)v); }
 FASTGAN_INLINE void stream(BFloat16* p, VecF v) {
-  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)__builtin_convertvector(bfloat16_bits<VecU>(v), VecH));
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)narrow(bfloat16_bits<VecU>(v)));
 }
 FASTGAN_INLINE void stream_end() { _mm_sfence(); }
 #else

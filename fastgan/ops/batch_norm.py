@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import _backend
 from ._layout import accumulate_dtype, dense, empty, like
-from ._library import define, with_signature
+from ._library import define, run, with_signature
 from ._norm import activate, differentiate_backward, per_channel, unserved_parameters
 
 
@@ -116,7 +116,7 @@ class BatchNorm(torch.autograd.Function):
     def backward(ctx, dy, *_statistics):
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, *rest = ctx.constants
-        dx, dweight, dbias = BatchNormBackward.apply(dy, x, mean, rstd, weight, bias, True, eps, *rest)
+        dx, dweight, dbias = run(BatchNormBackward, dy, x, mean, rstd, weight, bias, True, eps, *rest)
         return dx, dweight if weight is not None else None, dbias if bias is not None else None, *[None] * 4
 
 
@@ -136,7 +136,7 @@ class BatchNormApply(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, mean, rstd, weight, bias = ctx.saved_tensors
-        dx, dweight, dbias = BatchNormBackward.apply(dy, x, mean, rstd, weight, bias, False, 0.0, *ctx.constants)
+        dx, dweight, dbias = run(BatchNormBackward, dy, x, mean, rstd, weight, bias, False, 0.0, *ctx.constants)
         dweight, dbias = dweight if weight is not None else None, dbias if bias is not None else None
         return dx, None, None, dweight, dbias, *[None] * 3
 
@@ -237,11 +237,8 @@ def batch_norm(
     images = _as_images(x)
     weight = weight.contiguous() if weight is not None else None
     bias = bias.contiguous() if bias is not None else None
-    differentiable = torch.is_grad_enabled()
     if training:
-        arguments = (images, weight, bias, eps, activation, negative_slope, backend)
-        forward = BatchNorm.apply if differentiable else torch.ops.fastgan.batch_norm
-        y, mean, _, variance = forward(*arguments)
+        y, mean, _, variance = run(BatchNorm, images, weight, bias, eps, activation, negative_slope, backend)
         if running_mean is not None and x.numel() > 0:
             with torch.no_grad():
                 _update(running_mean, mean, momentum)
@@ -249,6 +246,5 @@ def batch_norm(
     else:
         mean = running_mean.detach().to(accumulate_dtype(x.dtype))
         rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)) + eps)
-        arguments = (images, mean, rstd, weight, bias, activation, negative_slope, backend)
-        y = BatchNormApply.apply(*arguments) if differentiable else torch.ops.fastgan.batch_norm_apply(*arguments)
+        y = run(BatchNormApply, images, mean, rstd, weight, bias, activation, negative_slope, backend)
     return y if x.dim() == 4 else y.view(x.shape)

@@ -21,7 +21,7 @@ from torch import Tensor
 from . import _backend
 from ._autocast import autocast_dtype
 from ._layout import dense, empty, is_channels_last, like
-from ._library import define, with_signature
+from ._library import define, run, with_signature
 
 Pair = tuple[int, int]
 
@@ -180,4 +180,4 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: G
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
     if _backend.select("conv_transpose2d", x.device.type, x.dtype) == "reference":
         return reference(x, weight, bias, geometry)
-    return ConvTranspose2d.apply(dense(x), weight, bias, geometry, "phases")
+    return run(ConvTranspose2d, dense(x), weight, bias, geometry, "phases")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import _backend
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
-from ._library import define, with_signature
+from ._library import define, run, with_signature
 from ._norm import activate, differentiate_backward, unserved_parameters
 from .reflection_pad import fold, pad
 from .reflection_pad import reference as reflection_pad_reference
@@ -124,9 +124,10 @@ class InstanceNorm(torch.autograd.Function):
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, backend = ctx.constants
         need_dresidual = ctx.has_residual and ctx.needs_input_grad[3]
-        dx, dweight, dbias, dresidual = InstanceNormBackward.apply(
-            dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual and halo > 0, backend
-        )
+        dx, dweight, dbias, dresidual = run(
+            InstanceNormBackward, dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
+            need_dresidual and halo > 0, backend,
+        )  # fmt: skip
         if need_dresidual and halo == 0:
             dresidual = dy
         return (
@@ -225,6 +226,4 @@ def instance_norm(
     weight = weight.contiguous() if weight is not None else None
     bias = bias.contiguous() if bias is not None else None
     arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo, backend)
-    if not torch.is_grad_enabled():
-        return torch.ops.fastgan.instance_norm(*arguments)
-    return InstanceNorm.apply(*arguments)
+    return run(InstanceNorm, *arguments)

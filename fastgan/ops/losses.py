@@ -16,7 +16,7 @@ from torch import Tensor
 from . import _backend
 from ._autocast import autocast_dtype
 from ._layout import accumulate_dtype
-from ._library import define, with_signature
+from ._library import define, run, with_signature
 
 OP_OF_KIND = {"l1": "l1_loss", "mse": "mse_loss", "bce": "bce_with_logits"}
 REDUCTIONS = ("mean", "sum", "none")
@@ -80,7 +80,7 @@ class PointwiseLoss(torch.autograd.Function):
     def backward(ctx, dvalue, _dslope):
         x, target, slope = ctx.saved_tensors
         scale = 1.0 / x.numel() if ctx.reduction == "mean" and x.numel() else 1.0
-        dx = LossGradient.apply(dvalue, x, target, slope, ctx.label, ctx.kind, scale)
+        dx = run(LossGradient, dvalue, x, target, slope, ctx.label, ctx.kind, scale)
         dtarget = None
         if ctx.needs_input_grad[1]:
             dtarget = -x * (dvalue * scale) if ctx.kind == "bce" else -dx
@@ -160,5 +160,5 @@ def pointwise_loss(x: Tensor, target: Tensor | float, kind: str, reduction: str)
     target, label = (target, 0.0) if isinstance(target, Tensor) else (None, float(target))
     target = x.view_as(x) if target is x else target  # torch.compile wants distinct tensors
     want_grad = torch.is_grad_enabled() and (x.requires_grad or (target is not None and target.requires_grad))
-    value, _slope = PointwiseLoss.apply(x, target, label, kind, reduction, want_grad, backend)
+    value, _slope = run(PointwiseLoss, x, target, label, kind, reduction, want_grad, backend)
     return value.to(dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import _backend
 from ._layout import dense, empty, memory_format
-from ._library import define, with_signature
+from ._library import define, run, with_signature
 
 Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in torch.nn.functional.pad
 
@@ -70,7 +70,7 @@ class Pad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
-        return Fold.apply(dy.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
+        return run(Fold, dy.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
 
 
 @with_signature
@@ -86,7 +86,7 @@ class Fold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, u):
-        return Pad.apply(u.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
+        return run(Pad, u.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
 
 
 _backend.register(
@@ -98,12 +98,12 @@ _backend.register(
 
 def pad(x: Tensor, padding: Padding, backend: str) -> Tensor:
     """Pad by the kernels of ``backend``, differentiable to any order."""
-    return Pad.apply(x, padding, backend)
+    return run(Pad, x, padding, backend)
 
 
 def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
     """The adjoint of :func:`pad`: every padded pixel is added back onto the pixel it mirrors."""
-    return Fold.apply(dy, padding, backend)
+    return run(Fold, dy, padding, backend)
 
 
 def reflection_pad2d(x: Tensor, padding: Padding) -> Tensor:

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import fastgan
 from fastgan import functional as ours
@@ -268,3 +269,33 @@ def test_shapes_on_the_meta_device():
     assert ours.reflection_pad_conv2d(x, torch.empty(4, 3, 3, 3, device="meta"), padding=1).shape == (2, 4, 4, 5)
     assert ours.conv_transpose2d(x, torch.empty(3, 4, 3, 3, device="meta"), None, 2).shape == (2, 4, 9, 11)
     assert ours.l1_loss(x, 1.0).shape == ours.bce_with_logits(x, x).shape == ()
+
+
+DERIVED = {
+    "instance_norm": lambda x: ours.instance_norm(x, activation="relu").square(),
+    "reflection_pad2d": lambda x: ours.reflection_pad2d(x, 1).square(),
+    "mse_loss": lambda x: ours.mse_loss(x, 1.0),
+}
+
+
+@pytest.mark.parametrize("grad_mode", [True, False])
+@pytest.mark.parametrize("name", DERIVED)
+def test_forward_mode_is_refused(name, grad_mode):
+    """A tangent that would be lost is an error, with gradients switched off as well."""
+    with fastgan.backend("plain"), torch.set_grad_enabled(grad_mode), forward_ad.dual_level():
+        x = forward_ad.make_dual(draw((2, 3, 4, 5)), draw((2, 3, 4, 5)))
+        with pytest.raises(NotImplementedError, match="jvp"):
+            DERIVED[name](x)
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_functional_gradients(name):
+    x = draw((2, 3, 4, 5), dtype=torch.float64)
+
+    def loss(x):
+        return DERIVED[name](x).sum()
+
+    with fastgan.backend("reference"):
+        expected = torch.func.grad(loss)(x)
+    with fastgan.backend("plain"):
+        torch.testing.assert_close(torch.func.grad(loss)(x), expected)
