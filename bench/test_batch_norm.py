@@ -41,8 +41,8 @@ VARIANTS = {
     "leaky_relu": variant(True, "leaky_relu"),
     "relu, evaluation": variant(False, "relu"),
 }
-# The discriminator of DCGAN on digits (convolutions, then a linear layer), the encoder of the VAE, PatchGAN and U-Net at
-# batch 1 from the outside in.
+# The discriminator of DCGAN on digits (convolutions, then a linear layer), the encoder of the VAE, PatchGAN and U-Net
+# at batch 1. Small ones are torch's own, see fastgan.ops.batch_norm.
 CASES = [
     ("relu", (128, 64, 26, 26)),
     ("relu", (128, 1024, 1, 1)),

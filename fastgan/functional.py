@@ -48,9 +48,9 @@ def batch_norm(
 ) -> Tensor:
     """Batch norm and activation in one pass.
 
-    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of each
-    channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the running
-    ones.
+    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of
+    each channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the
+    running ones.
 
     Args:
         input: (N, C), (N, C, L), (N, C, H, W) or of further dimensions, any floating dtype.
@@ -65,16 +65,16 @@ def batch_norm(
         The shape, dtype and layout of the input.
 
     Raises:
-        ValueError: one value a channel in training; running statistics that are missing; an unknown activation;
-            parameters of the wrong shape.
+        ValueError: one value a channel in training; running statistics that are missing; an eps that is not above 0 (in
+            evaluation, below 0); an unknown activation; parameters of the wrong shape.
     """
-    _check_batch_norm(input, running_mean, running_var, weight, bias, training, activation)
+    _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation)
     return _batch_norm(
         input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
     )
 
 
-def _check_batch_norm(input, running_mean, running_var, weight, bias, training, activation):
+def _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation):
     if input.dim() < 2:
         raise ValueError(
             f"batch_norm needs an input of at least 2 dimensions (N, C, ...), got shape {tuple(input.shape)}"
@@ -84,6 +84,8 @@ def _check_batch_norm(input, running_mean, running_var, weight, bias, training, 
     channels = input.shape[1]
     if training and input.shape[0] * input.shape[2:].numel() == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"batch_norm needs an eps of at least 0, and above 0 in training; got {eps}")
     _check_activation(activation)
     if (running_mean is None) != (running_var is None) or (not training and running_mean is None):
         raise ValueError("batch_norm needs running_mean and running_var together, and both when training is False")

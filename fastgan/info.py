@@ -63,6 +63,9 @@ def _op_lines(op: str, device: str) -> list[str]:
     for (name, reason), dtypes in refusals.items():
         which = "" if len(dtypes) == len(DTYPES) else f" for {', '.join(dtypes)}"
         lines.append(f"      not {name}{which}: {reason}")
+    note = _backend.noted(op, device)
+    if note and set(served) != {"reference"}:
+        lines.append(f"      {note}")
     return lines
 
 

@@ -6,8 +6,8 @@ per channel, mean and biased variance taken over samples and pixels, rstd = 1 / 
 algorithm 1).
 
 NHWC: a batch is one sample of instance norm with all pixels in a row, and goes to its kernels. NCHW: a channel is an
-image whose rows are the samples' planes, far apart; `splits` programs take it in two launches, as those of instance norm
-take a plane: partial sums, then their merge in a fixed order, each program for itself. Constant statistics need one
+image whose rows are the samples' planes, far apart; `splits` programs take it in two launches, as those of instance
+norm take a plane: partial sums, then their merge in a fixed order, each program for itself. Constant statistics need one
 launch, forward and backward. Nothing is atomic: results repeat bitwise.
 """
 

@@ -244,7 +244,8 @@ def _nchw_forward_apply(
     first_plane, channels, height, width, magic, shift, splits, tiles, residual_n, residual_c, residual_h,
     eps: tl.float64, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr, SPLITS: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    BORDER: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """Merges the partial statistics of a plane and writes the output for `tiles` tiles of it."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -546,7 +547,8 @@ def _nhwc_forward_apply(
     x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
     first_sample, channels, height, width, splits, tiles, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    EVEN: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """Merges the partial statistics of a block of channels and writes one of `splits` parts of the output pixels."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -909,8 +911,8 @@ def forward(
 
     x: dense (N, C, H, W), fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout.
     weight, bias: (C,) or None. residual: None or shaped as x, its rows dense, its other strides free (a view inside a
-    padded tensor will do). `cut` overrides the choice of `config`. variance: shaped as mean, of its dtype and dense, and
-    then filled with the unbiased variances; x must not be empty.
+    padded tensor will do). `cut` overrides the choice of `config`. variance: shaped as mean, of its dtype and dense, is
+    filled with the unbiased variances; x must not be empty.
     """
     layout = _check(x, weight, bias, activation, halo)
     batch, channels, height, width = x.shape

@@ -43,7 +43,9 @@ def serves(name, **facts):
 def test_every_op_is_listed_with_its_backends():
     known = fastgan.ops._backend.ops()
     losses = {"l1_loss", "mse_loss", "bce_with_logits"}
-    assert set(known) == {"instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", *losses}
+    assert set(known) == {
+        "batch_norm", "instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", *losses
+    }
     assert all(backends[-1] == "reference" for backends in known.values())
 
 

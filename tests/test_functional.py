@@ -15,6 +15,18 @@ X = torch.zeros(2, 3, 4, 5)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: ours.batch_norm(X[0, 0, 0], None, None), r"at least 2 dimensions \(N, C, ...\), got shape \(5,\)"),
+        (lambda: ours.batch_norm(X.int(), None, None), r"floating-point input, got torch.int32"),
+        (
+            lambda: ours.batch_norm(X[:1, :, 0, 0], None, None, training=True),
+            r"Expected more than 1 value per channel when training, got input size \(1, 3\)",
+        ),
+        (lambda: ours.batch_norm(X, None, None), r"running_mean and running_var together, and both when training is"),
+        (lambda: ours.batch_norm(X, X[0, :, 0, 0], None, training=True), r"running_mean and running_var together"),
+        (lambda: ours.batch_norm(X, torch.ones(4), torch.ones(4)), r"running_mean must have shape \(3,\).*got \(4,\)"),
+        (lambda: ours.batch_norm(X, None, None, torch.ones(4), training=True), r"weight must have shape \(3,\)"),
+        (lambda: ours.batch_norm(X, None, None, training=True, activation="elu"), r"unknown activation 'elu'"),
+        (lambda: ours.batch_norm(X, None, None, training=True, eps=0), r"an eps of at least 0, and above 0 .* got 0"),
         (lambda: ours.instance_norm(X[0, 0]), r"at least 3 dimensions \(N, C, ...\), got shape \(4, 5\)"),
         (lambda: ours.instance_norm(X.int()), r"floating-point input, got torch.int32"),
         (

@@ -113,6 +113,47 @@ def test_norm_takes_the_keywords_of_newer_stock_layers():
     torch.testing.assert_close(ours(x), stock(x))
 
 
+BATCH_NORMS = {
+    "plain": ((3,), {}),
+    "cumulative": ((3,), {"momentum": None}),
+    "not affine": ((3, 0.8, 0.3, False), {}),
+    "not tracking": ((3,), {"track_running_stats": False}),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_NORMS)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (2, 3, 6, 5)])
+def test_batch_norm(name, shape):
+    """Initialisation, results, gradients and buffers of the stock layer and its activation, over several steps in both
+    modes; state dicts load strictly both ways, and copies do the same."""
+    arguments, keywords = BATCH_NORMS[name]
+    layer = "BatchNorm2d" if len(shape) == 4 else "BatchNorm1d"
+    ours = getattr(fastgan.nn, layer)(*arguments, **keywords, activation="leaky_relu", negative_slope=0.3)
+    stock = getattr(nn, layer)(*arguments, **keywords)
+    assert isinstance(ours, type(stock)) and list(ours.state_dict()) == list(stock.state_dict())
+    for p in ours.parameters():
+        nn.init.uniform_(p)
+    stock.load_state_dict(ours.state_dict(), strict=True)
+    for training in (True, True, False, True, False):
+        ours.train(training), stock.train(training)
+        x = 2 * torch.randn(shape) + 1
+        results = []
+        for f in (ours, lambda x: nn.functional.leaky_relu(stock(x), 0.3)):
+            leaves = [x.clone().requires_grad_(), *(ours if f is ours else stock).parameters()]
+            y = f(leaves[0])
+            results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        for a, b in zip(ours.buffers(), stock.buffers(), strict=True):
+            torch.testing.assert_close(a, b)
+    again = getattr(fastgan.nn, layer)(*arguments, **keywords, activation="leaky_relu", negative_slope=0.3).eval()
+    again.load_state_dict(stock.state_dict(), strict=True)
+    for clone in (again, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert torch.equal(clone(x), ours(x)) and repr(clone) == repr(ours)
+    assert "activation='leaky_relu', negative_slope=0.3" in repr(ours)
+    assert repr(getattr(fastgan.nn, layer)(*arguments, **keywords)) == repr(stock)
+
+
 @pytest.mark.parametrize("arguments", [(3, 4, 3, 1, 1), (3, 6, (3, 5), (2, 1), (1, 2), (1, 2), 3, False)])
 def test_reflection_pad_convolution(arguments):
     """nn.Conv2d with padding_mode="reflect": its state dict, its numbers."""
@@ -204,6 +245,10 @@ def test_old_state_dicts_with_running_statistics_are_refused_as_in_stock():
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(2, 4, 5, 5)), r"expected 3 channels, got .* \(2, 4, 5, 5\)"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 5)), "expected 3D or 4D input"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 1, 1)), "more than one spatial element"),
+        (lambda: fastgan.nn.BatchNorm2d(3, activation="elu"), "unknown activation 'elu'"),
+        (lambda: fastgan.nn.BatchNorm2d(3)(torch.zeros(2, 4, 5, 5)), r"expected 3 channels, got .* \(2, 4, 5, 5\)"),
+        (lambda: fastgan.nn.BatchNorm2d(3)(torch.zeros(3, 5, 5)), "expected 4D input"),
+        (lambda: fastgan.nn.BatchNorm1d(3)(torch.zeros(1, 3)), "more than 1 value per channel"),
     ],
 )
 def test_bad_input_gets_a_sentence(call, message):

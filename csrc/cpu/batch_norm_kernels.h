@@ -4,6 +4,8 @@
 // elements that fill no vector end one that overlaps the vector before.
 #pragma once
 
+#include <type_traits>
+
 #include "instance_norm_kernels.h"
 
 namespace fastgan {
@@ -24,8 +26,8 @@ FASTGAN_INLINE VecD without_first(VecD v, int64_t seen) {
 FASTGAN_INLINE float without_first(float v, int64_t) { return v; }
 FASTGAN_INLINE double without_first(double v, int64_t) { return v; }
 
-// Calls step(V, i, seen) for the vectors of [0, n) from `i` on, the last of which may repeat `seen` elements; for single
-// elements where n fills no vector.
+// Calls step(V, i, seen) for the vectors of [0, n) from `i` on, the last of which may repeat `seen` elements; for
+// single elements where n fills no vector.
 template <class A, class Step>
 FASTGAN_INLINE void each_overlapping(int64_t i, int64_t n, const Step& step) {
   constexpr int64_t lanes = kLanes<A>;
@@ -37,23 +39,14 @@ FASTGAN_INLINE void each_overlapping(int64_t i, int64_t n, const Step& step) {
   if (i < n) step(Vec<A>{}, n - lanes, i - (n - lanes));
 }
 
-template <class Pointer>
-struct Pointee;
-template <class V>
-struct Pointee<V*> {
-  using type = V;
-};
-template <class Pointer>
-using Value = typename Pointee<Pointer>::type;
-
-// Asks for the plane that is read after some 2 KB more: the processor itself does not see far beyond the end of a plane.
+// Asks for the plane that is read after some 2 KB more: the processor itself does not look far beyond a plane's end.
 template <class T>
 FASTGAN_INLINE void prefetch(const T* x, int64_t plane, int64_t planes, int64_t stride, int64_t n) {
   constexpr int64_t line = 64 / sizeof(T), ahead = 2048 / sizeof(T);
   if (n > 2 * ahead) return;
   const int64_t next = plane + 1 + ahead / n;
   if (next >= planes) return;
-  for (int64_t i = 0; i < n; i += line) __builtin_prefetch(x + (next - plane) * stride + i);
+  for (int64_t i = 0; i < n; i += line) fetch(x + (next - plane) * stride + i);
 }
 
 // Two sums, in four vectors and a single element each.
@@ -103,7 +96,7 @@ FASTGAN_INLINE Deviations group_moments_about(Accumulate<T> centre, const T* x, 
   for (int64_t plane = 0; plane < planes; ++plane, x += stride) {
     prefetch(x, plane, planes, stride, n);
     add_plane(sums, n, [&](int64_t i, auto* a, auto* b) __attribute__((always_inline)) {
-      *a = *b = Access<Value<decltype(a)>>::get(x + i) - centre;
+      *a = *b = Access<std::remove_pointer_t<decltype(a)>>::get(x + i) - centre;
     });
   }
   return from_sums(static_cast<double>(centre), Sums<A>::total(sums.first, sums.first_rest),
@@ -184,7 +177,7 @@ void planes_sums_as(const T* dy, const T* x, int64_t planes, int64_t stride, int
     for (int64_t start = 0; start < n; start += kSumLength) {
       const int64_t count = n - start < kSumLength ? n - start : kSumLength;
       add_plane(sums, count, [&](int64_t i, auto* a, auto* b) __attribute__((always_inline)) {
-        using V = Value<decltype(a)>;
+        using V = std::remove_pointer_t<decltype(a)>;
         const V t = Access<V>::get(x + start + i) - p.mean;
         const V gradient = Access<V>::get(dy + start + i);
         *a = activate_backward<ACT>(gradient, t, splat<V>(p.scale), splat<V>(p.shift), p.slope);

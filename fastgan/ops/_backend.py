@@ -17,6 +17,7 @@ Verifier = Callable[[str, torch.dtype, bool], str]
 
 _verifiers: dict[str, dict[str, Verifier]] = {}
 _forced: dict[str, str] = {}
+_notes: dict[tuple[str, str], str] = {}
 
 EXTENSION_LOADED, EXTENSION_STATUS = _extension.load()
 TRITON_FOUND = importlib.util.find_spec("triton") is not None
@@ -92,6 +93,21 @@ def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None
         if not verify(device, dtype, False):
             return name
     return "reference"
+
+
+def forced(op: str) -> bool:
+    """Whether a backend was asked for by name, so that no measurement decides."""
+    return op in _forced
+
+
+def note(op: str, device: str, text: str) -> None:
+    """Keep for ``fastgan.info`` what the choice for ``op`` on ``device`` depends on besides the dtype."""
+    _notes[op, device] = text
+
+
+def noted(op: str, device: str) -> str:
+    """What :func:`note` keeps, or the empty string."""
+    return _notes.get((op, device), "")
 
 
 def unserved(op: str, reason: str) -> None:

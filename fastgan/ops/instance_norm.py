@@ -125,8 +125,9 @@ class InstanceNorm(torch.autograd.Function):
         eps, activation, negative_slope, halo, backend = ctx.constants
         need_dresidual = ctx.has_residual and ctx.needs_input_grad[3]
         dx, dweight, dbias, dresidual = run(
-            InstanceNormBackward, dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual and halo > 0, backend
-        )
+            InstanceNormBackward, dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
+            need_dresidual and halo > 0, backend,
+        )  # fmt: skip
         if need_dresidual and halo == 0:
             dresidual = dy
         return (

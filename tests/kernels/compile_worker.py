@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from fastgan.kernels import instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from fastgan.kernels import batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float64: "*fp64"}
@@ -60,6 +60,17 @@ def norm_backward(shape, dtype, layout, affine, residual, activation, halo, cut=
     mean = meta(shape[:2], torch.float64 if dtype == torch.float64 else torch.float32)
     x = meta(shape, dtype, layout)
     instance_norm.backward(dy, x, mean, mean, weight, weight, activation, 0.2, halo, residual, cut)
+
+
+def batch(direction, shape, dtype, layout, training, affine=True, activation="leaky_relu", cut=None):
+    weight = meta(shape[1:2], torch.float32) if affine else None
+    x, mean = meta(shape, dtype, layout), meta(shape[1:2], torch.float64 if dtype == torch.float64 else torch.float32)
+    if direction == "backward":
+        batch_norm.backward(x, x, mean, mean, weight, weight, activation, 0.2, training, cut)
+    elif training:
+        batch_norm.forward(x, weight, weight, 1e-5, activation, 0.2, cut)
+    else:
+        batch_norm.apply(x, mean, mean, weight, weight, activation, 0.2, cut)
 
 
 def loss(numel, dtype, kind, reduction, want_grad, label):
@@ -156,6 +167,22 @@ def cases():
                     yield 90, norm, (direction, (1, 1, 1, 1), fp32, layout), dict(LIGHT, cut=cut)
                 yield 90, norm, (direction, (1, 3, 2, 1), fp32, layout), dict(LIGHT, residual=True, cut=cut)
                 yield 90, norm, (direction, (1, 3, 1, 2), fp32, layout), dict(LIGHT, residual=True, cut=cut)
+    for direction in ("forward", "backward"):
+        for layout, training in (("nchw", True), ("nchw", False), ("nhwc", False)):
+            shape = (16, 256, 64, 64)
+            for cut in batch_norm.configurations(direction, layout, 2):
+                yield 90, batch, (direction, shape, bf16, layout, training), dict(cut=cut)
+            for dtype in (fp32, fp64):
+                largest = batch_norm.configurations(direction, layout, dtype.itemsize)[-1]
+                yield 90, batch, (direction, shape, dtype, layout, training), dict(cut=largest)
+            for capability in (80, 100):
+                yield capability, batch, (direction, shape, bf16, layout, training), {}
+            # More than 2^31 elements; sizes of one, and channels that fill no block.
+            yield 90, batch, (direction, (64, 64, 1024, 1024), fp16, layout, training), dict(affine=False)
+            yield 90, batch, (direction, (1, 3, 1, 3), fp32, layout, training), dict(activation="relu")
+        # With the statistics of the batch, channels_last is instance norm of one sample, and its variance.
+        for shape in ((128, 64, 26, 26), (128, 1024, 1, 1), (1, 512, 8, 8)):
+            yield 90, batch, (direction, shape, bf16, "nhwc", True), {}
     for kind in ("l1", "mse", "bce"):
         yield 90, loss, (900, fp32, kind, "mean", True, 1.0), {}
         yield 90, loss, (1 << 22, bf16, kind, "mean", True, None), {}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastgan.ops import _backend, instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from fastgan.ops import _backend, batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
 
 from . import plain
 
@@ -14,15 +14,19 @@ def _serves(device, dtype, asked):
 @pytest.fixture(autouse=True, scope="module")
 def plain_backend():
     with pytest.MonkeyPatch.context() as patch:
-        ops = ("instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss", "mse_loss",
-               "bce_with_logits")
+        ops = ("batch_norm", "instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss",
+               "mse_loss", "bce_with_logits")
         for op in ops:
             patch.setitem(_backend._verifiers[op], "plain", _serves)
 
         def launchers(kernels, others):
-            return lambda backend: (kernels.forward, kernels.backward) if backend == "plain" else others(backend)
+            return lambda backend: kernels if backend == "plain" else others(backend)
 
-        for module, kernels in ((instance_norm, plain.instance_norm), (reflection_pad, plain.reflection_pad)):
+        for module, kernels in (
+            (instance_norm, (plain.instance_norm.forward, plain.instance_norm.backward)),
+            (reflection_pad, (plain.reflection_pad.forward, plain.reflection_pad.backward)),
+            (batch_norm, (plain.batch_norm.forward, plain.batch_norm.apply, plain.batch_norm.backward)),
+        ):
             patch.setattr(module, "_launchers", launchers(kernels, module._launchers))
         products = plain.reflection_pad_conv2d
         others = reflection_pad_conv2d._launchers

@@ -93,6 +93,49 @@ class instance_norm:
         )
 
 
+class batch_norm:
+    @staticmethod
+    def channels(statistic: Tensor) -> Tensor:
+        return statistic.double().view(1, -1, 1, 1)
+
+    @classmethod
+    def apply(cls, x, mean, rstd, weight, bias, activation, negative_slope):
+        assert_dense(x)
+        z = instance_norm.affine((x.double() - cls.channels(mean)) * cls.channels(rstd), weight, bias)
+        below = torch.zeros_like(z) if activation == "relu" else z * instance_norm.slope(z, activation, negative_slope)
+        return like(torch.where(z <= 0, below, z), x)
+
+    @classmethod
+    def forward(cls, x, weight, bias, eps, activation, negative_slope):
+        channels = x.double().transpose(0, 1).flatten(1)
+        if not x.numel():
+            channels = torch.full((x.shape[1], 2), torch.nan, dtype=torch.float64)
+        mean = channels.mean(1)
+        square = (channels - mean[:, None]).square()
+        rstd = (square.mean(1) + eps).rsqrt()
+        statistics = accumulate_dtype(x.dtype)
+        y = cls.apply(x, mean, rstd, weight, bias, activation, negative_slope)
+        variance = square.sum(1) / (channels.shape[1] - 1)
+        return y, mean.to(statistics), rstd.to(statistics), variance.to(statistics)
+
+    @classmethod
+    def backward(cls, dy, x, mean, rstd, weight, bias, activation, negative_slope, training):
+        assert_dense(x)
+        assert dy.dtype == x.dtype and is_channels_last(dy) == is_channels_last(x)
+        n = (x.double() - cls.channels(mean)) * cls.channels(rstd)
+        g = dy.double() * instance_norm.slope(instance_norm.affine(n, weight, bias), activation, negative_slope)
+        over = (0, 2, 3)
+        dx = g
+        if training and x.numel():
+            dx = g - g.mean(over, keepdim=True) - n * (g * n).mean(over, keepdim=True)
+        dx = dx * cls.channels(rstd) * (cls.channels(weight) if weight is not None else 1.0)
+        return (
+            like(dx, x),
+            torch.empty(0) if weight is None else (g * n).sum(over).to(weight.dtype),
+            torch.empty(0) if bias is None else g.sum(over).to(bias.dtype),
+        )
+
+
 class losses:
     @staticmethod
     def forward(x, target, label, kind, reduction, want_grad):

@@ -13,6 +13,7 @@ from fastgan.ops import _backend
 from .common import KERNELS, device_of, draw, slow
 
 OPS = torch.ops.fastgan
+NORMS = ("batch_norm", "batch_norm_apply", "batch_norm_backward", "instance_norm", "instance_norm_backward")
 
 
 def serving(backend, op, dtype=torch.float32):
@@ -27,7 +28,7 @@ def serving(backend, op, dtype=torch.float32):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize(
     ("op", "backend"),
-    [*itertools.product(("instance_norm", "instance_norm_backward", "pointwise_loss", "pad", "fold"), KERNELS),
+    [*itertools.product(NORMS + ("pointwise_loss", "pad", "fold"), KERNELS),
      *itertools.product(("conv_transpose2d", "conv_transpose2d_gradients"), ("plain", "cpp")),
      ("reflected_convolution", "plain"), ("reflected_convolution", "triton")],
 )  # fmt: skip
@@ -45,7 +46,17 @@ def test_opcheck(op, backend, layout):
     outer = draw((2, 3, 4, 4), layout, dtype=torch.float32, device=device, seed=3)
     filters = draw((3, 3, 3, 3), "nhwc", dtype=torch.float32, device=device, seed=4)
     nhwc = layout == "nhwc"
+    batch = [t[0].clone() for t in sums]
     cases = {
+        "batch_norm": [
+            (OPS.batch_norm, (x, channels, channels, 1e-5, "relu", 0.2, backend)),
+            (OPS.batch_norm, (x[:, :, :1, :1].contiguous(), None, None, 1e-5, "none", 0.2, backend)),
+        ],
+        "batch_norm_apply": [(OPS.batch_norm_apply, (x, *batch, channels, None, "leaky_relu", 0.2, backend))],
+        "batch_norm_backward": [
+            (OPS.batch_norm_backward, (x, 2 * x, *batch, channels, None, "leaky_relu", 0.2, True, backend)),
+            (OPS.batch_norm_backward, (x, 2 * x, *batch, None, channels, "none", 0.2, False, backend)),
+        ],
         "instance_norm": [
             (OPS.instance_norm, (x, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
             (OPS.instance_norm, (x, None, None, None, 1e-5, "none", 0.2, 0, backend)),
@@ -95,6 +106,12 @@ def running(x, w, b):
     return y, mean, var
 
 
+def batch(x, w, b):
+    mean, var = torch.zeros_like(w), torch.ones_like(w)
+    y = ours.batch_norm(x, mean, var, w, b, True, activation="relu")
+    return ours.batch_norm(y, mean, var, w, b, activation="leaky_relu") + y, mean, var
+
+
 def pad_conv(x, w, b):
     weight = w[:, None, None, None] * x[:1, :, :2, :2]
     return ours.reflection_pad_conv2d(ours.reflection_pad2d(x, (1, 0, 2, 1)), weight, b, padding=1)
@@ -110,7 +127,7 @@ def losses(x, w, b):
     return label + ours.l1_loss(x, 2 * x, reduction="none").sum() + ours.bce_with_logits(x, torch.sigmoid(x))
 
 
-PROGRAMS = {f.__name__: f for f in (norm, running, pad_conv, conv_transpose, losses)}
+PROGRAMS = {f.__name__: f for f in (norm, running, batch, pad_conv, conv_transpose, losses)}
 
 
 def run(program, tensors):
@@ -222,6 +239,10 @@ def test_exports(fresh_compiler):
 
 STOCK = torch.nn.functional
 AUTOCAST = {
+    "batch_norm": (
+        lambda x: ours.batch_norm(x, None, None, training=True),
+        lambda x: STOCK.batch_norm(x, None, None, training=True),
+    ),
     "instance_norm": (lambda x: ours.instance_norm(x), lambda x: STOCK.instance_norm(x)),
     "reflection_pad_conv2d": (
         lambda x: ours.reflection_pad_conv2d(x, x[:, :, :3, :3], padding=1),
@@ -264,6 +285,7 @@ def test_shapes_on_the_meta_device():
     """As with stock layers, a model's shapes can be worked out without memory."""
     x = torch.empty(2, 3, 4, 5, device="meta")
     assert ours.instance_norm(x, activation="relu", halo=2).shape == (2, 3, 8, 9)
+    assert ours.batch_norm(x, None, None, training=True, activation="relu").shape == (2, 3, 4, 5)
     assert ours.reflection_pad_conv2d(x, torch.empty(4, 3, 3, 3, device="meta"), padding=1).shape == (2, 4, 4, 5)
     assert ours.conv_transpose2d(x, torch.empty(3, 4, 3, 3, device="meta"), None, 2).shape == (2, 4, 9, 11)
     assert ours.l1_loss(x, 1.0).shape == ours.bce_with_logits(x, x).shape == ()

@@ -22,6 +22,8 @@ def pad(x, padding, mode):
 
 # stock name, variant: stock function, ours, the op whose backends serve it
 OPS = {
+    ("nn.functional.batch_norm", ""): (F.batch_norm, ours.batch_norm, "batch_norm"),
+    ("nn.functional.batch_norm", "without_cudnn"): (F.batch_norm, ours.batch_norm, "batch_norm"),
     ("nn.functional.conv_transpose2d", ""): (F.conv_transpose2d, ours.conv_transpose2d, "conv_transpose2d"),
     ("nn.functional.instance_norm", ""): (F.instance_norm, ours.instance_norm, "instance_norm"),
     ("nn.functional.l1_loss", ""): (F.l1_loss, ours.l1_loss, "l1_loss"),
@@ -37,6 +39,8 @@ OPS = {
 
 def beyond(name, sample):
     """Why a sample is not for our op, or the empty string."""
+    if name == "nn.functional.batch_norm" and sample.input.dim() < 2:
+        return "has no channels"
     if name == "nn.functional.pad":
         padding = sample.args[0]
         if len(padding) != 4:
@@ -86,7 +90,8 @@ def test_samples(op, backend, dtype):
             with fastgan.backend(**forced):
                 y = function(*arguments, **keywords)
                 used = torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)
-            statistics = [keywords[key] for key in ("running_mean", "running_var") if keywords.get(key) is not None]
+            given = (*arguments[1:], *keywords.values())
+            statistics = [t for t in given if isinstance(t, torch.Tensor) and not t.requires_grad]
             results.append([y, *(g if g is not None else torch.zeros(()) for g in used), *statistics])
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
@@ -94,5 +99,44 @@ def test_samples(op, backend, dtype):
     assert compared
     if name == "nn.functional.pad":
         assert left == {"pads one or three dimensions": 8, "crops, by a negative padding": 1}
+    elif name == "nn.functional.batch_norm":
+        assert left == {"has no channels": 2}
     else:
         assert not left
+
+
+def modules():
+    module_db = pytest.importorskip(
+        "torch.testing._internal.common_modules", reason="this torch ships without its sample modules",
+        exc_type=ImportError,
+    ).module_db  # fmt: skip
+    return {info.name: info for info in module_db}
+
+
+@pytest.mark.parametrize("backend", ["auto", "plain"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d"])
+def test_modules(name, training, backend):
+    """Outputs, gradients and buffers after two steps."""
+    info = modules()[f"nn.{name}"]
+    samples = info.module_inputs_func(
+        info, device="cpu", dtype=torch.float64, requires_grad=True, training=training
+    )
+    for sample in samples:
+        arguments, keywords = sample.constructor_input.args, sample.constructor_input.kwargs
+        layers = [getattr(nn, name)(*arguments, **keywords).double() for nn in (torch.nn, fastgan.nn)]
+        layers[1].load_state_dict(layers[0].state_dict(), strict=True)
+        (x,) = sample.forward_input.args
+        for _ in range(2):
+            results = []
+            for layer in layers:
+                layer.train(training)
+                leaves = [x.detach().requires_grad_(), *layer.parameters()]
+                with fastgan.backend(batch_norm=backend):
+                    y = layer(leaves[0])
+                    results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+            for a, b in zip(*results, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        layers[0].load_state_dict(layers[1].state_dict(), strict=True)
+        for a, b in zip(*(layer.buffers() for layer in layers), strict=True):
+            torch.testing.assert_close(a, b)
