@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend
+from . import _backend, _table
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, with_signature
 from .reflection_pad import fold, pad
@@ -70,8 +70,26 @@ def _launchers(backend: str):
     return kernels.forward, kernels.backward
 
 
+def shape_key(shape, halo: int) -> str:
+    """A call's shape as the measured table writes it."""
+    return "x".join(f"{n}" for n in shape) + f" halo {halo}"
+
+
+def _cut(direction: str, x: Tensor, halo: int, backend: str) -> tuple:
+    """The Triton configuration that was measured best for a call, as the launchers' last argument; () without one."""
+    if backend != "triton":
+        return ()
+    fields = _table.configuration("instance_norm", direction, x, shape_key(x.shape, halo))
+    if fields is None:
+        return ()
+    from fastgan.kernels.instance_norm import Config
+
+    return (Config(**fields),)
+
+
 def _forward(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
-    return _launchers(backend)[0](x, weight, bias, residual, eps, activation, negative_slope, halo)
+    cut = _cut("forward", x, halo, backend)
+    return _launchers(backend)[0](x, weight, bias, residual, eps, activation, negative_slope, halo, *cut)
 
 
 def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
@@ -81,8 +99,9 @@ def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, ha
 
 
 def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+    cut = _cut("backward", x, halo, backend)
     return _launchers(backend)[1](
-        dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual
+        dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, *cut
     )
 
 
