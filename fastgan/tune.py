@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from .engine import command
 from .ops import _table, _tuner
 
 OPS = ("reflection_pad_conv2d", "instance_norm")
@@ -48,12 +49,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if not torch.cuda.is_available():
-        raise SystemExit("error: fastgan.tune measures on a CUDA device, and torch finds none here")
-    if options.size % 4:
-        raise SystemExit(f"error: --size must be a multiple of 4, got {options.size}")
+        raise command.UserError("fastgan.tune measures on a CUDA device, and torch finds none here")
+    if options.size % 4 or options.size < 16:
+        raise command.UserError(f"--size must be a multiple of 4 from 16 up, got {options.size}")
     import triton
 
     device = torch.device("cuda", torch.cuda.current_device())
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
                         _table.write(path, name, environment, [entry])
                         print(describe(entry), flush=True)
     print(f"table: {path}")
+    return 0
 
 
 def describe(entry: _table.Entry) -> str:
@@ -85,4 +87,4 @@ def describe(entry: _table.Entry) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -22,7 +22,7 @@ def host_clock(run, index):
 
 def test_needs_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="fastgan.tune measures on a CUDA device, and torch finds none here"):
+    with pytest.raises(ValueError, match="fastgan.tune measures on a CUDA device, and torch finds none here"):
         tune.main([])
 
 
