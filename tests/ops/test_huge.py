@@ -20,7 +20,7 @@ EDGE = 6
 
 # Side of a square image with 64 (256, ...) channels that holds more than LIMIT elements.
 HUGE = {3: 26800, 32: 8200, 64: 5800, 256: 2900}
-SMALL = {3: 20, 32: 20, 64: 20, 256: 20}
+SMALL = {3: 20, 32: 40, 64: 20, 256: 20}
 
 
 def draw(shape, layout, device, dtype):
