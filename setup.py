@@ -203,4 +203,7 @@ def build_options() -> dict:
 
 
 names, folders = packages()
-setup(version=version(), packages=names, package_dir=folders, **build_options())
+setup(
+    version=version(), packages=names, package_dir=folders, package_data={"fastgan.tables": ["*.json"]},
+    **build_options(),
+)

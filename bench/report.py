@@ -22,9 +22,12 @@ def seconds(value: float) -> str:
 
 
 def _medians(case: dict, column: str) -> str:
-    """The medians of one column; where eager also ran with an in-place activation, both: out-of-place / in-place."""
-    name = column.replace("NCHW", "nchw")
-    found = [case["providers"][key]["median"] for key in (name, f"{name} in-place") if key in case["providers"]]
+    """The medians of one column, which has several where eager also ran in place, or ours by each backend."""
+    who, layout = column.lower().split()
+    found = [
+        timing["median"] for name, timing in case["providers"].items()
+        if name.startswith(who) and record.layout(name) == layout
+    ]
     return " / ".join(map(seconds, found))
 
 
@@ -111,8 +114,9 @@ def markdown(runs: list[dict]) -> str:
             parts.append("\n".join(f"- {remark}" for remark in remarks))
         sections.append("\n\n".join(parts))
     legend = (
-        "Medians of interleaved runs; eager as out-of-place / in-place activation where that differs. Ratios: the better "
-        "eager form's median over ours, for ours NCHW / ours channels_last. Shares are of the ceiling of the same run."
+        "Medians of interleaved runs; eager as out-of-place / in-place activation where that differs, ours as halo / "
+        "triton where it ran by both. Ratios: the better eager form's median over ours, for ours NCHW / ours "
+        "channels_last, halo first. Shares are of the ceiling of the same run."
     )
     return "\n\n".join([*sections, legend])
 
@@ -125,7 +129,10 @@ def plot(runs: list[dict], path: Path) -> None:
     figure = Figure(figsize=(9, 1 + 0.32 * len(bars)), layout="constrained")
     axes = figure.subplots()
     for offset, (name, colour) in enumerate((("ours nchw", "#4477aa"), ("ours channels_last", "#ee6677"))):
-        found = [(i, speedup[name]["best_eager"]) for i, (_, speedup) in enumerate(bars) if name in speedup]
+        found = []
+        for i, (_, speedup) in enumerate(bars):
+            ratios = [r["best_eager"] for key, r in speedup.items() if record.layout(key) == record.layout(name)]
+            found += [(i, max(ratios))] if ratios else []
         if found:
             places, lengths = zip(*found)
             axes.barh([i + 0.4 * offset for i in places], lengths, height=0.38, color=colour, label=name)

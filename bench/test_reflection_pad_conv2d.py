@@ -1,4 +1,4 @@
-"""reflection_pad_conv2d, against reflection padding followed by a convolution."""
+"""reflection_pad_conv2d, against reflection padding followed by a convolution; on CUDA by both of its backends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fastgan
 from fastgan import functional as fg
 
-from .cases import DIRECTIONS, DTYPES, OpCase, dtype_name, providers
+from .cases import DIRECTIONS, DTYPES, LAYOUTS, OpCase, Provider, dtype_name, providers
 
 # Input, output channels, kernel: the generator's first and last layer, and its trunk; the padding keeps the size.
 LAYERS = {
@@ -19,6 +20,30 @@ LAYERS = {
     "last": ((1, 64, 256, 256), 3, 7),
 }
 BATCH_16 = {f"{name}-batch16": ((16, *shape[1:]), out, kernel) for name, (shape, out, kernel) in LAYERS.items()}
+
+
+def ours_by(backend: str, padding: int):
+    """Ours, forced onto a backend."""
+
+    def compute(x, weight, bias):
+        with fastgan.backend(reflection_pad_conv2d=backend):
+            return fg.reflection_pad_conv2d(x, weight, bias, padding=padding)
+
+    return compute
+
+
+def contestants(device: torch.device, padding: int) -> list[Provider]:
+    found = providers(
+        eager=lambda x, w, b: F.conv2d(F.pad(x, (padding,) * 4, mode="reflect"), w, b),
+        ours=lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=padding),
+    )
+    if device.type != "cuda":
+        return found
+    # Ours as the table has it is one of the two.
+    found = [provider for provider in found if provider.name.startswith("eager")]
+    for backend in ("halo", "triton"):
+        found += [Provider(f"ours {backend} {layout}", ours_by(backend, padding)) for layout in LAYOUTS]
+    return found
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -42,10 +67,7 @@ def test_reflection_pad_conv2d(race, device, layer, dtype, direction):
     race(
         OpCase(
             "reflection_pad_conv2d", f"{shape[1]}->{out} {kernel}x{kernel}", shape, dtype, direction, device, make,
-            providers(
-                eager=lambda x, w, b: F.conv2d(F.pad(x, (reach,) * 4, mode="reflect"), w, b),
-                ours=lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=reach),
-            ),
+            contestants(device, reach),
             bytes_moved=(operands + written_back) * dtype.itemsize,
             flops=product * (2 if direction == "backward" else 1),
             leaves=3,

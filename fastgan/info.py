@@ -8,7 +8,7 @@ import platform
 import torch
 
 from . import __version__
-from .ops import _backend, _extension
+from .ops import _backend, _extension, _table
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -26,6 +26,8 @@ def report() -> str:
         lines += ["", f"Backends on {device} (of {', '.join(_name(d) for d in DTYPES)}):"]
         for op in _backend.ops():
             lines += _op_lines(op, device)
+    for index in range(torch.cuda.device_count() if "cuda" in devices else 0):
+        lines += ["", _measured(torch.cuda.get_device_name(index))]
     lines += ["", "Force one with FASTGAN_BACKEND=name, FASTGAN_BACKEND=op=name,... or fastgan.backend(...)."]
     return "\n".join(lines)
 
@@ -47,6 +49,16 @@ def _cuda() -> str:
         return "no device" if torch.version.cuda else "this torch is built without CUDA"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"{', '.join(names)}; torch built for CUDA {torch.version.cuda}"
+
+
+def _measured(device: str) -> str:
+    """What the device's table holds: shapes in it are served by the backend that it names."""
+    served: dict[str, int] = {}
+    for (op, *_), entry in _table.entries(device).items():
+        served[f"{op}: {entry['backend']}"] = served.get(f"{op}: {entry['backend']}", 0) + 1
+    if not served:
+        return f"Measured on {device}: nothing yet (python -m fastgan.tune measures)"
+    return f"Measured on {device}: " + "; ".join(f"{name} for {count} shapes" for name, count in sorted(served.items()))
 
 
 def _op_lines(op: str, device: str) -> list[str]:

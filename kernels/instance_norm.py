@@ -848,6 +848,25 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
     return found
 
 
+def candidates(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int) -> list[Config]:
+    """The configurations worth measuring for (N, C, H, W); in NCHW their vectors divide the image's width."""
+    batch, channels, height, width = shape
+    count = height * width
+    best = config(direction, layout, shape, itemsize)
+    found = [best]
+    for cut in configurations(direction, layout, itemsize):
+        if not cut.splits:
+            if layout == "nhwc" or count <= cut.rows * cut.cols < 4 * count:
+                found.append(cut._replace(samples=batch))
+        else:
+            found += [
+                cut._replace(splits=splits, samples=samples)
+                for splits in (4, 16, 64) if splits <= cut.split_block
+                for samples in sorted({best.samples, batch})
+            ]
+    return [cut for cut in dict.fromkeys(found) if layout == "nhwc" or width % cut.cols == 0]
+
+
 def _share(count: int, layout: str, cut: Config) -> tuple[int, int]:
     """(splits, tiles): at most cut.splits programs of `tiles` tiles each, none without a pixel."""
     tiles = triton.cdiv(count, cut.rows * cut.cols if layout == "nchw" else cut.rows)

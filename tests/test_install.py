@@ -29,6 +29,7 @@ def installed(tmp_path_factory):
     for path in ROOT.iterdir():
         if path.is_file() and path.suffix in ("", ".md", ".py", ".toml") and not path.name.startswith("."):
             shutil.copy(path, source)
+    (source / "fastgan" / "tables" / "a-device.json").write_text('{"device": "A Device", "entries": []}')
     environment = os.environ | {"FASTGAN_BUILD_EXTENSION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     pip = [sys.executable, "-m", "pip", "--no-input", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
     result = subprocess.run(
@@ -66,6 +67,10 @@ def test_a_wheel_holds_every_subpackage_and_the_kernels(installed):
             assert (installed / module.relative_to(ROOT)).is_file()
     kernels = {path.name for path in (ROOT / "kernels").glob("*.py")}
     assert kernels == {path.name for path in (installed / "fastgan" / "kernels").glob("*.py")}
+
+
+def test_a_wheel_holds_the_measured_tables(installed):
+    assert (installed / "fastgan" / "tables" / "a-device.json").is_file()
 
 
 def test_it_imports_without_extension_compiler_and_triton(installed):

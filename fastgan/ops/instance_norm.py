@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _backend
+from . import _backend, _table
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
 from ._norm import activate, differentiate_backward, unserved_parameters
@@ -59,8 +59,26 @@ def _launchers(backend: str):
     return kernels.forward, kernels.backward
 
 
+def shape_key(shape, halo: int) -> str:
+    """A call's shape as the measured table writes it."""
+    return "x".join(f"{n}" for n in shape) + f" halo {halo}"
+
+
+def _cut(direction: str, x: Tensor, halo: int, backend: str) -> tuple:
+    """The Triton configuration that was measured best for a call, as the launchers' last argument; () without one."""
+    if backend != "triton":
+        return ()
+    fields = _table.configuration("instance_norm", direction, x, shape_key(x.shape, halo))
+    if fields is None:
+        return ()
+    from fastgan.kernels.instance_norm import Config
+
+    return (Config(**fields),)
+
+
 def _forward(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
-    return _launchers(backend)[0](x, weight, bias, residual, eps, activation, negative_slope, halo)
+    cut = _cut("forward", x, halo, backend)
+    return _launchers(backend)[0](x, weight, bias, residual, eps, activation, negative_slope, halo, *cut)
 
 
 def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
@@ -70,8 +88,9 @@ def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, ha
 
 
 def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+    cut = _cut("backward", x, halo, backend)
     return _launchers(backend)[1](
-        dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual
+        dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, *cut
     )
 
 

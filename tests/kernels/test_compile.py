@@ -92,8 +92,10 @@ def test_products_run_on_tensor_cores(compiled):
     for row in compiled:
         exact = "fp64" in row["types"] or row["constants"].get("PRECISION") == "ieee" and "16" not in row["types"]
         if row["multiplies"] and row["capability"] == 90 and not exact:
-            checked.add(row["kernel"])
-            assert row["hgmma"] > 0, describe(row)
+            assert row["wgmma"] > 0, describe(row)
+            if row["hgmma"] is not None:
+                checked.add(row["kernel"])
+                assert row["hgmma"] > 0, describe(row)
     assert checked == {name for name in KERNELS if name.startswith(("_conv", "_weight"))}
 
 

@@ -1,0 +1,123 @@
+"""The tuner: what it measures, what it leaves out, what it writes; on the CPU, by Triton's interpreter and a plain clock."""
+
+import time
+
+import pytest
+import torch
+
+from fastgan import info, tune
+from fastgan.ops import _backend, _table, _tuner, instance_norm, reflection_pad_conv2d
+
+interpreted = pytest.mark.skipif(
+    not (_backend.TRITON_FOUND and _backend.TRITON_INTERPRETED) or torch.cuda.is_available(),
+    reason="measures on the CPU, by Triton's interpreter",
+)
+
+
+def host_clock(run, index):
+    began = time.perf_counter()
+    run(index)
+    return time.perf_counter() - began
+
+
+def test_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="fastgan.tune measures on a CUDA device, and torch finds none here"):
+        tune.main([])
+
+
+def test_default_shapes_are_those_of_the_generator():
+    first, trunk, last = tune.cases("reflection_pad_conv2d", 16, 256, 64)
+    assert first == (16, 3, 256, 64, 7) and trunk == (16, 256, 64, 256, 3) and last == (16, 64, 256, 3, 7)
+    assert tune.cases("instance_norm", 1, 256, 64)[0] == (1, 64, 256, 0)
+
+
+def test_medians_take_turns():
+    calls = []
+    runners = {name: (lambda i, name=name: calls.append((name, i))) for name in "ab"}
+    seconds = iter([9.0, 9.0] * 2 + [1.0, 4.0, 3.0, 5.0, 2.0, 6.0])
+
+    def clock(run, index):
+        run(index)
+        return next(seconds)
+
+    assert _tuner.medians(runners, clock, rounds=3) == {"a": 2.0, "b": 5.0}
+    assert calls == [(name, i) for i in range(5) for name in "ab"]
+
+
+def test_wrong_and_impossible_candidates_are_left_out():
+    said = []
+
+    def run(cut):
+        if cut == (1,):
+            raise RuntimeError("out of resource: shared memory\nmore")
+        return torch.full((2,), float(cut[0]))
+
+    assert _tuner._usable([(1,), (2,), (3,)], run, torch.full((2,), 2.0), said.append) == [(2,)]
+    assert said == [
+        "left out (1,): RuntimeError: out of resource: shared memory", "left out (3,): its result is wrong",
+    ]  # fmt: skip
+
+
+@interpreted
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_an_entry_is_what_the_op_then_follows(layout, tmp_path, monkeypatch):
+    from fastgan.kernels import reflection_pad_conv2d as kernels
+
+    all_candidates = kernels.candidates
+    monkeypatch.setattr(kernels, "candidates", lambda *args: all_candidates(*args)[:2])
+    clock = lambda run, index: host_clock(run, index) * (1e-6 if "cut" in run.__code__.co_varnames else 1)  # noqa: E731
+    said = []
+    entry = _tuner.tune_convolution(
+        _tuner.Convolution(1, 2, 4, 3, 3), torch.float32, layout, torch.device("cpu"), clock, 1, said.append
+    )
+    assert not said and entry["backend"] == "triton" and set(entry["configurations"]) == set(kernels.DIRECTIONS)
+    monkeypatch.setattr(_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
+    _table.write(tmp_path / "a-test-device.json", "A Test Device", {}, [entry])
+    x = torch.zeros(1, 2, 4, 4).contiguous(memory_format=_tuner._FORMATS[layout])
+    key = reflection_pad_conv2d.shape_key(x.shape, (3, 2, 3, 3), (1, 1), (1, 1), (1, 1))
+    assert _table.backend("reflection_pad_conv2d", x, key) == "triton"
+    assert reflection_pad_conv2d._cut("forward", x, key) in all_candidates(
+        "forward", layout, kernels.geometry(x.shape, (3, 2, 3, 3), (1, 1), (1, 1), (1, 1)), 4, "tf32"
+    )
+    assert info._measured("A Test Device") == "Measured on A Test Device: reflection_pad_conv2d: triton for 1 shapes"
+    assert "triton forward" in tune.describe(entry)
+    _table.entries.cache_clear()
+
+
+@interpreted
+def test_instance_norm_follows_its_table(tmp_path, monkeypatch):
+    from fastgan.kernels import instance_norm as kernels
+
+    monkeypatch.setattr(_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
+    said = []
+    entry = _tuner.tune_norm(
+        _tuner.Norm(1, 4, 4, 1), torch.float32, "nchw", torch.device("cpu"), host_clock, 1, said.append
+    )
+    assert not said and entry["backend"] == "triton"
+    entry["configurations"]["forward"] = kernels.Config(64, 4, 1, 3, 16, 1)._asdict()
+    _table.write(tmp_path / "a-test-device.json", "A Test Device", {}, [entry])
+    seen = []
+    launch = kernels.forward
+    monkeypatch.setattr(kernels, "forward", lambda *args: seen.append(args[8:]) or launch(*args))
+    x = torch.randn(1, 4, 4, 4)
+    y = torch.ops.fastgan.instance_norm(x, None, None, None, 1e-5, "relu", 0.0, 1, "triton")[0]
+    torch.testing.assert_close(y, instance_norm.reference(x, activation="relu", halo=1))
+    torch.ops.fastgan.instance_norm(x, None, None, None, 1e-5, "relu", 0.0, 0, "triton")
+    assert seen == [((kernels.Config(64, 4, 1, 3, 16, 1)),), ()]
+    _table.entries.cache_clear()
+
+
+@interpreted
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (2, 3, 5, 7), (16, 256, 64, 64)])
+def test_candidates_of_instance_norm_fit_the_shape(shape, layout):
+    from fastgan.kernels import instance_norm as kernels
+
+    for direction in ("forward", "backward"):
+        for cut in kernels.candidates(direction, layout, shape, 4):
+            assert layout == "nhwc" or shape[3] % cut.cols == 0
+            assert cut.splits or layout == "nhwc" or cut.rows * cut.cols >= shape[2] * shape[3]
+            assert cut.splits <= cut.split_block
