@@ -70,7 +70,7 @@ def _reconstruction(bound: float) -> Callable[[Figures, Figures], list[Check]]:
 
 
 def _few_labels(first: Figures, last: Figures) -> list[Check]:
-    bound = last["accuracy_of_labels_alone"] + 0.03
+    bound = round(last["accuracy_of_labels_alone"] + 0.03, 6)
     return [("test accuracy, against three points above the labels alone", last["accuracy"], ">=", bound)]
 
 
