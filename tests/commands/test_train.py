@@ -123,7 +123,7 @@ def test_own_data_takes_the_papers_preset(tiny_train, images, tmp_path):
 @pytest.mark.parametrize(("argv", "sentence"), [
     ([], "name a recipe first"),
     (["--max-steps", "3"], "name a recipe first"),
-    (["cyclegann"], "unknown recipe 'cyclegann' (did you mean cyclegan?): choose from cyclegan"),
+    (["cyclegann"], "unknown recipe 'cyclegann' (did you mean cyclegan?): choose from gan, dcgan"),
     (["cyclegan", "--batchsize", "3"], "unknown argument '--batchsize': did you mean --batch-size?"),
     (["cyclegan", "--lr", "fast"], "--lr: 'fast' is not a number"),
     (["cyclegan", "--preset", "huge"], "unknown preset 'huge': choose from paper, laptop, gpu"),

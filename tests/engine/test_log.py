@@ -81,7 +81,7 @@ def test_sums_do_not_depend_on_when_one_looks():
             if step in looks:
                 latest = recent.fetch()
         assert latest["G"] == pytest.approx(0.4) and recent.fetch() == latest
-        assert progress.loss_count == 4
+        assert progress.loss_counts == {"G": 4, "D": 4}
         sums.append(progress.loss_sums)
     assert sums[0] == sums[1] == sums[2]
 
@@ -92,4 +92,6 @@ def test_losses_may_change_their_names():
     recent.add(1, {"G": torch.tensor(1.0)})
     recent.add(2, {"G": torch.tensor(2.0), "D": torch.tensor(3.0)})
     assert recent.fetch() == {"G": 2.0, "D": 3.0}
-    assert progress.loss_sums == {"G": 3.0, "D": 3.0}
+    recent.add(3, {"D": torch.tensor(4.0)})
+    assert recent.fetch() == {"G": 2.0, "D": 4.0}  # a loss that this step does not make is shown as it was
+    assert progress.loss_sums == {"G": 3.0, "D": 7.0} and progress.loss_counts == {"G": 2, "D": 2}

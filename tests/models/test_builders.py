@@ -12,7 +12,7 @@ def test_generators_by_name():
         network = models.generator(name, 3, 1, ngf=2)
         assert sum("conv_block.1.weight" in key for key in network.state_dict()) == blocks
         assert network.model[-2].out_channels == 1
-    assert set(models.GENERATORS) == {"resnet_9blocks", "resnet_6blocks"}
+    assert models.GENERATORS == ("resnet_9blocks", "resnet_6blocks", "unet_256", "unet_128", "johnson_5blocks")
 
 
 def test_discriminators_by_name():
@@ -22,7 +22,7 @@ def test_discriminators_by_name():
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(ValueError, match="'unet'.*resnet_9blocks, resnet_6blocks"):
+    with pytest.raises(ValueError, match="'unet'.*resnet_9blocks, resnet_6blocks, unet_256"):
         models.generator("unet")
     with pytest.raises(ValueError, match="'big'.*basic, n_layers, pixel"):
         models.discriminator("big")
