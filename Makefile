@@ -1,8 +1,9 @@
 # make cyclegan   train the CycleGAN on the built-in pair (five minutes on two cores)
 # make test       run the tests
+# make learn      train the recipes on real data, an hour or two, and write what they learnt to bench/results
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make gpu-check  prove and time the Triton kernels on a CUDA device, with the torch that PYTHON has
-# The first three set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
+# The first four set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
 PYTHON ?= python3
 ARGS ?=
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: cyclegan test bench gpu-check setup clean
+.PHONY: cyclegan test learn bench gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -19,6 +20,9 @@ cyclegan: setup
 
 test: setup
 	$(RUN) -m pytest $(ARGS)
+
+learn: setup
+	$(RUN) -m bench.learn $(ARGS)
 
 bench: setup
 	$(RUN) -m pytest bench --benchmark $(ARGS)

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastgan.data.folders import find_images
-from fastgan.data.images import ImageError, read_image, save_png, to_pixels, to_tensor
+from fastgan.data.convert import CHANNELS
+from fastgan.data.files import ImageError, read_pixels, save_image, suffix_for
+from fastgan.data.images import to_tensor
 from fastgan.engine import command
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device, set_backend
 from fastgan.engine.flags import Parser
 from fastgan.engine.networks import load_networks
 from fastgan.engine.options import PRECISIONS
-from fastgan.engine.translation import generator_for, input_channels, translate
+from fastgan.engine.translation import generator_for, input_channels, output_channels, translate
 
 NAMED = 5  # broken images that are named; the rest is counted
 
@@ -40,13 +42,16 @@ def main(argv: list[str]) -> int:
 
     directions = ["AtoB", "BtoA"] if arguments.direction == "both" else [arguments.direction]
     generators = {direction: generator_for(loaded, direction) for direction in directions}
-    targets = {direction: _targets(files, _output(folder, arguments.output, direction, len(directions) > 1))
-               for direction in directions}
+    targets = {direction: _targets(files, _output(folder, arguments.output, direction, len(directions) > 1),
+                                   suffix_for(output_channels(network)))
+               for direction, network in generators.items()}
     _check_targets(folder, [path for paths in targets.values() for path in paths], arguments.overwrite)
     for direction, network in generators.items():
         network.to(device, memory_format=torch.channels_last)
         broken = _translate_files(network, folder, files, targets[direction], arguments.batch_size, device,
-                                  arguments.precision)
+                                  arguments.precision, conversions := Counter())
+        if direction == directions[0]:
+            _tell_conversions(conversions, input_channels(network))
         _report(direction, files, broken, _output(folder, arguments.output, direction, len(directions) > 1))
     return 0
 
@@ -54,7 +59,9 @@ def main(argv: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("python -m fastgan.translate",
                     description="Translate every image of a folder, and of its sub-folders, with trained networks.\n"
-                                "Any height and width will do; results are PNG files under the names of their sources.")
+                                "Any height and width will do; results are PNG files under the names of their sources, of\n"
+                                "16 bits where the source has 16, or arrays (.npy) where images have more than 4 channels.",
+                    epilog="example: python -m fastgan.translate checkpoints/cyclegan photos --direction both")
     parser.add_argument("checkpoint", metavar="CHECKPOINT",
                         help="a run folder, checkpoint.pt, networks.safetensors, or a published *_net_G*.pth")
     parser.add_argument("folder", metavar="DIR", help="folder of images")
@@ -82,12 +89,12 @@ def _output(folder: Path, output: str | None, direction: str, both: bool) -> Pat
     return Path(output) / direction if both else Path(output)
 
 
-def _targets(files: list[str], output: Path) -> list[Path]:
+def _targets(files: list[str], output: Path, suffix: str) -> list[Path]:
     """Where each file's result goes: the same name as PNG; a.jpg beside a.png becomes a.jpg.png."""
-    stems = Counter(PurePosixPath(file).with_suffix(".png") for file in files)
+    stems = Counter(PurePosixPath(file).with_suffix(suffix) for file in files)
     names = [PurePosixPath(file) for file in files]
-    return [output / (name.with_suffix(".png") if stems[name.with_suffix(".png")] == 1 else
-                      name.with_name(name.name + ".png")) for name in names]
+    return [output / (name.with_suffix(suffix) if stems[name.with_suffix(suffix)] == 1 else
+                      name.with_name(name.name + suffix)) for name in names]
 
 
 def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
@@ -103,34 +110,47 @@ def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
 
 
 def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,
-                     device: torch.device, precision: str) -> list[str]:
-    """Translate ``files`` in batches of equal size; returns what was wrong with those that are broken."""
+                     device: torch.device, precision: str, conversions: Counter[str]) -> list[str]:
+    """Translate ``files`` in batches of equal size; returns what was wrong with those that are broken.
+
+    ``conversions`` counts the kinds of image that had to be converted.
+    """
     channels = input_channels(network)
-    waiting: dict[torch.Size, list[tuple[Tensor, Path]]] = {}
+    waiting: dict[torch.Size, list[tuple[Tensor, bool, Path]]] = {}
     broken = []
 
-    def flush(group: list[tuple[Tensor, Path]]) -> None:
-        images = torch.stack([image for image, _ in group]).to(device, memory_format=torch.channels_last)
-        for image, (_, path) in zip(translate(network, images, precision).cpu(), group):
+    def flush(group: list[tuple[Tensor, bool, Path]]) -> None:
+        images = torch.stack([image for image, _, _ in group]).to(device, memory_format=torch.channels_last)
+        for image, (_, deep, path) in zip(translate(network, images, precision).cpu(), group):
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(image, path)
+            save_image(image, path, deep=deep)
         bar.update(len(group))
 
     with tqdm(total=len(files), unit="image", disable=None) as bar:
         for file, path in zip(files, targets):
             try:
-                image = to_tensor(to_pixels(read_image(folder / file, channels)[0]))
+                pixels, kind = read_pixels(folder / file, channels)
             except ImageError as error:
                 broken.append(str(error))
                 bar.update()
                 continue
+            if kind is not None:
+                conversions[kind] += 1
+            image = to_tensor(pixels)
             group = waiting.setdefault(image.shape, [])
-            group.append((image, path))
+            group.append((image, pixels.dtype == torch.uint16, path))
             if len(group) == batch_size:
                 flush(waiting.pop(image.shape))
         for group in waiting.values():
             flush(group)
     return broken
+
+
+def _tell_conversions(conversions: Counter[str], channels: int) -> None:
+    if conversions:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(conversions.items()))
+        print(f"{conversions.total()} images were converted to {CHANNELS.get(channels, f'{channels} channels')}: {kinds}",
+              file=sys.stderr)
 
 
 def _report(direction: str, files: list[str], broken: list[str], output: Path) -> None:

@@ -4,10 +4,11 @@
 """
 
 from .dataset import AlignedDataset, LabelledDataset, PairDataset, SemiLabelledDataset, UnalignedDataset
-from .images import ImageError, make_grid, read_image, save_png, to_image, to_tensor
+from .files import ImageError, read_pixels, save_image
+from .images import make_grid, to_image, to_pixels, to_tensor
 from .opening import open_dataset, open_pairs
 from .options import DataOptions
 
 __all__ = ["AlignedDataset", "DataOptions", "ImageError", "LabelledDataset", "PairDataset", "SemiLabelledDataset",
-           "UnalignedDataset", "make_grid", "open_dataset", "open_pairs", "read_image", "save_png", "to_image",
+           "UnalignedDataset", "make_grid", "open_dataset", "open_pairs", "read_pixels", "save_image", "to_image", "to_pixels",
            "to_tensor"]

@@ -12,7 +12,8 @@ from typing import Callable, Iterable, TypeVar
 import torch
 from torch import Tensor
 
-from .images import SUFFIXES, ImageError, image_size, read_image, to_pixels
+from .convert import CHANNELS, deepen
+from .files import SUFFIXES, ImageError, read_header, read_pixels
 from .notices import notice, some
 from .transforms import Transform
 
@@ -24,7 +25,7 @@ _Result = TypeVar("_Result")
 def find_images(folder: str | Path) -> list[str]:
     """The image files of a folder and its sub-folders, as relative POSIX paths in natural order (2.png before 10.png).
 
-    What counts is the suffix (see ``images.SUFFIXES``). Hidden files and folders do not.
+    What counts is the suffix (see ``files.SUFFIXES``). Hidden files and folders do not.
 
     Raises:
         ValueError: the folder is missing, not a folder, or holds no such file.
@@ -52,12 +53,12 @@ class ImageFolder:
     """The images of a folder, resized, by index.
 
     Opening it reads the header of every file; if the pixels of all of them fit ``cache_bytes``, every file is decoded
-    once, now, and kept in 8 bits. Files that are broken are named in one notice, and left out. Without the cache a file
+    once, now, and kept, in 16 bits if any file has as many, else in 8. Files that are broken are named in one notice, and left out. Without the cache a file
     may turn out broken only when it is used: it is named then, once, and the next good one takes its place.
 
     Args:
         transform: its ``resize`` is applied, and its crop checked against every image.
-        channels: 3 (RGB) or 1 (grey).
+        channels: 1 (grey), 3 (RGB), 2 or 4 (with transparency), or what all files have.
         limit: use only the first so many files.
         cache_bytes: 0 never keeps pixels.
         substitute: whether another image may take the place of one that is broken; if not, its use is an error.
@@ -71,13 +72,14 @@ class ImageFolder:
         self.folder, self.transform, self.channels, self.substitute = Path(folder), transform, channels, substitute
         files = find_images(self.folder)[:limit]
         skipped: dict[str, str] = {}
-        sizes = self._read(files, lambda name: image_size(self.folder / name), skipped)
-        for name, size in sizes.items():
-            transform.check(*size, str(self.folder / name))
+        headers = self._read(files, lambda name: read_header(self.folder / name), skipped)
+        for name, header in headers.items():
+            transform.check(header.width, header.height, str(self.folder / name))
 
-        self.names, self.sizes = list(sizes), list(sizes.values())
+        self.names, self.sizes = list(headers), [(header.width, header.height) for header in headers.values()]
+        self.deep = any(header.deep for header in headers.values())
         self._pixels, self._kinds, self._broken = None, Counter(), set()
-        total = sum(self._bytes(size) for size in self.sizes)
+        total = sum(self._elements(size) for size in self.sizes) * (2 if self.deep else 1)
         if total <= cache_bytes:
             self._decode_all(skipped)
         if skipped:
@@ -98,10 +100,10 @@ class ImageFolder:
         return str(self.folder / self.names[index])
 
     def load(self, index: int) -> Tensor:
-        """uint8 (H, W, C) of an image after the resize. Not to be written to."""
+        """uint8 or uint16 (H, W, C) of an image after the resize. Not to be written to."""
         if self._pixels is not None:
             (width, height), start = self.transform.resized(*self.sizes[index]), self._starts[index]
-            return self._pixels[start:start + self._bytes(self.sizes[index])].view(height, width, self.channels)
+            return self._pixels[start:start + self._elements(self.sizes[index])].view(height, width, self.channels)
         for step in range(len(self)):
             name = self.names[(index + step) % len(self)]
             try:
@@ -122,16 +124,17 @@ class ImageFolder:
             self._starts = [self._starts[index] for index in indices]
 
     def _decode(self, name: str) -> tuple[Tensor, str | None]:
-        image, kind = read_image(self.folder / name, self.channels)
-        return to_pixels(self.transform.resize(image)), kind
+        pixels, kind = read_pixels(self.folder / name, self.channels)
+        resized = self.transform.resize(pixels.numpy())
+        return torch.from_numpy(deepen(resized) if self.deep else resized), kind
 
     def _decode_all(self, skipped: dict[str, str]) -> None:
         """Fill one buffer with all images: worker processes share it rather than copy it."""
-        expected = {name: self._bytes(size) for name, size in zip(self.names, self.sizes)}
+        expected = {name: self._elements(size) for name, size in zip(self.names, self.sizes)}
         starts, end = {}, 0
         for name in self.names:
             starts[name], end = end, end + expected[name]
-        buffer = torch.empty(end, dtype=torch.uint8)
+        buffer = torch.empty(end, dtype=torch.uint16 if self.deep else torch.uint8)
 
         def decode(name: str) -> str | None:
             pixels, kind = self._decode(name)
@@ -165,7 +168,7 @@ class ImageFolder:
                     skipped[name] = str(error).removeprefix(f"{self.folder / name}: ")
         return results
 
-    def _bytes(self, size: tuple[int, int]) -> int:
+    def _elements(self, size: tuple[int, int]) -> int:
         width, height = self.transform.resized(*size)
         return width * height * self.channels
 
@@ -173,7 +176,7 @@ class ImageFolder:
         if self._kinds:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
             notice(f"{sum(self._kinds.values())} of {len(self)} images in {self.folder} were converted to "
-                   f"{'RGB' if self.channels == 3 else 'grey'}: {kinds}")
+                   f"{CHANNELS.get(self.channels, f'{self.channels} channels')}: {kinds}")
 
     def _tell_rounding(self) -> None:
         if self.transform.preprocess == "none":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+import torch
 from torch import Tensor
 
+from .convert import convert
 from .dataset import AlignedDataset, Source, UnalignedDataset
 from .folders import ImageFolder, find_images
-from .images import to_grey
 from .options import DataOptions, check_dataroot
 from .synthetic import shapes
 from .transforms import Transform
@@ -106,13 +107,8 @@ class SideBySide:
             raise ValueError(f"{name} is {width} pixels wide: A and B side by side are equally wide")
         self.transform.check(width // 2, height, f"each half of {name}")
 
-    def resize(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        result = Image.new(image.mode, self.resized(width, height))
-        for side in (0, 1):
-            half = image.crop((side * width // 2, 0, (side + 1) * width // 2, height))
-            result.paste(self.transform.resize(half), (side * result.width // 2, 0))
-        return result
+    def resize(self, pixels: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.transform.resize(half) for half in np.split(pixels, 2, axis=1)], axis=1)
 
 
 class Half:
@@ -132,7 +128,7 @@ class Half:
         pixels = self.whole.load(index)
         width = pixels.shape[1] // 2
         half = pixels[:, self.side * width:(self.side + 1) * width]
-        return to_grey(half) if self.channels < self.whole.channels else half
+        return half if self.channels == half.shape[2] else torch.from_numpy(convert(half.numpy(), self.channels))
 
 
 def _domains(options: DataOptions) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from PIL import Image
+import numpy as np
 from torch import Tensor
 
+from .convert import resize
 from .images import to_tensor
 from .options import DataOptions
 
@@ -19,7 +20,7 @@ MULTIPLE = 4  # sizes that preprocess "none" rounds to, as the published code do
 
 @dataclass(frozen=True)
 class Transform:
-    """Resize, crop and flip as the published code does (bicubic, on 8 bits).
+    """Resize, crop and flip as the published code does (bicubic).
 
     ``resize_and_crop`` resizes to load_size x load_size, ``scale_width*`` to the width load_size and a height in
     proportion, but of crop_size at least; ``none`` rounds both sides to multiples of 4. The crop is crop_size square.
@@ -70,13 +71,13 @@ class Transform:
             raise ValueError(f"{name} is {width}x{height}, smaller than the crop of {self.crop_size}x{self.crop_size}: "
                              f"give --crop-size {largest} or less, or --preprocess resize_and_crop")
 
-    def resize(self, image: Image.Image) -> Image.Image:
-        """The part that depends on nothing but the image."""
-        size = self.resized(*image.size)
-        return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    def resize(self, pixels: np.ndarray) -> np.ndarray:
+        """The part that depends on nothing but the image: uint8 or uint16 (H, W, C)."""
+        height, width, _ = pixels.shape
+        return resize(pixels, self.resized(width, height))
 
     def __call__(self, pixels: Tensor, generator: random.Random) -> Tensor:
-        """uint8 (H, W, C), resized, to float32 (C, h, w) in [-1, 1]. Always draws three numbers."""
+        """uint8 or uint16 (H, W, C), resized, to float32 (C, h, w) in [-1, 1]. Always draws three numbers."""
         height, width, _ = pixels.shape
         x, y, mirror = generator.random(), generator.random(), generator.random()
         if self.crops:

@@ -86,13 +86,19 @@ def load_networks(path: str | Path) -> Networks:
 
 
 def load_recipe(path: str | Path) -> recipes.Recipe:
+    """Rebuild the recipe that a run trained; see :func:`load_run`."""
+    return load_run(path)[0]
+
+
+def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
     """Rebuild the recipe that a run trained, with its networks, from what is written in ``path`` alone.
 
     Args:
         path: a run folder, its checkpoint.pt or networks.safetensors.
 
     Returns:
-        The recipe on the CPU, in fp32; optimizers and whatever else only training needs are as new.
+        The recipe on the CPU, in fp32, optimizers and whatever else only training needs as new; and the run's options, as
+        :meth:`fastgan.engine.settings.Settings.to_json` gives them.
 
     Raises:
         UserError: nothing readable there, a damaged file, or networks without a recipe that this package knows.
@@ -107,7 +113,7 @@ def load_recipe(path: str | Path) -> recipes.Recipe:
     if stored.recipe not in recipes.RECIPES:
         raise UserError(f"{stored.path} is of the recipe {stored.recipe!r}, which is none of those known here "
                         f"({', '.join(recipes.RECIPES)}): update fastgan")
-    return _rebuild_recipe(stored)
+    return _rebuild_recipe(stored), stored.description
 
 
 def _run_file(folder: Path) -> Path | None:

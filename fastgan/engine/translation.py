@@ -67,3 +67,10 @@ def _reflected(size: int, wanted: int, device: torch.device) -> Tensor:
 def input_channels(network: nn.Module) -> int:
     """The channels of the images that a convolutional network takes."""
     return next(parameter.shape[1] for parameter in network.parameters() if parameter.dim() == 4)
+
+
+def output_channels(network: nn.Module) -> int:
+    """The channels of the images that it makes, seen on the smallest image it takes."""
+    parameter = next(network.parameters())
+    smallest = torch.zeros(1, input_channels(network), 1, 1, dtype=parameter.dtype, device=parameter.device)
+    return translate(network, smallest).shape[1]

@@ -12,8 +12,8 @@ EPS = 0.8  # of every batch norm in these generators: a large eps, as the common
 class MLPGenerator(nn.Module):
     """Embedding(classes, classes) ++ z -> 128 -> 256 -> 512 -> 1024 -> image, leaky ReLU 0.2, tanh.
 
-    Input (N, latent_size), and labels (N,) int64 where `classes` is not 0; output (N, channels, image_size, image_size)
-    in [-1, 1]. Batch norm (eps 0.8) from the second layer on, in one pass with its activation; the layers before it
+    Input (N, latent_size), and where `classes` is not 0 labels (N,) int64, or mixtures of classes (N, classes) float;
+    output (N, channels, image_size, image_size) in [-1, 1]. Batch norm (eps 0.8) from the second layer on, in one pass with its activation; the layers before it
     have no bias, which the norm would take out again.
     """
 
@@ -29,8 +29,10 @@ class MLPGenerator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        input = z if self.embedding is None else torch.cat([self.embedding(labels), z], 1)
-        return self.model(input).unflatten(1, self.shape)
+        if self.embedding is not None:
+            mixed = labels.is_floating_point()
+            z = torch.cat([labels @ self.embedding.weight if mixed else self.embedding(labels), z], 1)
+        return self.model(z).unflatten(1, self.shape)
 
 
 class MLPDiscriminator(nn.Module):

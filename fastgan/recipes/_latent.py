@@ -45,8 +45,8 @@ class LatentRecipe(Recipe):
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (N, C, S, S) in [-1, 1] of codes (N, latent_size); evaluation mode, no gradients, fp32.
 
-        `labels` (N,) int64 are the classes to show, which a conditional system needs and another one takes none of.
-        ValueError, in one sentence, for codes or labels that do not fit.
+        `labels` (N,) int64 are the classes to show, which a conditional system needs and another one takes none of;
+        (N, classes) float are mixtures of them. ValueError, in one sentence, for codes or labels that do not fit.
         """
         if z.dim() != 2 or z.shape[1] != self.latent_size:
             raise ValueError(f"codes of {self.name} are (N, {self.latent_size}), got {tuple(z.shape)}")
@@ -103,7 +103,9 @@ class LatentRecipe(Recipe):
             if labels is not None:
                 raise ValueError(f"{self.name} is told no classes: call it without labels")
             return None
-        if labels is None or labels.shape != (count,):
+        if labels is not None and labels.is_floating_point() and labels.shape == (count, self.classes):
+            return labels.to(self._weight())
+        if labels is None or labels.is_floating_point() or labels.shape != (count,):
             shape = "none" if labels is None else str(tuple(labels.shape))
             raise ValueError(f"{self.name} needs a class for each of {count} images, labels of shape ({count},), "
                              f"got {shape}")

@@ -28,10 +28,13 @@ class CVAE(VAE):
     presets = small_images(128, laptop={"n_epochs": 10})
 
     def _posterior(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.networks["E"](images, None if self.options.decoder_only else F.one_hot(labels, self.classes))
+        return self.networks["E"](images, None if self.options.decoder_only else self._mixture(labels))
 
     def _logits(self, z: Tensor, labels: Tensor) -> Tensor:
-        return self.networks["G"](z, F.one_hot(labels, self.classes))
+        return self.networks["G"](z, self._mixture(labels))
+
+    def _mixture(self, labels: Tensor) -> Tensor:
+        return labels if labels.is_floating_point() else F.one_hot(labels, self.classes)
 
     def _encoder_classes(self) -> int:
         return 0 if self.options.decoder_only else self.classes

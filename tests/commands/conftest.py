@@ -11,6 +11,9 @@ from fastgan.engine import command
 from tests.commands.tiny_command import TINY
 
 
+SHORT = ("--max-steps", "2", "--max-dataset-size", "256", "--eval-images", "0", "--device", "cpu")
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
@@ -59,6 +62,23 @@ def trained(tmp_path_factory):
     torch.set_num_threads(threads)
     assert code == 0
     return folder / "cyclegan"
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Run folders of latent recipes by name, of two steps on a few built-in glyphs; made when they are asked for."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(name):
+        if not (folder / name).exists():
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            code = command.run(train.main, [name, *SHORT, "--checkpoints-dir", str(folder)])
+            torch.set_num_threads(threads)
+            assert code == 0
+        return folder / name
+
+    return run
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from fastgan import translate
-from fastgan.data.images import read_image, to_image, to_pixels, to_tensor
+from fastgan.data.files import read_pixels
+from fastgan.data.images import to_image, to_tensor
 from fastgan.engine.networks import load_networks
+from fastgan.models import ResnetGenerator
 
 SIZES = [(16, 16), (17, 23), (1, 1), (3, 40), (16, 16)]  # width, height
 
@@ -28,7 +30,7 @@ def test_any_size_both_directions(tiny_translate, images, tmp_path, trained, bat
         assert names(folder) == ["0.png", "1.png", "2.png", "4.png", "sub/3.png"]
         for name, size in zip(["0.png", "1.png", "2.png", "sub/3.png", "4.png"], SIZES):
             assert Image.open(folder / name).size == size
-        source = to_tensor(to_pixels(read_image(tmp_path / "photos" / "0.png")[0]))[None]
+        source = to_tensor(read_pixels(tmp_path / "photos" / "0.png")[0])[None]
         with torch.no_grad():
             expected = to_image(load_networks(trained).networks[network](source)[0])
         error = np.abs(np.asarray(expected, dtype=int) - np.asarray(Image.open(folder / "0.png"), dtype=int)).max()
@@ -108,3 +110,27 @@ def test_bad_input_gets_a_sentence(call, images, tmp_path, argv, sentence):
     outcome = call(translate, *argv)
     assert outcome.code == 2
     assert outcome.err.startswith(f"error: {sentence}") and outcome.err.count("\n") == 1
+
+
+def test_conversions_are_said_once_and_16_bits_stay_16(tiny_translate, images, tmp_path):
+    folder = tmp_path / "photos"
+    images(folder, sizes=[(8, 8)] * 2)
+    Image.open(folder / "0.png").convert("P").save(folder / "palette.png")
+    Image.fromarray(np.full((8, 8), 1000, dtype=np.uint16)).save(folder / "deep.png")
+    outcome = tiny_translate("photos", "--direction", "both")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("2 images were converted to RGB: 1 16-bit grey, 1 palette\n") == 1
+    pixels, _ = read_pixels(tmp_path / "photos_AtoB" / "deep.png")
+    assert pixels.dtype == torch.uint16 and (pixels.numpy() % 257 != 0).any()
+    assert read_pixels(tmp_path / "photos_AtoB" / "palette.png")[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("channels, suffix", [(4, ".png"), (6, ".npy")])
+def test_as_many_channels_as_the_network_has(call, tmp_path, channels, suffix):
+    torch.save(ResnetGenerator(channels, channels, 4, n_blocks=1).state_dict(), tmp_path / "latest_net_G.pth")
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, channels), dtype=np.uint8)
+    np.save(tmp_path / "photos" / "bands.npy", pixels)
+    outcome = call(translate, "latest_net_G.pth", "photos", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert read_pixels(tmp_path / "photos_AtoB" / f"bands{suffix}", channels)[0].shape == (9, 8, channels)

@@ -138,3 +138,26 @@ def test_keep(tmp_path, cache_bytes):
     opened.keep([1, 3])
     assert len(opened) == 2 and opened.names == ["1.png", "3.png"]
     assert [opened.load(index)[0, 0, 2].item() for index in range(2)] == [37, 111]
+
+
+def test_a_folder_with_16_bits_is_kept_in_16(tmp_path):
+    (folder := tmp_path / "a").mkdir()
+    Image.fromarray(np.full((4, 4), 1000, dtype=np.uint16)).save(folder / "0.png")
+    Image.fromarray(np.full((4, 4), 100, dtype=np.uint8)).save(folder / "1.png")
+    for cache_bytes in (0, 2 ** 20):
+        opened = ImageFolder(folder, WHOLE, channels=1, cache_bytes=cache_bytes)
+        assert [int(opened.load(index)[0, 0, 0]) for index in range(2)] == [1000, 25700]
+        assert opened.load(0).dtype == torch.uint16
+
+
+def test_a_folder_of_arrays_with_many_channels(tmp_path, caplog):
+    (folder := tmp_path / "a").mkdir()
+    arrays = [np.random.default_rng(number).integers(0, 256, (20, 24, 6), dtype=np.uint8) for number in range(3)]
+    for number, array in enumerate(arrays):
+        np.save(folder / f"{number}.npy", array)
+    opened = ImageFolder(folder, WHOLE, channels=6)
+    assert all((opened.load(number).numpy() == array).all() for number, array in enumerate(arrays))
+    picture().save(folder / "3.png")
+    opened = ImageFolder(folder, WHOLE, channels=6)
+    assert len(opened) == 3
+    assert messages(caplog)[0].startswith(f"skipped 1 of 4 images in {folder}: 3.png (it has 3 channels, and 6 are wanted")

@@ -1,20 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from fastgan.data.images import (ImageError, image_size, make_grid, read_image, save_png, to_image, to_pixels,
-                                 to_tensor)
-
-from .common import picture, truncated_jpeg
+from fastgan.data.images import make_grid, to_image, to_pixels, to_tensor
 
 
-def test_pixels_go_to_tensor_and_back_unchanged():
-    pixels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(16, 16, 3)
+@pytest.mark.parametrize("dtype, levels", [(torch.uint8, 256), (torch.uint16, 65536)])
+def test_pixels_go_to_tensor_and_back_unchanged(dtype, levels):
+    pixels = torch.arange(levels).reshape(16, -1, 1).expand(-1, -1, 3).to(dtype)
     tensor = to_tensor(pixels)
-    assert tensor.shape == (3, 16, 16) and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    assert tensor.shape == (3, 16, levels // 16) and tensor.dtype == torch.float32 and tensor.is_contiguous()
     assert tensor.min() == -1 and tensor.max() == 1
-    assert torch.equal(to_pixels(to_image(tensor)), pixels)
+    back = to_pixels(tensor, deep=dtype == torch.uint16)
+    assert back.dtype == dtype and torch.equal(back, pixels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -23,78 +21,24 @@ def test_to_image_takes_any_float_dtype(dtype):
     assert image.mode == "L" and np.asarray(image).tolist() == [[0, 128, 255]]
 
 
-def test_to_image_rounds_and_clamps_and_blackens_nan():
+@pytest.mark.parametrize("deep, one", [(False, 1), (True, 154)])
+def test_pixels_are_rounded_and_clamped_and_nan_is_black(deep, one):
     values = torch.tensor([-1.5, -1 + 2 * 0.6 / 255, 2.0, float("nan"), float("inf")]).reshape(1, 1, 5)
-    assert np.asarray(to_image(values)).tolist() == [[0, 1, 255, 0, 255]]
+    most = 65535 if deep else 255
+    assert to_pixels(values, deep=deep).flatten().tolist() == [0, one, most, 0, most]
+
+
+@pytest.mark.parametrize("channels, mode", [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+def test_modes_of_images(channels, mode):
+    tensor = to_tensor(torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)[..., :channels])
+    image = to_image(tensor)
+    assert image.mode == mode and image.size == (4, 3)
+    assert np.array_equal(np.asarray(image).reshape(3, 4, channels), to_pixels(tensor))
 
 
 def test_to_image_refuses_other_shapes():
-    with pytest.raises(ValueError, match=r"not \(2, 4, 4\)"):
-        to_image(torch.zeros(2, 4, 4))
-
-
-def test_save_png_and_read_image_are_inverse(tmp_path):
-    tensor = to_tensor(to_pixels(picture()))
-    save_png(tensor, tmp_path / "image.png")
-    image, kind = read_image(tmp_path / "image.png")
-    assert kind is None and torch.equal(to_tensor(to_pixels(image)), tensor)
-
-
-def test_grey_becomes_three_equal_channels_and_rgb_one(tmp_path):
-    picture().convert("L").save(tmp_path / "grey.png")
-    image, kind = read_image(tmp_path / "grey.png")
-    assert kind == "grey" and image.mode == "RGB"
-    assert torch.equal(to_pixels(image)[..., 0], to_pixels(image)[..., 2])
-    picture().save(tmp_path / "colour.png")
-    image, kind = read_image(tmp_path / "colour.png", channels=1)
-    assert kind is None and to_pixels(image).shape == (20, 24, 1)
-
-
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
-    image, kind = read_image(tmp_path / "deep.png")
-    assert kind == "16-bit grey" and to_pixels(image)[0, :, 0].tolist() == [0, 100, 255]
-
-
-def test_palette_keeps_its_colours(tmp_path):
-    image = Image.new("P", (2, 1))
-    image.putpalette([255, 0, 0, 0, 0, 255])
-    image.putpixel((1, 0), 1)
-    image.save(tmp_path / "palette.png")
-    image, kind = read_image(tmp_path / "palette.png")
-    assert kind == "palette" and to_pixels(image)[0].tolist() == [[255, 0, 0], [0, 0, 255]]
-
-
-def test_transparency_is_put_on_white(tmp_path):
-    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
-    image.putpixel((1, 0), (10, 20, 30, 255))
-    image.save(tmp_path / "icon.png")
-    image, kind = read_image(tmp_path / "icon.png")
-    assert kind == "RGB with transparency"
-    assert to_pixels(image)[0].tolist() == [[255, 255, 255], [10, 20, 30], [255, 255, 255]]
-
-
-def test_a_photo_on_its_side_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture((24, 20)).save(tmp_path / "photo.jpg", exif=exif)
-    assert image_size(tmp_path / "photo.jpg") == (20, 24)
-    assert read_image(tmp_path / "photo.jpg")[0].size == (20, 24)
-
-
-def test_broken_files_are_named_with_the_reason(tmp_path):
-    truncated_jpeg(tmp_path / "half.jpg", (200, 200))
-    with pytest.raises(ImageError, match=r"half\.jpg: truncated$"):
-        read_image(tmp_path / "half.jpg")
-    (tmp_path / "text.png").write_text("not an image at all")
-    for reader in (read_image, image_size):
-        with pytest.raises(ImageError, match=r"text\.png: not an image$"):
-            reader(tmp_path / "text.png")
-        with pytest.raises(ImageError, match=r"gone\.png: No such file"):
-            reader(tmp_path / "gone.png")
-    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ImageError, match="floating-point"):
-        read_image(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"not \(5, 4, 4\)"):
+        to_image(torch.zeros(5, 4, 4))
 
 
 def test_grid_places_images_captions_and_labels():
@@ -119,3 +63,21 @@ def test_grid_does_not_shrink_or_enlarge_large_images():
 def test_an_empty_grid_is_an_error():
     with pytest.raises(ValueError, match="at least one image"):
         make_grid([[]])
+
+
+def test_a_grid_shows_the_first_three_of_many_channels():
+    red = torch.full((5, 64, 64), -1.0)
+    red[0] = 1
+    assert make_grid([[red]], gap=4).getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_lines_under_images():
+    tensor = torch.zeros(1, 64, 64)
+    plain = make_grid([[tensor, tensor], [tensor]])
+    lined = make_grid([[tensor, tensor], [tensor]], captions=[["0.1", "0.2"], ["0.3"]])
+    assert lined.width == plain.width and lined.height > plain.height
+    under = (lined.height - plain.height) // 2
+    line = np.asarray(lined.convert("L"))[4 + 128:4 + 128 + under]
+    assert line[:, 4:132].min() < 128 and line[:, 136:264].min() < 128
+    last = np.asarray(lined.convert("L"))[-under:]
+    assert last[:, 4:132].min() < 128 and last[:, 136:264].min() == 255, "a shorter row has fewer lines"

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fastgan.data import DataOptions, open_dataset
+from fastgan.data.labelled import open_gallery, read_square
 from fastgan.data.synthetic.glyphs import glyphs
 
 from .common import REAL_DATA, needs_mnist, picture, write_idx
@@ -184,6 +185,26 @@ def test_unknown_kinds_get_a_sentence():
         open_dataset("paired", options())
     with pytest.raises(ValueError, match="no split 'val': choose train or test"):
         open_dataset("labelled", options(), "val")
+
+
+def test_a_gallery_is_all_there_is(folders, tmp_path):
+    gallery = open_gallery(folders, 3, 8)
+    assert len(gallery) == 36 and gallery.classes == 3 and gallery[0]["image"].shape == (3, 8, 8)
+    assert gallery.source.path(35) == str(folders / "cat" / "10.png") and gallery.images(30).shape == (6, 3, 8, 8)
+    assert open_gallery(folders / "bee", 1, 8).classes == 0
+    write_idx(tmp_path / "idx", 4, classes=2)
+    write_idx(tmp_path / "idx", 5, "t10k", classes=3)
+    gallery = open_gallery(tmp_path / "idx", 1, 6)
+    assert numbers(gallery) == [0, 1, 2, 3, 4, 0, 1, 2, 3] and gallery.classes == 3
+    assert gallery.labels.tolist() == [0, 1, 2, 0, 1, 0, 1, 0, 1]
+    assert gallery.source.path(5) == str(tmp_path / "idx" / "train-images-idx3-ubyte" / "00000")
+
+
+def test_one_image_as_networks_take_it(tmp_path, caplog):
+    picture((9, 5)).convert("P").save(tmp_path / "a.png")
+    image = read_square(tmp_path / "a.png", 3, 8)
+    assert image.shape == (3, 8, 8) and image.dtype == torch.float32 and image.abs().max() <= 1
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path / 'a.png'} was converted to RGB: it is palette"]
 
 
 @needs_mnist

@@ -16,10 +16,10 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+import torch
 from torch import Tensor
 
-from ..images import to_pixels
+from ..convert import CHANNELS, convert
 from ..transforms import Transform
 
 TRAIN_SCENES = 1000  # of each domain
@@ -95,7 +95,7 @@ class Scenes:
     Args:
         split: "train" or "test".
         size: side in pixels.
-        channels: 3 (RGB), 1 (grey) or 4 (RGB and an opaque fourth).
+        channels: 1 (grey), 3 (RGB), or 2 or 4 (with an opaque one more).
         paired: training images of equal number show the same scene in both domains, as test images always do.
     """
 
@@ -106,9 +106,9 @@ class Scenes:
             raise ValueError(f"the built-in set has no split {split!r}: choose train or test")
         if count < 1 or size < 1:
             raise ValueError(f"{count} images of {size}x{size} pixels were asked for: both numbers must be 1 or more")
-        if channels not in (1, 3, 4):
+        if channels not in CHANNELS:
             raise ValueError(f"the built-in pair was asked for with {channels} channels: it is drawn with 3 (RGB), "
-                             "1 (grey) or 4 (RGB with transparency)")
+                             "1 (grey), or 2 or 4 (with transparency, opaque)")
         self.domain, self.split, self.size, self.channels, self.paired = domain, split, size, channels, paired
         self.sizes = [(size, size)] * count
         self._drawn: dict[int, Tensor] = {}
@@ -124,8 +124,7 @@ class Scenes:
         if index not in self._drawn:
             apart = self.split == "train" and not self.paired  # then the domain is part of a scene's name
             name = f"shapes/{self.split}{self.domain if apart else ''}/{index}"
-            image = Image.fromarray(render(scene(name), self.domain, self.size))
-            self._drawn[index] = to_pixels(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[self.channels]))
+            self._drawn[index] = torch.from_numpy(convert(render(scene(name), self.domain, self.size), self.channels))
         return self._drawn[index]
 
     def __getstate__(self) -> dict:

@@ -1,0 +1,218 @@
+"""Do the recipes learn? Long trainings on real data, measured, held against thresholds and kept as one record.
+
+    python -m bench.learn [LESSON...] [--data DIR]
+
+A lesson trains a recipe with the commands that a user would type, from their defaults and the flags given here. Some stop
+early on, to be measured, and go on from there as a resumed run does: to the same weights as a run that never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import record
+
+FORMAT = 1
+DATA = record.ROOT.parent / "shared" / "data"
+LEAST_SHARE = 0.02
+
+Figures = dict[str, Any]
+Check = tuple[str, float, str, float]  # what, its value, "<=", "<" or ">=", the bound
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training and what must come of it.
+
+    Attributes:
+        recipe: its name for ``fastgan.train``.
+        data: the folder of its data.
+        flags: for the new run.
+        length: the flag that says how long the run is.
+        first, last: its values where the run stops for its first figures (None: it does not), and at the end.
+        checks: (first figures, {} without such; last figures) -> the checks.
+        minutes: that the training may take on two cores.
+    """
+
+    recipe: str
+    data: str
+    length: str
+    first: int | None
+    last: int
+    checks: Callable[[Figures, Figures], list[Check]]
+    flags: tuple[str, ...] = ()
+    minutes: float = 10
+
+
+def _distribution(first: Figures, last: Figures) -> list[Check]:
+    half = first["frechet_distance"] / 2
+    return [("Frechet distance, against half of that after epoch 1", last["frechet_distance"], "<=", half),
+            ("share of the rarest digit", last["rarest_class"], ">=", LEAST_SHARE)]
+
+
+def _asked(first: Figures, last: Figures) -> list[Check]:
+    return [("generated digits that show the class asked for", last["asked_class_accuracy"], ">=", 0.9)]
+
+
+def _reconstruction(bound: float) -> Callable[[Figures, Figures], list[Check]]:
+    return lambda first, last: [("reconstruction MSE of held-out digits", last["reconstruction_mse"], "<=", bound)]
+
+
+def _few_labels(first: Figures, last: Figures) -> list[Check]:
+    bound = round(last["accuracy_of_labels_alone"] + 0.03, 6)
+    return [("test accuracy, against three points above the labels alone", last["accuracy"], ">=", bound)]
+
+
+def _translation(first: Figures, last: Figures) -> list[Check]:
+    error = last["AtoB"]["translation"]
+    return [("test L1, against the mean training image's", error, "<", last["AtoB"]["mean_image"]),
+            ("test L1, against that after step 100", error, "<", first["AtoB"]["translation"])]
+
+
+LESSONS = {
+    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 8, _distribution),
+    "wgan_gp": Lesson("wgan_gp", "mnist", "--n-epochs", 1, 8, _distribution),
+    "cgan": Lesson("cgan", "mnist", "--n-epochs", None, 40, _asked),
+    "sgan": Lesson("sgan", "mnist", "--n-epochs", None, 8, _few_labels),
+    "vae-z2": Lesson("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.048), ("--latent-size", "2")),
+    "vae-z16": Lesson("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.014), ("--latent-size", "16")),
+    "cvae": Lesson("cvae", "mnist", "--n-epochs", None, 30, _asked),
+    "cvae_gan": Lesson("cvae_gan", "mnist", "--n-epochs", None, 12, _asked),
+    "pix2pix": Lesson("pix2pix", "facades_aligned", "--max-steps", 100, 2000, _translation,
+                      ("--direction", "BtoA", "--netG", "unet_128", "--load-size", "143", "--crop-size", "128"), 20),
+}
+
+
+class Student:
+    """Takes one lesson: runs the commands, and remembers them as they can be written anywhere."""
+
+    def __init__(self, name: str, lesson: Lesson, data: Path, runs: Path, last: int):
+        self.name, self.lesson, self.data, self.runs, self.last = name, lesson, data, runs, last
+        self.run = f"learn-{name}"
+        self.commands: list[str] = []
+        self.seconds = {"train": 0.0, "evaluate": 0.0}
+
+    def learn(self) -> dict[str, Any]:
+        lesson = self.lesson
+        begin = ("--dataroot", str(self.data / lesson.data), *lesson.flags, "--overwrite", lesson.length)
+        first: Figures = {}
+        if lesson.first is None:
+            self._train(*begin, str(self.last))
+        else:
+            self._train(*begin, str(lesson.first))
+            first = self._evaluate(f"after-{lesson.first}.json")
+            self._train("--resume", lesson.length, str(self.last))
+        last = self._evaluate("metrics.json")
+        minutes = self.seconds["train"] / 60
+        checks = [*lesson.checks(first, last), ("minutes of training", minutes, "<=", lesson.minutes)]
+        return {
+            "lesson": self.name, "recipe": lesson.recipe, "data": lesson.data, "commands": self.commands,
+            "train_minutes": minutes, "evaluate_minutes": self.seconds["evaluate"] / 60,
+            "checks": [{"what": what, "value": value, "must_be": f"{sign} {bound:.6g}", "passed": _holds(value, sign, bound)}
+                       for what, value, sign, bound in checks],
+            "first_figures": first, "figures": last,
+        }
+
+    def _train(self, *arguments: str) -> None:
+        self._call("train", self.lesson.recipe, "--name", self.run, "--checkpoints-dir", str(self.runs), *arguments,
+                   "--eval-images" if self.lesson.data == "mnist" else "--eval-pairs", "0")
+
+    def _evaluate(self, file: str) -> Figures:
+        path = self.runs / self.run / file
+        path.unlink(missing_ok=True)
+        self._call("evaluate", str(self.runs / self.run), "--output", str(path))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _call(self, command: str, *arguments: str) -> None:
+        said = " ".join(["python -m fastgan." + command, *arguments])
+        self.commands.append(said.replace(str(self.data), "DATA").replace(str(self.runs), "checkpoints"))
+        print(f"$ {self.commands[-1]}", flush=True)
+        began = time.monotonic()
+        _run(command, arguments)
+        self.seconds[command] += time.monotonic() - began
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m bench.learn", description=__doc__.split("\n")[0])
+    parser.add_argument("lessons", nargs="*", metavar="LESSON", help=f"{', '.join(LESSONS)}, or a recipe for all of its "
+                                                                     "lessons (default: all)")
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR",
+                        help="folder that holds mnist (IDX files) and facades_aligned (default: shared/data beside the "
+                             "repository)")
+    parser.add_argument("--runs", type=Path, default=Path("checkpoints"), metavar="DIR", help="where the runs are kept "
+                                                                                             "(default: checkpoints)")
+    parser.add_argument("--length", type=int, metavar="N", help="epochs, or steps for pix2pix, of the lessons named, in "
+                                                                "place of their own")
+    parser.add_argument("--record", type=Path, metavar="PATH", help="where the record goes (default: bench/results)")
+    arguments = parser.parse_args(argv)
+    names = _chosen(arguments.lessons, parser)
+
+    results, skipped, failed = [], [], []
+    for name in names:
+        lesson = LESSONS[name]
+        folder = arguments.data / lesson.data
+        if not folder.is_dir():
+            skipped.append({"lesson": name, "reason": f"there is no folder {lesson.data} in the data"})
+            print(f"{name}: skipped, there is no {folder}")
+            continue
+        student = Student(name, lesson, arguments.data, arguments.runs, arguments.length or lesson.last)
+        try:
+            results.append(student.learn())
+        except subprocess.CalledProcessError as error:
+            failed.append({"lesson": name, "commands": student.commands, "reason": f"exit status {error.returncode}"})
+            print(f"{name}: failed, exit status {error.returncode}")
+            continue
+        print(_report(results[-1]), flush=True)
+    if results or failed:
+        path = _write(arguments.record, arguments.lessons, results, skipped, failed)
+        print(f"\n{chr(10).join(map(_report, results))}\nrecord: {path}")
+    return 1 if failed or not all(check["passed"] for result in results for check in result["checks"]) else 0
+
+
+def _run(command: str, arguments: tuple[str, ...]) -> None:
+    subprocess.run([sys.executable, "-m", f"fastgan.{command}", *arguments], check=True)
+
+
+def _chosen(asked: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    unknown = [name for name in asked if not any(name in (lesson, each.recipe) for lesson, each in LESSONS.items())]
+    if unknown:
+        parser.error(f"there is no lesson {unknown[0]!r}: choose from {', '.join(LESSONS)}")
+    return [name for name, lesson in LESSONS.items() if not asked or name in asked or lesson.recipe in asked]
+
+
+def _holds(value: float, sign: str, bound: float) -> bool:
+    return {"<=": value <= bound, "<": value < bound, ">=": value >= bound}[sign]
+
+
+def _report(result: dict[str, Any]) -> str:
+    lines = [f"{result['lesson']}: {result['train_minutes']:.1f} minutes of training"]
+    for check in result["checks"]:
+        lines.append(f"  {'passed' if check['passed'] else 'MISSED'}  {check['what']}: {check['value']:.4g}, must be "
+                     f"{check['must_be']}")
+    return "\n".join(lines)
+
+
+def _write(path: Path | None, asked: list[str], results: list[dict], skipped: list[dict], failed: list[dict]) -> Path:
+    environment = record.environment("cuda" if torch.cuda.is_available() else "cpu")
+    path = path or record.new_path(environment, f"learn {' '.join(asked)}".strip())
+    record.write(path, {
+        "format": FORMAT, "kind": "learn",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment, "lessons": results, "skipped": skipped, "failed": failed,
+        "missed": [result["lesson"] for result in results if not all(check["passed"] for check in result["checks"])]})
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Pictures that a command leaves behind: where they go, what they may not replace, and moving ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .command import UserError
+from .files import write_atomically
+
+FRAME_MILLISECONDS = 120
+
+
+def beside(checkpoint: str | Path, name: str) -> Path:
+    """``name`` in the run folder that a checkpoint is, or lies in."""
+    checkpoint = Path(checkpoint)
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / name
+
+
+def check_free(paths: Sequence[Path], overwrite: bool) -> None:
+    """UserError where a path is taken, unless it may be overwritten."""
+    taken = [path for path in paths if path.exists()]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise UserError(f"{taken[0]}{more} would be overwritten: give another --output, or --overwrite")
+
+
+def check_suffix(path: Path, suffix: str, flag: str) -> Path:
+    """The path itself; UserError where its name ends in something else than ``suffix``."""
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{flag} {path}: the file is written as {suffix[1:].upper()}, so its name ends in {suffix}")
+    return path
+
+
+def write(path: Path, save: Callable[[Path], None]) -> None:
+    """Let ``save`` write a file, atomically, in a folder that is made where it is missing.
+
+    ``save`` gets a temporary path: what it writes must not depend on the suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save)
+
+
+def save_gif(frames: Sequence[Any], path: Path) -> None:
+    """Write pictures (Pillow's) as a GIF that goes there and back for ever."""
+    frames = [frame.convert("RGB") for frame in frames]
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    write(path, lambda temporary: there_and_back[0].save(
+        temporary, format="GIF", save_all=True, append_images=there_and_back[1:], duration=FRAME_MILLISECONDS, loop=0))

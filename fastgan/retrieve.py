@@ -1,0 +1,130 @@
+"""python -m fastgan.retrieve CHECKPOINT: the images of a gallery whose latent codes are nearest to an image's."""
+
+from __future__ import annotations
+
+from fastgan import _process  # noqa: I001
+
+_process.settle()  # before torch is imported
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastgan import recipes
+from fastgan.data import LabelledDataset
+from fastgan.data.images import make_grid
+from fastgan.data.labelled import open_gallery, read_square
+from fastgan.engine import command
+from fastgan.engine.codes import check_class, check_latent, nearest
+from fastgan.engine.command import UserError
+from fastgan.engine.device import pick_device
+from fastgan.engine.flags import Parser
+from fastgan.engine.networks import load_recipe
+from fastgan.engine.pictures import beside, check_free, check_suffix, write
+
+AT_ONCE = 256
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse(argv)
+    if arguments.count < 1:
+        raise UserError(f"--count is {arguments.count}: it must be 1 or more")
+    recipe = load_recipe(arguments.checkpoint)
+    check_latent(recipe, "retrieve")
+    if not recipe.encodes:
+        raise UserError(f"{recipe.name} has no encoder, which retrieve needs to find the codes of images: "
+                        "vae, cvae and cvae_gan have one")
+    if arguments.label is not None:
+        check_class(arguments.label, recipe.classes) if recipe.classes else _told_none(recipe)
+    sheet = check_suffix(Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "retrieved.png"),
+                         ".png", "--output")
+    check_free([sheet], arguments.overwrite)
+    gallery = open_gallery(arguments.gallery, recipe.options.input_nc, recipe.options.image_size)
+
+    recipe.to(pick_device(arguments.device))
+    labels = _gallery_labels(recipe, gallery, arguments.label)
+    codes = _encode(recipe, gallery.images(), labels)
+    rows, captions = [], []
+    for query in arguments.query:
+        image, code, own = _query(recipe, query, arguments, gallery, codes)
+        distances, indices = nearest(code, codes, arguments.count + (own is not None))
+        found = [(distance, index) for distance, index in zip(distances.tolist(), indices.tolist()) if index != own]
+        found = found[:arguments.count]
+        rows.append([image, *(gallery[index]["image"] for _, index in found)])
+        captions.append(["query" if own is None else f"query {own}",
+                         *(f"{distance:.3f}" for distance, _ in found)])
+        print(f"nearest to {query}:")
+        print("\n".join(f"  {distance:8.4f}  {gallery.source.path(index)}{_class(gallery, index)}"
+                        for distance, index in found))
+    picture = make_grid(rows, captions=captions, least=84)
+    write(sheet, lambda temporary: picture.save(temporary, format="PNG"))
+    print(f"the contact sheet is {sheet}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m fastgan.retrieve",
+                    description="Find the images of a gallery whose latent codes are nearest to those of query images, by the\n"
+                                "Euclidean distance of mean codes, and show them with their distances: a row for each query,\n"
+                                "which comes first.",
+                    epilog="example: python -m fastgan.retrieve checkpoints/vae --query three.png --gallery digits")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
+    parser.add_argument("--query", nargs="+", required=True, metavar="IMAGE",
+                        help="image files, or numbers of images of the gallery (from 0)")
+    parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of images, with or without a sub-folder "
+                                                                        "for each class, or of IDX files")
+    parser.add_argument("--label", type=int, metavar="N", help="class of the query images (and of a gallery without "
+                                                               "classes), for systems that are told classes")
+    parser.add_argument("--count", type=int, default=10, metavar="N", help="images to find for each query (default: 10)")
+    parser.add_argument("--output", metavar="PNG", help="the contact sheet (default: retrieved.png in the run's folder)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    return parser
+
+
+def _told_none(recipe: recipes.Recipe) -> None:
+    raise UserError(f"--label: {recipe.name} is told no classes")
+
+
+def _gallery_labels(recipe: recipes.Recipe, gallery: LabelledDataset, label: int | None) -> Tensor | None:
+    """What the encoder is told of the gallery; None where it is told nothing."""
+    if not recipe.classes:
+        return None
+    if gallery.classes:
+        if gallery.classes > recipe.classes:
+            raise UserError(f"the gallery has {gallery.classes} classes and {recipe.name} was trained on {recipe.classes}")
+        return gallery.labels
+    if label is None:
+        raise UserError(f"{recipe.name} is told classes and this gallery has none: give that of its images as --label 3")
+    return torch.full((len(gallery),), label)
+
+
+def _query(recipe: recipes.Recipe, query: str, arguments: argparse.Namespace, gallery: LabelledDataset,
+           codes: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """(image, code, its own number where it is one of the gallery)."""
+    if query.isdecimal() and not Path(query).exists():
+        if int(query) >= len(gallery):
+            raise UserError(f"--query {query}: the gallery has {len(gallery)} images, 0 to {len(gallery) - 1}")
+        return gallery[int(query)]["image"], codes[int(query)], int(query)
+    image = read_square(query, recipe.options.input_nc, recipe.options.image_size)
+    if recipe.classes and arguments.label is None:
+        raise UserError(f"{recipe.name} is told classes: give that of {query} as --label 3")
+    labels = torch.tensor([arguments.label]) if recipe.classes else None
+    return image, recipe.encode(image[None], labels)[0].cpu(), None
+
+
+def _encode(recipe: recipes.Recipe, images: Tensor, labels: Tensor | None) -> Tensor:
+    parts = labels.split(AT_ONCE) if labels is not None else [None] * -(-len(images) // AT_ONCE)
+    return torch.cat([recipe.encode(part, own).cpu() for part, own in zip(images.split(AT_ONCE), parts)])
+
+
+def _class(gallery: LabelledDataset, index: int) -> str:
+    return f"  (class {gallery.names[gallery.labels[index]]})" if gallery.classes else ""
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,97 @@
+import json
+import subprocess
+
+import pytest
+
+from bench import learn
+
+
+@pytest.fixture
+def school(monkeypatch, tmp_path):
+    """Commands are not run but noted, and every evaluation gives the figures of ``given``, in turn."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mnist", "facades_aligned"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    ran, given = [], []
+
+    def run(command, arguments):
+        ran.append((command, *arguments))
+        if command == "evaluate":
+            path = tmp_path / arguments[arguments.index("--output") + 1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(given.pop(0)))
+        if "fail" in given:
+            raise subprocess.CalledProcessError(2, command)
+
+    monkeypatch.setattr(learn, "_run", run)
+
+    def attend(*arguments, figures=()):
+        ran.clear()
+        given[:] = figures
+        code = learn.main([*arguments, "--data", str(tmp_path / "data"), "--record", "record.json"])
+        found = tmp_path / "record.json"
+        return code, list(ran), json.loads(found.read_text()) if found.exists() else None
+
+    return attend
+
+
+def test_a_lesson_in_two_parts(school):
+    code, ran, kept = school("dcgan", figures=[{"frechet_distance": 100.0, "rarest_class": 0.01},
+                                               {"frechet_distance": 49.0, "rarest_class": 0.02}])
+    assert code == 0
+    assert [command[0] for command in ran] == ["train", "evaluate"] * 2
+    assert ran[0][-4:] == ("--n-epochs", "1", "--eval-images", "0") and "--overwrite" in ran[0]
+    assert "--resume" in ran[2] and ran[2][-4:-2] == ("--n-epochs", "8")
+    (lesson,) = kept["lessons"]
+    assert [check["passed"] for check in lesson["checks"]] == [True, True, True]
+    assert lesson["checks"][0]["must_be"] == "<= 50" and lesson["first_figures"]["frechet_distance"] == 100
+    assert lesson["commands"][0].startswith("python -m fastgan.train dcgan --name learn-dcgan --checkpoints-dir checkpoints "
+                                            "--dataroot DATA/mnist --overwrite")
+    assert kept["missed"] == [] and kept["kind"] == "learn" and "torch" in kept["environment"]
+
+
+@pytest.mark.parametrize("name, figures, passed", [
+    ("dcgan", [{"frechet_distance": 100.0}, {"frechet_distance": 51.0, "rarest_class": 0.019}], [False, False]),
+    ("cgan", [{"asked_class_accuracy": 0.9}], [True]),
+    ("cvae_gan", [{"asked_class_accuracy": 0.899}], [False]),
+    ("vae-z2", [{"reconstruction_mse": 0.048}], [True]),
+    ("vae-z16", [{"reconstruction_mse": 0.0141}], [False]),
+    ("sgan", [{"accuracy": 0.93, "accuracy_of_labels_alone": 0.899}], [True]),
+    ("sgan", [{"accuracy": 0.93, "accuracy_of_labels_alone": 0.901}], [False]),
+    ("pix2pix", [{"AtoB": {"translation": 0.3}}, {"AtoB": {"translation": 0.2, "mean_image": 0.2}}], [False, True]),
+])
+def test_thresholds(school, name, figures, passed):
+    code, _, kept = school(name, figures=figures)
+    assert [check["passed"] for check in kept["lessons"][0]["checks"]][:-1] == passed
+    assert code == (0 if all(passed) else 1) and kept["missed"] == ([] if all(passed) else [name])
+
+
+def test_lessons_are_chosen_by_name_or_recipe(school, capsys):
+    figures = [{"reconstruction_mse": 0.01}] * 2
+    code, ran, kept = school("vae", "--length", "3", figures=figures)
+    assert code == 0 and [lesson["lesson"] for lesson in kept["lessons"]] == ["vae-z2", "vae-z16"]
+    assert ran[0][-3:] == ("3", "--eval-images", "0")
+    with pytest.raises(SystemExit):
+        school("gan")
+    assert "there is no lesson 'gan': choose from dcgan, wgan_gp" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_skipped_and_what_fails_is_said(school, tmp_path, capsys):
+    (tmp_path / "data" / "mnist").rmdir()
+    code, ran, kept = school("cgan")
+    assert (code, ran, kept) == (0, [], None) and "cgan: skipped, there is no" in capsys.readouterr().out
+    code, ran, kept = school("cgan", "pix2pix", figures=["fail"])
+    assert code == 1 and kept["lessons"] == [] and kept["skipped"][0]["lesson"] == "cgan"
+    assert kept["failed"][0]["lesson"] == "pix2pix" and kept["failed"][0]["reason"] == "exit status 2"
+
+
+def test_every_lesson_is_of_a_recipe_and_its_flags_are_known():
+    from fastgan import data, recipes
+    from fastgan.engine.options import TrainOptions
+
+    for lesson in learn.LESSONS.values():
+        recipe = recipes.get(lesson.recipe)
+        known = {name for options in (TrainOptions, data.DataOptions, recipe.Options)
+                 for name in options.__dataclass_fields__}
+        flags = [flag for flag in (*lesson.flags, lesson.length) if flag.startswith("--")]
+        assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= known

@@ -1,0 +1,287 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fastgan.data.files import Header, ImageError, read_header, read_pixels, save_image, suffix_for
+from fastgan.data.images import to_pixels, to_tensor
+
+from .common import picture, truncated_jpeg
+
+
+def random_pixels(shape, dtype=np.uint16, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predictor=False, tiled=False, sample_format=1):
+    """A TIFF file as the standard describes it, two rows of pixels to a strip."""
+    height, width, channels = pixels.shape
+    values = pixels.astype(pixels.dtype.newbyteorder(order))
+    if predictor:
+        values = np.concatenate([pixels[:, :1], np.diff(pixels, axis=1)], axis=1).astype(values.dtype)
+    planes = [values[..., band] for band in range(channels)] if planar else [values]
+    strips = [plane[row:row + 2].tobytes() for plane in planes for row in range(0, height, 2)]
+    strips = [zlib.compress(strip) if compress else strip for strip in strips]
+    tags = {256: [width], 257: [height], 258: [8 * pixels.itemsize] * channels, 259: [8 if compress else 1], 262: [1],
+            277: [channels], 278: [2], 284: [2 if planar else 1], 317: [2 if predictor else 1],
+            339: [sample_format] * channels, (324 if tiled else 273): None, (325 if tiled else 279): None}
+    start = 8 + 2 + 12 * len(tags) + 4
+    extra = b""
+    offsets_at = []
+
+    def place(values):
+        nonlocal extra
+        body = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) == 1:
+            return body
+        extra += body
+        return struct.pack(f"{order}I", start + len(extra) - len(body))
+
+    lengths = [len(strip) for strip in strips]
+    data_at = start + sum(4 * len(v) for v in tags.values() if v and len(v) > 1) + (8 * len(strips) if len(strips) > 1 else 0)
+    offsets_at = [data_at + sum(lengths[:number]) for number in range(len(strips))]
+    entries = b""
+    for tag, values in sorted(tags.items()):
+        values = {273: offsets_at, 324: offsets_at, 279: lengths, 325: lengths}.get(tag, values)
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + place(values)
+    path.write_bytes({"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(tags)) + entries
+                     + struct.pack(f"{order}I", 0) + extra + b"".join(strips))
+
+
+def png(rows, depth=16, kind=2, interlaced=0):
+    """A PNG file of filtered rows [(filter, bytes), ...], 3 channels wide."""
+    width = len(rows[0][1]) // 6
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, interlaced)),
+              (b"IDAT", zlib.compress(b"".join(bytes([number]) + body for number, body in rows))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(body)) + name + body
+                                           + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+
+
+def test_save_and_read_are_inverse(tmp_path):
+    pixels = torch.from_numpy(np.array(picture()))
+    save_image(to_tensor(pixels), tmp_path / "image.png")
+    read, kind = read_pixels(tmp_path / "image.png")
+    assert kind is None and torch.equal(read, pixels)
+    assert Image.open(tmp_path / "image.png").mode == "RGB"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(7, 5), (1, 1), (1, 9), (9, 1)])
+def test_16_bits_are_written_and_read_back(tmp_path, channels, shape):
+    pixels = torch.from_numpy(random_pixels((*shape, channels)))
+    save_image(to_tensor(pixels), tmp_path / "deep.png", deep=True)
+    read, kind = read_pixels(tmp_path / "deep.png", channels)
+    assert kind is None and read.dtype == torch.uint16 and torch.equal(read, pixels)
+    assert read_header(tmp_path / "deep.png") == Header(shape[1], shape[0], channels, True)
+    with Image.open(tmp_path / "deep.png") as image:  # another reader, which keeps the upper byte of each value
+        image.load()
+        assert image.size == (shape[1], shape[0])
+        if channels > 1:
+            assert np.array_equal(np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])).reshape(-1),
+                                  (pixels.numpy() >> 8).reshape(-1))
+
+
+def reference_unfilter(rows, size):
+    """PNG specification, section 9.2, byte by byte."""
+    done, above = [], [0] * len(rows[0][1])
+    for kind, body in rows:
+        line = []
+        for position, value in enumerate(body):
+            a = line[position - size] if position >= size else 0
+            b = above[position]
+            c = above[position - size] if position >= size else 0
+            p = a + b - c
+            paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+            line.append((value + (0, a, b, (a + b) // 2, paeth)[kind]) % 256)
+        done.append(line)
+        above = line
+    return done
+
+
+@given(filters=st.lists(st.integers(0, 4), min_size=1, max_size=6), width=st.integers(1, 5), seed=st.integers(0, 99))
+def test_every_filter_of_png(tmp_path_factory, filters, width, seed):
+    generator = np.random.default_rng(seed)
+    rows = [(kind, generator.integers(0, 256, 6 * width, dtype=np.uint8).tobytes()) for kind in filters]
+    path = tmp_path_factory.mktemp("png") / "deep.png"
+    path.write_bytes(png(rows))
+    expected = np.array(reference_unfilter(rows, 6), dtype=np.uint8).view(">u2").reshape(len(rows), width, 3)
+    assert np.array_equal(read_pixels(path)[0].numpy(), expected)
+
+
+def test_faults_of_deep_png_files_are_named(tmp_path):
+    content = png([(1, bytes(range(12)))] * 2)
+    path = tmp_path / "deep.png"
+
+    def fails(content, said):
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=rf"deep\.png: {said}"):
+            read_pixels(path)
+
+    fails(content[:-14], "truncated$")
+    fails(content[:60] + b"?" + content[61:], "damaged: a checksum is wrong$")
+    fails(png([(7, bytes(12))]), "damaged: it names a filter 7$")
+    interlaced = tmp_path / "interlaced.png"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(interlaced)
+    assert read_pixels(interlaced)[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("dtype, channels", [(np.uint8, 5), (np.uint8, 8), (np.uint16, 3), (np.uint16, 5)])
+@pytest.mark.parametrize("options", [{}, {"order": ">"}, {"compress": True, "predictor": True},
+                                     {"planar": True, "compress": True, "order": ">"}])
+def test_tiff_files_of_many_channels_or_bits(tmp_path, dtype, channels, options):
+    pixels = random_pixels((5, 7, channels), dtype)
+    path = tmp_path / "bands.tif"
+    write_tiff(path, pixels, **options)
+    read, kind = read_pixels(path, channels)
+    assert kind is None and np.array_equal(read.numpy(), pixels)
+    assert read_header(path) == Header(7, 5, channels, dtype == np.uint16)
+
+
+def test_faults_of_tiff_files_are_named(tmp_path):
+    pixels = random_pixels((4, 4, 5))
+    path = tmp_path / "bands.tif"
+
+    def fails(said):
+        with pytest.raises(ImageError, match=rf"bands\.tif: {said}"):
+            read_pixels(path, 5)
+
+    write_tiff(path, pixels)
+    path.write_bytes(path.read_bytes()[:-3])
+    fails("truncated$")
+    write_tiff(path, pixels, tiled=True)
+    fails("a TIFF of 5 channels is read uncompressed or deflated, in strips")
+    write_tiff(path, pixels, sample_format=3)
+    fails("a TIFF of 5 channels is read with 8 or 16 bits in each, unsigned")
+    write_tiff(path, pixels)
+    with pytest.raises(ImageError, match="it has 5 channels, and 3 are wanted: only 1"):
+        read_pixels(path, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_arrays(tmp_path, dtype, channels):
+    pixels = random_pixels((4, 6, channels), dtype)
+    path = tmp_path / "array.npy"
+    np.save(path, pixels)
+    read, kind = read_pixels(path, channels)
+    assert kind is None and np.array_equal(read.numpy(), pixels)
+    assert read_header(path) == Header(6, 4, channels, dtype == np.uint16)
+    save_image(to_tensor(read), tmp_path / "again.npy", deep=dtype == np.uint16)
+    assert np.array_equal(np.load(tmp_path / "again.npy"), pixels)
+
+
+def test_arrays_without_channels_and_of_floats(tmp_path):
+    path = tmp_path / "array.npy"
+    np.save(path, np.array([[0, 0.5, 1]], dtype=np.float32))
+    read, kind = read_pixels(path, 1)
+    assert kind == "floating-point" and read.flatten().tolist() == [0, 32768, 65535]
+    assert read_header(path) == Header(3, 1, 1, True)
+
+    def fails(array, said):
+        np.save(path, array)
+        with pytest.raises(ImageError, match=rf"array\.npy: {said}"):
+            read_pixels(path)
+
+    fails(np.array([[0, 1.5]]), r"floating-point pixels of an array lie in \[0, 1\]")
+    fails(np.array([[0, np.nan]]), r"floating-point pixels of an array lie in \[0, 1\]")
+    fails(np.zeros((2, 2), dtype=np.int32), "an array of int32: images are uint8, uint16, or floats")
+    fails(np.zeros(4, dtype=np.uint8), r"an array of shape \(4,\): an image is \(height, width\)")
+    fails(np.array([[None]]), "an array of python objects")
+    path.write_bytes(b"text")
+    with pytest.raises(ImageError, match="not an array of numpy"):
+        read_pixels(path)
+    np.save(path, np.zeros((40, 40), np.uint8))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ImageError, match="truncated"):
+        read_pixels(path)
+
+
+def test_files_for_channels():
+    assert [suffix_for(channels) for channels in (1, 3, 4, 5)] == [".png", ".png", ".png", ".npy"]
+
+
+def test_grey_becomes_three_equal_channels_and_rgb_one(tmp_path):
+    picture().convert("L").save(tmp_path / "grey.png")
+    pixels, kind = read_pixels(tmp_path / "grey.png")
+    assert kind == "grey" and torch.equal(pixels[..., 0], pixels[..., 2])
+    picture().save(tmp_path / "colour.png")
+    pixels, kind = read_pixels(tmp_path / "colour.png", channels=1)
+    assert kind is None and np.array_equal(pixels[..., 0], np.asarray(picture().convert("L")))
+
+
+def test_16_bit_grey_keeps_its_bits(tmp_path):
+    values = np.array([[0, 25700, 12345, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    pixels, kind = read_pixels(tmp_path / "deep.png", 1)
+    assert kind is None and np.array_equal(pixels[..., 0].numpy(), values)
+    pixels, kind = read_pixels(tmp_path / "deep.png", 3)
+    assert kind == "16-bit grey" and np.array_equal(pixels[..., 2].numpy(), values)
+
+
+def test_palette_keeps_its_colours(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png")
+    pixels, kind = read_pixels(tmp_path / "palette.png")
+    assert kind == "palette" and pixels[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    image.save(tmp_path / "clear.png", transparency=1)
+    assert read_header(tmp_path / "clear.png").channels == 4
+    pixels, kind = read_pixels(tmp_path / "clear.png", 4)
+    assert kind == "palette" and pixels[0].tolist() == [[255, 0, 0, 255], [0, 0, 255, 0]]
+    assert read_pixels(tmp_path / "clear.png")[0][0].tolist() == [[255, 0, 0], [255, 255, 255]]
+
+
+def test_transparency_is_kept_where_there_are_channels_for_it_and_else_put_on_white(tmp_path):
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (10, 20, 30, 255))
+    image.save(tmp_path / "icon.png")
+    pixels, kind = read_pixels(tmp_path / "icon.png")
+    assert kind == "RGB with transparency"
+    assert pixels[0].tolist() == [[255, 255, 255], [10, 20, 30], [255, 255, 255]]
+    pixels, kind = read_pixels(tmp_path / "icon.png", 4)
+    assert kind is None and pixels[0].tolist() == [[0, 0, 0, 0], [10, 20, 30, 255], [0, 0, 0, 0]]
+    save_image(to_tensor(pixels), tmp_path / "again.png")
+    assert torch.equal(read_pixels(tmp_path / "again.png", 4)[0], pixels)
+
+
+def test_other_kinds_are_named(tmp_path):
+    picture().convert("1").save(tmp_path / "bw.png")
+    pixels, kind = read_pixels(tmp_path / "bw.png", 1)
+    assert kind == "black and white" and set(pixels.unique().tolist()) == {0, 255}
+    picture().convert("CMYK").save(tmp_path / "print.tif")
+    assert read_pixels(tmp_path / "print.tif")[1] == "CMYK" and read_header(tmp_path / "print.tif").channels == 3
+
+
+def test_a_photo_on_its_side_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture((24, 20)).save(tmp_path / "photo.jpg", exif=exif)
+    assert read_header(tmp_path / "photo.jpg") == Header(20, 24, 3, False)
+    assert read_pixels(tmp_path / "photo.jpg")[0].shape == (24, 20, 3)
+
+
+def test_broken_files_are_named_with_the_reason(tmp_path):
+    truncated_jpeg(tmp_path / "half.jpg", (200, 200))
+    with pytest.raises(ImageError, match=r"half\.jpg: truncated$"):
+        read_pixels(tmp_path / "half.jpg")
+    (tmp_path / "text.png").write_text("not an image at all")
+    for reader in (read_pixels, read_header):
+        with pytest.raises(ImageError, match=r"text\.png: not an image$"):
+            reader(tmp_path / "text.png")
+        with pytest.raises(ImageError, match=r"gone\.png: No such file"):
+            reader(tmp_path / "gone.png")
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match="floating-point"):
+        read_pixels(tmp_path / "float.tif")
+
+
+def test_to_pixels_of_what_was_read(tmp_path):
+    picture().save(tmp_path / "image.png")
+    pixels, _ = read_pixels(tmp_path / "image.png")
+    assert torch.equal(to_pixels(to_tensor(pixels)), pixels)
