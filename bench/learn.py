@@ -2,8 +2,8 @@
 
     python -m bench.learn [LESSON...] [--data DIR]
 
-A lesson trains a recipe with the commands that a user would type, from their defaults and the flags given here. Some stop
-early on, to be measured, and go on from there as a resumed run does: to the same weights as a run that never stopped.
+A lesson trains a recipe with the commands that a user would type, from their defaults and the flags given here. Some
+stop early on, to be measured, and go on from there as a resumed run does, to the weights of a run that never stopped.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _reconstruction(bound: float) -> Callable[[Figures, Figures], list[Check]]:
 
 
 def _few_labels(first: Figures, last: Figures) -> list[Check]:
-    bound = last["accuracy_of_labels_alone"] + 0.03
+    bound = round(last["accuracy_of_labels_alone"] + 0.03, 6)
     return [("test accuracy, against three points above the labels alone", last["accuracy"], ">=", bound)]
 
 
@@ -119,8 +119,8 @@ class Student:
         return {
             "lesson": self.name, "recipe": lesson.recipe, "data": lesson.data, "commands": self.commands,
             "train_minutes": minutes, "evaluate_minutes": self.seconds["evaluate"] / 60,
-            "checks": [{"what": what, "value": value, "must_be": f"{sign} {bound:.6g}", "passed": _holds(value, sign, bound)}
-                       for what, value, sign, bound in checks],
+            "checks": [{"what": what, "value": value, "must_be": f"{sign} {bound:.6g}",
+                        "passed": _holds(value, sign, bound)} for what, value, sign, bound in checks],
             "first_figures": first, "figures": last,
         }
 
@@ -145,15 +145,15 @@ class Student:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench.learn", description=__doc__.split("\n")[0])
-    parser.add_argument("lessons", nargs="*", metavar="LESSON", help=f"{', '.join(LESSONS)}, or a recipe for all of its "
-                                                                     "lessons (default: all)")
+    parser.add_argument("lessons", nargs="*", metavar="LESSON",
+                        help=f"{', '.join(LESSONS)}, or a recipe for all of its lessons (default: all)")
     parser.add_argument("--data", type=Path, default=DATA, metavar="DIR",
                         help="folder that holds mnist (IDX files) and facades_aligned (default: shared/data beside the "
                              "repository)")
     parser.add_argument("--runs", type=Path, default=Path("checkpoints"), metavar="DIR", help="where the runs are kept "
                                                                                              "(default: checkpoints)")
-    parser.add_argument("--length", type=int, metavar="N", help="epochs, or steps for pix2pix, of the lessons named, in "
-                                                                "place of their own")
+    parser.add_argument("--length", type=int, metavar="N",
+                        help="epochs, or steps for pix2pix, of the lessons named, in place of their own")
     parser.add_argument("--record", type=Path, metavar="PATH", help="where the record goes (default: bench/results)")
     arguments = parser.parse_args(argv)
     names = _chosen(arguments.lessons, parser)

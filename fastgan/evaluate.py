@@ -19,7 +19,7 @@ from fastgan.engine.classifier import classifier_of
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
 from fastgan.engine.evaluation import write_metrics
-from fastgan.engine.flags import Parser
+from fastgan.engine.flags import Parser, add_common
 from fastgan.engine.networks import load_run
 from fastgan.engine.pictures import beside
 
@@ -48,22 +48,21 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("python -m fastgan.evaluate",
-                    description="Measure what a run has learnt, on data that it was not trained on. Of generated images: their\n"
-                                "Frechet distance to the training images in the features of a classifier, the classes they\n"
-                                "show, and whether it is the one asked for; of encoders the error of reconstructions; of\n"
-                                "classifiers the accuracy; of translations the distance to the truth. The classifier is\n"
-                                "trained on the training images when it is first needed, and kept in the user's cache folder\n"
-                                "(FASTGAN_CACHE or ~/.cache/fastgan).",
+                    description="""\
+Measure what a run has learnt, on data that it was not trained on. Of generated images: their Frechet distance to the
+training images in the features of a classifier, the classes they show, and whether it is the one asked for; of encoders
+the error of reconstructions; of classifiers the accuracy; of translations the distance to the truth. The classifier is
+trained on the training images when it is first needed, and kept in the user's cache folder (FASTGAN_CACHE, or fastgan
+in XDG_CACHE_HOME or ~/.cache).""",
                     epilog="example: python -m fastgan.evaluate checkpoints/dcgan --dataroot mnist")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     parser.add_argument("--dataroot", metavar="TEXT", help="folder of the data (default: as the run was trained)")
     parser.add_argument("--count", type=int, default=5000, metavar="N", help="images to generate (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="what their codes are drawn by (default: 0)")
-    parser.add_argument("--output", metavar="JSON", help="where the figures go; those of the same recipe that are there "
-                                                         "already are brought up to date (default: metrics.json in the "
-                                                         "run's folder)")
-    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    parser.add_argument("--output", metavar="JSON",
+                        help="where the figures go; those of the same recipe that are there already are brought up to "
+                             "date (default: metrics.json in the run's folder)")
+    add_common(parser)
     return parser
 
 
@@ -79,12 +78,14 @@ def _measure_images(recipe: recipes.Recipe, options: data.DataOptions, seed: int
     if recipe.data_kind == "semi_labelled":
         alone = quality.accuracy_of_labels_alone(recipe, train, test, batch_size=options.batch_size, seed=seed)
         figures |= {"labels": len(train.labelled), "accuracy_of_labels_alone": alone}
-        lines.append(f"accuracy {100 * alone:.2f} % of the same network trained on its {len(train.labelled)} labels alone")
+        lines.append(f"accuracy {100 * alone:.2f} % of the same network trained on its {len(train.labelled)} labels "
+                     "alone")
     if train.classes > 1:
         images = train.images()
         classifier = classifier_of(images, train.labels, train.classes)
         right = (classifier.judge(test.images())[1] == test.labels).double().mean().item()
-        figures |= quality.measure_generation(recipe, classifier, images, test.images(), arguments.count, arguments.seed)
+        figures |= quality.measure_generation(recipe, classifier, images, test.images(), arguments.count,
+                                              arguments.seed)
         figures["classifier_accuracy"] = right
         lines.append(_report_generation(figures, train.names))
     if not figures:
@@ -111,7 +112,7 @@ def _measure_translation(recipe: recipes.Recipe, options: data.DataOptions, seed
                          arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     test = data.open_pairs(options, recipe.data_kind)
     if test is None:
-        raise UserError(f"{options.dataroot} holds no pairs for a test, so there is no truth to compare translations with")
+        raise UserError(f"{options.dataroot} holds no pairs for a test: there is no truth to compare translations with")
     figures, report = measures.measure(recipe, test, len(test))
     whole = dataclasses.replace(options, load_size=options.crop_size, flip=False, serial_batches=True, batch_size=1)
     train = data.open_dataset(recipe.data_kind, whole, "train", seed)

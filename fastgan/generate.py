@@ -20,7 +20,7 @@ from fastgan.engine import command
 from fastgan.engine.codes import check_latent, parse_classes
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser
+from fastgan.engine.flags import Parser, add_common
 from fastgan.engine.networks import load_recipe
 from fastgan.engine.pictures import beside, check_free, check_suffix, write
 
@@ -60,8 +60,9 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("python -m fastgan.generate",
-                    description="Make images of random codes with a trained GAN or autoencoder: as one picture, a row for\n"
-                                "each class where the system is told classes, or as a file for each image.",
+                    description="""\
+Make images of random codes with a trained GAN or autoencoder: as one picture, a row for each class where the system is
+told classes, or as a file for each image.""",
                     epilog="example: python -m fastgan.generate checkpoints/cgan --labels 3,1,4 --count 10 --seed 7")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     parser.add_argument("--labels", metavar="LIST", help="classes, such as 3,1,4 or 0-4 (default: all, where there are "
@@ -73,8 +74,7 @@ def _parser() -> Parser:
     parser.add_argument("--output", metavar="PATH", help="the picture, or the folder of the files (default: "
                                                          "generated.png, or generated, in the run's folder)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    add_common(parser)
     return parser
 
 

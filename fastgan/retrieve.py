@@ -21,7 +21,7 @@ from fastgan.engine import command
 from fastgan.engine.codes import check_class, check_latent, nearest
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser
+from fastgan.engine.flags import Parser, add_common
 from fastgan.engine.networks import load_recipe
 from fastgan.engine.pictures import beside, check_free, check_suffix, write
 
@@ -67,22 +67,23 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("python -m fastgan.retrieve",
-                    description="Find the images of a gallery whose latent codes are nearest to those of query images, by the\n"
-                                "Euclidean distance of mean codes, and show them with their distances: a row for each query,\n"
-                                "which comes first.",
+                    description="""\
+Find the images of a gallery whose latent codes are nearest to those of query images, by the Euclidean distance of mean
+codes, and show them with their distances: a row for each query, which comes first.""",
                     epilog="example: python -m fastgan.retrieve checkpoints/vae --query three.png --gallery digits")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     parser.add_argument("--query", nargs="+", required=True, metavar="IMAGE",
                         help="image files, or numbers of images of the gallery (from 0)")
-    parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of images, with or without a sub-folder "
-                                                                        "for each class, or of IDX files")
+    parser.add_argument("--gallery", required=True, metavar="DIR",
+                        help="folder of images, with or without a sub-folder for each class, or of IDX files")
     parser.add_argument("--label", type=int, metavar="N", help="class of the query images (and of a gallery without "
                                                                "classes), for systems that are told classes")
-    parser.add_argument("--count", type=int, default=10, metavar="N", help="images to find for each query (default: 10)")
-    parser.add_argument("--output", metavar="PNG", help="the contact sheet (default: retrieved.png in the run's folder)")
+    parser.add_argument("--count", type=int, default=10, metavar="N",
+                        help="images to find for each query (default: 10)")
+    parser.add_argument("--output", metavar="PNG",
+                        help="the contact sheet (default: retrieved.png in the run's folder)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    add_common(parser)
     return parser
 
 
@@ -96,10 +97,12 @@ def _gallery_labels(recipe: recipes.Recipe, gallery: LabelledDataset, label: int
         return None
     if gallery.classes:
         if gallery.classes > recipe.classes:
-            raise UserError(f"the gallery has {gallery.classes} classes and {recipe.name} was trained on {recipe.classes}")
+            raise UserError(f"the gallery has {gallery.classes} classes and {recipe.name} was trained on "
+                            f"{recipe.classes}")
         return gallery.labels
     if label is None:
-        raise UserError(f"{recipe.name} is told classes and this gallery has none: give that of its images as --label 3")
+        raise UserError(f"{recipe.name} is told classes and this gallery has none: give that of its images as "
+                        "--label 3")
     return torch.full((len(gallery),), label)
 
 

@@ -58,9 +58,10 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("python -m fastgan.translate",
-                    description="Translate every image of a folder, and of its sub-folders, with trained networks.\n"
-                                "Any height and width will do; results are PNG files under the names of their sources, of\n"
-                                "16 bits where the source has 16, or arrays (.npy) where images have more than 4 channels.",
+                    description="""\
+Translate every image of a folder, and of its sub-folders, with trained networks. Any height and width will do; results
+are PNG files under the names of their sources, of 16 bits where the source has 16, or arrays (.npy) where images have
+more than 4 channels.""",
                     epilog="example: python -m fastgan.translate checkpoints/cyclegan photos --direction both")
     parser.add_argument("checkpoint", metavar="CHECKPOINT",
                         help="a run folder, checkpoint.pt, networks.safetensors, or a published *_net_G*.pth")
@@ -149,8 +150,8 @@ def _translate_files(network: nn.Module, folder: Path, files: list[str], targets
 def _tell_conversions(conversions: Counter[str], channels: int) -> None:
     if conversions:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(conversions.items()))
-        print(f"{conversions.total()} images were converted to {CHANNELS.get(channels, f'{channels} channels')}: {kinds}",
-              file=sys.stderr)
+        wanted = CHANNELS.get(channels, f"{channels} channels")
+        print(f"{conversions.total()} images were converted to {wanted}: {kinds}", file=sys.stderr)
 
 
 def _report(direction: str, files: list[str], broken: list[str], output: Path) -> None:

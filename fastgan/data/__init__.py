@@ -10,5 +10,5 @@ from .opening import open_dataset, open_pairs
 from .options import DataOptions
 
 __all__ = ["AlignedDataset", "DataOptions", "ImageError", "LabelledDataset", "PairDataset", "SemiLabelledDataset",
-           "UnalignedDataset", "make_grid", "open_dataset", "open_pairs", "read_pixels", "save_image", "to_image", "to_pixels",
-           "to_tensor"]
+           "UnalignedDataset", "make_grid", "open_dataset", "open_pairs", "read_pixels", "save_image", "to_image",
+           "to_pixels", "to_tensor"]

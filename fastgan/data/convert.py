@@ -23,8 +23,8 @@ def convert(pixels: np.ndarray, channels: int) -> np.ndarray:
     if there == channels:
         return pixels
     if there not in CHANNELS or channels not in CHANNELS:
-        raise ValueError(f"it has {there} channels, and {channels} are wanted: only 1 (grey), 2 (grey with transparency), "
-                         "3 (RGB) and 4 (RGB with transparency) become one another")
+        raise ValueError(f"it has {there} channels, and {channels} are wanted: only 1 (grey), 2 (grey with "
+                         "transparency), 3 (RGB) and 4 (RGB with transparency) become one another")
     if there in (2, 4):
         pixels, opacity = pixels[..., :-1], pixels[..., -1:]
         if channels not in (2, 4):
@@ -54,7 +54,7 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     bands = [np.ascontiguousarray(pixels[..., band]) for band in range(channels)]
     if pixels.dtype == np.uint16:
         bands = [band.astype(np.float32) for band in bands]
-    resized = np.stack([np.asarray(Image.fromarray(band).resize(size, Image.Resampling.BICUBIC)) for band in bands], axis=2)
+    resized = np.stack([np.asarray(Image.fromarray(band).resize(size, Image.Resampling.BICUBIC)) for band in bands], 2)
     return np.rint(resized.clip(0, 65535)).astype(np.uint16) if pixels.dtype == np.uint16 else resized
 
 

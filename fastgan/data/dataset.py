@@ -130,7 +130,8 @@ class LabelledDataset(Dataset):
     def describe(self) -> str:
         height, width, _ = self.source.load(0).shape
         kinds = f" of {self.classes} classes" if self.classes else ""
-        return f"{len(self)} images{kinds}, {width}x{height}, {self.channels} {'channels' if self.channels > 1 else 'channel'}"
+        plural = "s" if self.channels > 1 else ""
+        return f"{len(self)} images{kinds}, {width}x{height}, {self.channels} channel{plural}"
 
 
 class SemiLabelledDataset(LabelledDataset):
@@ -180,6 +181,7 @@ def _balanced(labels: Tensor, names: Sequence[str], n_labels: int, seed: int) ->
         wanted = n_labels // len(names) + (label < n_labels % len(names))
         items = (labels == label).nonzero().flatten().tolist()
         if len(items) < wanted:
-            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {name} has {len(items)} images")
+            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {name} has {len(items)} "
+                             "images")
         chosen += sorted(items, key=lambda item: generator.random())[:wanted]
     return sorted(chosen)

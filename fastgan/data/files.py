@@ -1,7 +1,7 @@
 """Image files: to pixels of 8 or 16 bits and any number of channels, and back.
 
-Pillow reads what it can without loss. PNG and TIFF files of more bits or channels, and arrays (.npy, channels last), are
-read and written here.
+Pillow reads what it can without loss. PNG and TIFF files of more bits or channels, and arrays (.npy, channels last),
+are read and written here.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def _array(path: str | Path) -> np.ndarray:
         raise OSError("truncated" if "mmap length" in text else "an array of python objects" if "in dtype" in text
                       else "not an array of numpy") from None
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:
-        raise OSError(f"an array of shape {getattr(array, 'shape', None)}: an image is (height, width) or (height, width, "
-                      "channels)")
+        raise OSError(f"an array of shape {getattr(array, 'shape', None)}: an image is (height, width) or (height, "
+                      "width, channels)")
     if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
         raise OSError(f"an array of {array.dtype}: images are uint8, uint16, or floats in [0, 1]")
     return array if array.ndim == 3 else array[:, :, None]

@@ -53,8 +53,9 @@ class ImageFolder:
     """The images of a folder, resized, by index.
 
     Opening it reads the header of every file; if the pixels of all of them fit ``cache_bytes``, every file is decoded
-    once, now, and kept, in 16 bits if any file has as many, else in 8. Files that are broken are named in one notice, and left out. Without the cache a file
-    may turn out broken only when it is used: it is named then, once, and the next good one takes its place.
+    once, now, and kept, in 16 bits if any file has as many, else in 8. Files that are broken are named in one notice,
+    and left out. Without the cache a file may turn out broken only when it is used: it is named then, once, and the
+    next good one takes its place.
 
     Args:
         transform: its ``resize`` is applied, and its crop checked against every image.

@@ -46,8 +46,8 @@ def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), 
     image.
 
     Args:
-        rows: images (C, H, W) in [-1, 1]; of more than 4 channels the first three are shown. Rows may differ in length and images in size; every cell is as
-            large as the largest image.
+        rows: images (C, H, W) in [-1, 1]; of more than 4 channels the first three are shown. Rows may differ in length
+            and images in size; every cell is as large as the largest image.
         columns: captions from left to right; none leaves the caption line out.
         labels: labels from top to bottom; none leaves their column out.
         captions: lines under the images, by rows; none leaves their room out.

@@ -164,7 +164,8 @@ def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, 
     apart = training != root and (root / "test").is_dir()
     folder = root / "test" if apart and split == "test" else training
     names = find_images(folder)
-    source, labels, classes = _read_folder(folder, names, names if folder == training else find_images(training), options)
+    own = names if folder == training else find_images(training)
+    source, labels, classes = _read_folder(folder, names, own, options)
     kept = list(range(len(labels))) if apart else _part(labels.tolist(), split)
     if split == "train" and options.max_dataset_size is not None:
         # Files are in the order of their classes: take them from all of these, not the first so many.
@@ -215,7 +216,7 @@ def _part(labels: list[int], split: str) -> list[int]:
 
 
 def _size_and_channels(folder: Path, names: list[str], options: DataOptions) -> tuple[int, int]:
-    """The side of the images, which is that of all files, and the channels of the first, unless options say otherwise."""
+    """The side of the images, which all files have, and the channels of the first, unless options say otherwise."""
     if options.image_size is not None and options.input_nc is not None:
         return options.image_size, options.input_nc
     channels, first = options.input_nc, {}

@@ -26,9 +26,9 @@ class DataOptions:
         ValueError: a value is out of range, or two values contradict each other.
     """
 
-    dataroot: str | None = _option(None, "folder of the data: trainA and trainB (and testA, testB); train (and test) of "
-                                         "images A|B side by side; IDX files; or a sub-folder of images for each class "
-                                         "(default: the built-in set)")
+    dataroot: str | None = _option(None, "folder of the data: trainA and trainB (and testA, testB); train (and test) "
+                                         "of images A|B side by side; IDX files; or a sub-folder of images for each "
+                                         "class (default: the built-in set)")
     load_size: int = _option(286, "width (and height, for resize_and_crop) that an image is first resized to")
     crop_size: int = _option(256, "side of the square that is then cut out")
     preprocess: str = _option("resize_and_crop", "what is done to an image that is loaded", PREPROCESS)

@@ -1,4 +1,4 @@
-"""Opening two domains: with no pairing between them, as pairs side by side, and as pairs by the names of their files."""
+"""Opening two domains: with no pairing between them, as pairs side by side, and as pairs by names of files."""
 
 from __future__ import annotations
 

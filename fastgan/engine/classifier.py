@@ -19,7 +19,7 @@ from .checkpoint import read_tensors
 from .command import UserError
 from .files import write_atomically
 
-VERSION = 1  # of what follows; a classifier of another version is trained anew
+VERSION = 1  # of the layers and of their training; a classifier of another version is trained anew
 FEATURES = 64
 EPOCHS, BATCH, RATE, SHIFT = 8, 128, 5e-3, 2
 _AT_ONCE = 500
@@ -76,7 +76,8 @@ def cache_folder() -> Path:
 
 
 def _digest(images: Tensor, labels: Tensor, classes: int) -> str:
-    digest = hashlib.sha256(f"{VERSION} {classes} {tuple(images.shape)}".encode())
+    made = (VERSION, FEATURES, EPOCHS, BATCH, RATE, SHIFT, classes, tuple(images.shape))
+    digest = hashlib.sha256(repr(made).encode())
     for tensor in (images, labels):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

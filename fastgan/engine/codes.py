@@ -12,7 +12,7 @@ from .command import UserError
 
 
 def path(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """(steps + 1, D): start + k (end - start) / steps for k = 0, ..., steps; both ends (D,) exactly. ``steps`` from 1."""
+    """(steps + 1, D): start + k (end - start) / steps, k = 0, ..., steps; both ends (D,) exactly. ``steps`` from 1."""
     k = torch.arange(steps + 1, device=start.device)[:, None]
     return torch.where(k == steps, end, start + k * (end - start) / steps)
 
@@ -20,7 +20,7 @@ def path(start: Tensor, end: Tensor, steps: int) -> Tensor:
 def mixtures(start: int, end: int, classes: int, steps: int) -> Tensor:
     """Classes for :meth:`LatentRecipe.decode` on the way from one class to another.
 
-    (steps + 1,) int64 where both are the same, else the straight path (steps + 1, classes) between their one-hot vectors.
+    (steps + 1,) int64 where both are the same, else the straight path (steps + 1, classes) between one-hot vectors.
     """
     if start == end:
         return torch.full((steps + 1,), start)
@@ -29,7 +29,7 @@ def mixtures(start: int, end: int, classes: int, steps: int) -> Tensor:
 
 
 def nearest(query: Tensor, gallery: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Distances and indices, both (count,), of the codes of ``gallery`` (N, D) nearest to ``query`` (D,), nearest first.
+    """Distances and indices, both (count,), of the codes of ``gallery`` (N, D) nearest to ``query`` (D,), in order.
 
     The distance is Euclidean, in float64; of equally near ones the first comes first.
     """

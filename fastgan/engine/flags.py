@@ -81,6 +81,13 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, leav
                            default=argparse.SUPPRESS, dest=field.name, help=text)
 
 
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the flags --device and --debug, of commands that have no option dataclasses."""
+    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                        help="show the traceback of an error")
+
+
 def _show(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -58,7 +58,7 @@ def measure_generation(recipe: Any, classifier: Classifier, real: Tensor, test: 
     Returns:
         {"generated": count, "frechet_distance", "frechet_distance_of_test_images" (both to ``real``, between Gaussian
         fits of the classifier's features), "class_shares" (by the classifier's labels), "rarest_class" (the smallest
-        of them), "asked_class_accuracy" (of a recipe that is told classes: the part that shows the one it was asked for)}.
+        of them), "asked_class_accuracy" (of a recipe that is told classes: the part that shows the one asked for)}.
     """
     asked = torch.arange(count) % recipe.classes if recipe.classes else None
     codes = recipe.latents(count, torch.Generator().manual_seed(seed))
@@ -79,8 +79,8 @@ def accuracy_of_labels_alone(recipe: Any, dataset: Any, test: Sequence[Any], *, 
                              steps: int | None = None) -> float:
     """Test accuracy of a semi-supervised recipe's own network "D", trained anew on the labelled images alone.
 
-    Initial weights drawn by ``seed``, optimizer and batch size as in the recipe; only the cross entropy of the classes is
-    minimised, for ``steps`` steps (default BASELINE_STEPS).
+    Initial weights drawn by ``seed``, optimizer and batch size as in the recipe; only the cross entropy of the classes
+    is minimised, for ``steps`` steps (default BASELINE_STEPS).
 
     Args:
         dataset: semi-labelled: ``labelled`` gives the indices of the labelled images.

@@ -45,8 +45,8 @@ def test_a_lesson_in_two_parts(school):
     (lesson,) = kept["lessons"]
     assert [check["passed"] for check in lesson["checks"]] == [True, True, True]
     assert lesson["checks"][0]["must_be"] == "<= 50" and lesson["first_figures"]["frechet_distance"] == 100
-    assert lesson["commands"][0].startswith("python -m fastgan.train dcgan --name learn-dcgan --checkpoints-dir checkpoints "
-                                            "--dataroot DATA/mnist --overwrite")
+    assert lesson["commands"][0].startswith("python -m fastgan.train dcgan --name learn-dcgan --checkpoints-dir "
+                                            "checkpoints --dataroot DATA/mnist --overwrite")
     assert kept["missed"] == [] and kept["kind"] == "learn" and "torch" in kept["environment"]
 
 

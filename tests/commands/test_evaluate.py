@@ -39,7 +39,8 @@ def test_figures_of_what_a_recipe_can_do(call, runs, name, more):
     assert figures["frechet_distance"] > figures["frechet_distance_of_test_images"] >= 0
     assert 0.3 < figures["classifier_accuracy"] <= 1
     assert f"Frechet distance {figures['frechet_distance']:.2f} of 100 generated images" in out
-    assert "judged by a classifier that names" in out and out.endswith(f"these figures are in {runs(name) / 'metrics.json'}\n")
+    assert "judged by a classifier that names" in out
+    assert out.endswith(f"these figures are in {runs(name) / 'metrics.json'}\n")
     if "labels" in more:
         assert figures["labels"] == 100 and "of the same network trained on its 100 labels alone" in out
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fastgan import train
-from fastgan.engine.networks import load_networks
+from fastgan import recipes, train, translate
+from fastgan.engine.networks import load_networks, load_recipe
 from tests.commands.tiny_command import TINY
 
 
@@ -202,3 +202,58 @@ def test_help_loads_little_besides_torch():
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
     assert said[2] == "", said
     assert int(said[0]) < 200, said
+
+
+SMALL = ["--image-size", 12, "--max-dataset-size", 40, "--batch-size", 4, "--eval-images", 8]
+PAIRS = ["--load-size", 16, "--crop-size", 16, "--netG", "resnet_6blocks", "--ngf", 2, "--netD", "n_layers",
+         "--n-layers-D", 1, "--ndf", 2, "--eval-pairs", 2]
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_trains_resumes_and_is_rebuilt(call, tmp_path, name):
+    tiny = (PAIRS if recipes.get(name).directions else SMALL) + ["--device", "cpu", "--sample-count", 2]
+    outcome = call(train, name, *tiny, "--max-steps", 2)
+    assert outcome.code == 0, outcome.err
+    assert "preset    laptop: built-in data on a CPU" in outcome.out
+    outcome = call(train, name, "--resume", "--max-steps", 3)
+    assert outcome.code == 0, outcome.err
+    assert "going on after step 2" in outcome.out
+    run = tmp_path / "checkpoints" / name
+    assert [line["step"] for line in losses(run)] == [1, 2, 3]
+    assert (run / "samples" / "step_000003.png").exists()
+    figures = json.loads((run / "metrics.json").read_text()) if (run / "metrics.json").exists() else {}
+    assert ("reconstruction_mse" in figures) == (name in ("vae", "cvae", "cvae_gan"))
+    assert ("accuracy" in figures) == (name in ("sgan", "cvae_gan"))
+    assert ("AtoB" in figures) == (name in ("pix2pix", "cyclegan")) and ("BtoA" in figures) == (name == "cyclegan")
+
+    state = torch.get_rng_state()
+    for path in (run, run / "checkpoint.pt", run / "networks.safetensors"):
+        recipe = load_recipe(path)
+        assert recipe.name == name and torch.equal(state, torch.get_rng_state())
+        stored = torch.load(run / "checkpoint.pt", weights_only=True)["state"]["networks"]
+        for key, network in load_networks(path).networks.items():
+            assert not network.training
+            for other in (network, recipe.networks[key]):
+                assert_equal(dict(other.state_dict()), dict(stored[key]))
+    if not recipe.directions:
+        assert recipe.options.image_size == 12 and recipe.options.input_nc == 1
+        assert f"make images with:\n  python -m fastgan.generate checkpoints/{name}" in outcome.out
+
+
+def test_data_that_does_not_fit_the_recipe(call, images, tmp_path):
+    images(tmp_path / "flat", sizes=[(12, 12)] * 20)
+    outcome = call(train, "cgan", "--dataroot", "flat", "--batch-size", 2)
+    assert outcome.code == 2 and "cgan needs images of two classes or more" in outcome.err
+    outcome = call(train, "dcgan", "--dataroot", "flat")
+    assert outcome.code == 2 and "--batch-size is 128 and there are 18 images" in outcome.err
+    outcome = call(train, "dcgan", "--crop-size", 32)
+    assert outcome.code == 2 and "unknown argument '--crop-size'" in outcome.err  # no flag of labelled images
+    outcome = call(train, "cyclegan", "--n-labels", 10)
+    assert outcome.code == 2 and "unknown argument '--n-labels'" in outcome.err
+
+
+def test_a_run_of_a_recipe_that_translates_nothing(call, images, tmp_path):
+    assert call(train, "gan", *SMALL, "--max-steps", 1).code == 0
+    images(tmp_path / "photos")
+    outcome = call(translate, "checkpoints/gan", "photos", "--device", "cpu")
+    assert outcome.code == 2 and "was trained by gan, which translates no images" in outcome.err

@@ -11,8 +11,10 @@ from PIL import Image
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
-needs_mnist = pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="no shared/data/mnist beside the repository")
-needs_facades = pytest.mark.skipif(not all((REAL_DATA / name).is_dir() for name in ("facades_unaligned", "facades_aligned")),
+needs_mnist = pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(),
+                                 reason="no shared/data/mnist beside the repository")
+_FACADES = [REAL_DATA / "facades_unaligned", REAL_DATA / "facades_aligned"]
+needs_facades = pytest.mark.skipif(not all(folder.is_dir() for folder in _FACADES),
                                    reason="no shared/data/facades_* beside the repository")
 
 

@@ -43,7 +43,8 @@ def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predict
         return struct.pack(f"{order}I", start + len(extra) - len(body))
 
     lengths = [len(strip) for strip in strips]
-    data_at = start + sum(4 * len(v) for v in tags.values() if v and len(v) > 1) + (8 * len(strips) if len(strips) > 1 else 0)
+    data_at = start + sum(4 * len(values) for values in tags.values() if values and len(values) > 1)
+    data_at += 8 * len(strips) if len(strips) > 1 else 0
     offsets_at = [data_at + sum(lengths[:number]) for number in range(len(strips))]
     entries = b""
     for tag, values in sorted(tags.items()):

@@ -160,4 +160,4 @@ def test_a_folder_of_arrays_with_many_channels(tmp_path, caplog):
     picture().save(folder / "3.png")
     opened = ImageFolder(folder, WHOLE, channels=6)
     assert len(opened) == 3
-    assert messages(caplog)[0].startswith(f"skipped 1 of 4 images in {folder}: 3.png (it has 3 channels, and 6 are wanted")
+    assert messages(caplog)[0].startswith(f"skipped 1 of 4 images in {folder}: 3.png (it has 3 channels, and 6 are")

@@ -213,7 +213,8 @@ def aligned(tmp_path):
         (tmp_path / split).mkdir()
         for number in range(count):
             whole = Image.new("RGB", (48, 20))
-            whole.paste(Image.merge("RGB", [*picture((24, 20), number).split()[:2], Image.new("L", (24, 20), 200)]), (0, 0))
+            red, green, _ = picture((24, 20), number).split()
+            whole.paste(Image.merge("RGB", [red, green, Image.new("L", (24, 20), 200)]), (0, 0))
             whole.paste(picture((24, 20), number), (24, 0))
             whole.save(tmp_path / split / f"{number}.png")
     return tmp_path

@@ -52,7 +52,8 @@ def test_frechet_distance_of_equal_and_of_singular_gaussians():
 def test_gaussian_fits_samples():
     generator = torch.Generator().manual_seed(0)
     covariance, mean = spd(3, 6), torch.tensor([1.0, -2.0, 0.5]).double()
-    samples = mean + torch.randn(200_000, 3, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
+    noise = torch.randn(200_000, 3, generator=generator, dtype=torch.float64)
+    samples = mean + noise @ torch.linalg.cholesky(covariance).T
     fitted = gaussian(samples.float())
     assert all(part.dtype == torch.float64 for part in fitted)
     assert frechet_distance(fitted, (mean, covariance)) < 1e-3 * covariance.trace()

@@ -146,3 +146,18 @@ def test_samples_come_when_due(tmp_path):
     steps = []
     new_loop(tmp_path / "run", max_steps=7, sample_freq=3, sample=steps.append).run()
     assert steps == [3, 6, 7]
+
+
+def test_a_recipe_may_leave_out_the_last_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(TinyRecipe, "drop_last", True, raising=False)
+    whole = new_loop(tmp_path / "whole", n_epochs=1, n_epochs_decay=1)
+    assert whole.total == 4 and whole.run()
+    assert [len(batch) for batch in whole.recipe.seen] == [2, 2, 2, 2] and whole.progress.epoch == 2
+    first = new_loop(tmp_path / "parts", max_steps=3, n_epochs=1, n_epochs_decay=1)
+    first.run()
+    second = resumed_loop(tmp_path / "parts", max_steps=4)
+    second.run()
+    assert first.recipe.seen + second.recipe.seen == whole.recipe.seen
+    assert_same_state(whole.recipe, second.recipe)
+    with pytest.raises(UserError, match="--batch-size is 9 and there are 5 images, which fill no batch"):
+        new_loop(tmp_path / "empty", batch_size=9)

@@ -38,3 +38,10 @@ def test_total_steps():
     assert total_steps(3, 5, 2, 99) == 9
     assert total_steps(None, 5, 2, 7) == 7
     assert total_steps(None, 5, 2, None) is None
+
+
+def test_an_epoch_may_leave_out_what_fills_no_batch():
+    batches = list(BatchKeys(5, 2, seed=1, epochs=2, drop_last=True))
+    assert [len(batch) for batch in batches] == [2, 2, 2, 2]
+    assert batches == [batch for batch in BatchKeys(5, 2, seed=1, epochs=2) if len(batch) == 2]
+    assert list(BatchKeys(5, 2, seed=1, epochs=2, drop_last=True, position=2))[:1] == batches[1:2]

@@ -64,18 +64,28 @@ def same_losses(step, ours, its, rtol, atol):
                                    msg=lambda message: f"step {step}, {name}: {message}")
 
 
-def tensors(recipe, twin):
-    """(ours, its) for every parameter and every floating-point buffer."""
+def tensors(recipe, twin, kind="state_dict"):
+    """(ours, its) for every parameter, buffer, or floating-point tensor of the state dicts."""
     for name, network in twin.networks.items():
-        ours, its = recipe.networks[name].state_dict(keep_vars=True), network.state_dict(keep_vars=True)
-        yield from ((one, other) for one, other in zip(ours.values(), its.values(), strict=True)
-                    if other.is_floating_point())
+        for ours, its in zip(values(recipe.networks[name], kind), values(network, kind), strict=True):
+            if its.is_floating_point():
+                yield ours, its
+
+
+def values(network, kind):
+    found = getattr(network, kind)()
+    return found.values() if isinstance(found, dict) else found
 
 
 def differences(recipe, twin):
-    """(largest, root mean square) difference over all of them."""
-    flat = torch.cat([(one - other).detach().double().flatten() for one, other in tensors(recipe, twin)])
+    """(largest, root mean square) difference over all parameters."""
+    flat = torch.cat([(one - other).detach().double().flatten() for one, other in tensors(recipe, twin, "parameters")])
     return flat.abs().max().item(), flat.square().mean().sqrt().item()
+
+
+def same_buffers(recipe, twin, rtol, atol):
+    for one, other in tensors(recipe, twin, "buffers"):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
 
 
 def follow(recipe, twin):

@@ -1,7 +1,7 @@
 """The built-in labelled set: the digits 0 to 9 written by hand, so to say, white on black.
 
-A digit is a few strokes: curves through control points (Catmull-Rom splines), which are linear in the points. What varies
-from glyph to glyph is each control point, the slant, width and height, the place, the thickness of the pen, the
+A digit is a few strokes: curves through control points (Catmull-Rom splines), which are linear in the points. What
+varies from glyph to glyph is each control point, the slant, width and height, the place, the thickness of the pen, the
 brightness of the ink and the noise. A pixel is covered by its exact distance to the strokes, so edges are anti-aliased.
 
 All is drawn from ``numpy.random.RandomState``, whose sequence numpy keeps for good.

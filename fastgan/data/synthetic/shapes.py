@@ -2,7 +2,7 @@
 
 The true translation keeps place, form and colour, and empties or fills the inside. No map of colours does that:
 one colour has to stay at the edge of a shape and go in its middle. It loses nothing in either direction.
-Test images of equal number show the same scene in both domains; unaligned training images of A and B show different ones.
+Test images of equal number show the same scene in both domains; unaligned training images show different ones.
 
 A shape is a point, a segment or a regular polygon, grown by a radius: disc, capsule, rounded polygon. Its signed
 distance is exact, so edges are anti-aliased at any size and an outline is the band of distances from -STROKE to 0.
