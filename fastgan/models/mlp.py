@@ -13,8 +13,8 @@ class MLPGenerator(nn.Module):
     """Embedding(classes, classes) ++ z -> 128 -> 256 -> 512 -> 1024 -> image, leaky ReLU 0.2, tanh.
 
     Input (N, latent_size), and where `classes` is not 0 labels (N,) int64, or mixtures of classes (N, classes) float;
-    output (N, channels, image_size, image_size) in [-1, 1]. Batch norm (eps 0.8) from the second layer on, in one pass with its activation; the layers before it
-    have no bias, which the norm would take out again.
+    output (N, channels, image_size, image_size) in [-1, 1]. Batch norm (eps 0.8) from the second layer on, in one pass
+    with its activation; the layers before it have no bias, which the norm would take out again.
     """
 
     def __init__(self, latent_size: int = 100, channels: int = 1, image_size: int = 28, classes: int = 0):
