@@ -97,8 +97,8 @@ def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
         path: a run folder, its checkpoint.pt or networks.safetensors.
 
     Returns:
-        The recipe on the CPU, in fp32, optimizers and whatever else only training needs as new; and the run's options, as
-        :meth:`fastgan.engine.settings.Settings.to_json` gives them.
+        The recipe on the CPU, in fp32, optimizers and whatever else only training needs as new; and the run's options,
+        as :meth:`fastgan.engine.settings.Settings.to_json` gives them.
 
     Raises:
         UserError: nothing readable there, a damaged file, or networks without a recipe that this package knows.
