@@ -15,8 +15,8 @@ from fastgan.ops.instance_norm import ACTIVATIONS, activate
 from .common import DTYPES, LAYOUTS, VALUES, assert_accurate, assert_same, dense_layout, draw, gradients, using
 
 using = functools.partial(using, "conv_transpose2d")
-BACKENDS = ("reference", "plain", "cpp")
-OURS = ("plain", "cpp")
+BACKENDS = ("reference", "plain", "cpp", "cuda")
+OURS = ("plain", "cpp", "cuda")
 NAMES = ("dx", "dweight", "dbias")
 
 geometries = st.fixed_dictionaries(
