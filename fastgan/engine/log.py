@@ -22,8 +22,9 @@ PLAIN_LINE_SECONDS = 30.0
 class LossFile:
     """losses.jsonl: one object per logged step, with step, epoch (from 1), lr, seconds and losses.
 
-    ``lr`` maps each optimizer to its learning rate; a loss that not every step makes is that of the last step that did; ``seconds`` is the time spent training since the run began, over
-    all its sessions. Lines of steps beyond ``step``, which a resumed run makes again, are dropped on opening.
+    ``lr`` maps each optimizer to its learning rate; a loss that not every step makes is that of the last step that did;
+    ``seconds`` is the time spent training since the run began, over all its sessions. Lines of steps beyond ``step``,
+    which a resumed run makes again, are dropped on opening.
     """
 
     def __init__(self, path: Path, step: int):

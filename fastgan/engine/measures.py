@@ -37,8 +37,8 @@ def measure(recipe: Any, test: Sequence[Any], limit: int) -> tuple[dict[str, Any
         lines.append(f"accuracy {100 * figures['accuracy']:.2f} % on {count} test images")
     if getattr(recipe, "encodes", False):
         figures["reconstruction_mse"] = reconstruction_mse(recipe, test, count)
-        lines.append(f"mean squared error of reconstructions {figures['reconstruction_mse']:.4f} on {count} test images "
-                     "(from mean codes, image values in [0, 1])")
+        lines.append(f"mean squared error of reconstructions {figures['reconstruction_mse']:.4f} on {count} test "
+                     "images (from mean codes, image values in [0, 1])")
     return ({"images": count, **figures}, "\n".join(lines)) if figures else None
 
 
@@ -50,7 +50,7 @@ def accuracy(recipe: Any, test: Sequence[Any], count: int) -> float:
 
 
 def reconstruction_mse(recipe: Any, test: Sequence[Any], count: int) -> float:
-    """Mean squared error, on the [0, 1] scale, between ``count`` test images and what comes back of their mean codes."""
+    """Mean squared error on the [0, 1] scale between ``count`` test images and what comes back of their mean codes."""
     total = elements = 0
     for images, labels in _batches(test, count):
         labels = labels if recipe.classes else None

@@ -92,5 +92,5 @@ def interior(padded: Tensor, halo: int) -> Tensor:
     return padded[..., halo:-halo, halo:-halo] if halo else padded
 
 
-__all__ = ["FUSED_NORMS", "NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm", "interior",
-           "norm_and_activation", "upsampling_before_norm"]
+__all__ = ["FUSED_NORMS", "NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm",
+           "interior", "norm_and_activation", "upsampling_before_norm"]

@@ -1,4 +1,4 @@
-"""Fully connected generator and discriminator, alone (Goodfellow et al. 2014) or told a class (Mirza, Osindero 2014)."""
+"""Fully connected generator and discriminator: plain (Goodfellow et al. 2014), told a class (Mirza, Osindero 2014)."""
 
 import torch
 from torch import Tensor, nn

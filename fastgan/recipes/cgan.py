@@ -12,7 +12,7 @@ from fastgan.models import MLPDiscriminator, MLPGenerator
 
 from ._base import frozen
 from ._latent import LatentRecipe, small_images
-from ._options import ConditionalOptions, option
+from ._options import ConditionalOptions, option, with_default
 from .losses import GANLoss
 
 
@@ -20,6 +20,7 @@ from .losses import GANLoss
 class CGANOptions(ConditionalOptions):
     """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
 
+    n_epochs: int = with_default(ConditionalOptions, "n_epochs", 120)
     gan_loss: str = option("lsgan", "adversarial loss", ("lsgan", "vanilla"))
 
 

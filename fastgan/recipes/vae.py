@@ -22,6 +22,7 @@ class VAEOptions(AdamOptions):
     latent_size: int = with_default(LatentOptions, "latent_size", 2)
     lr: float = with_default(LatentOptions, "lr", 1e-3)
     beta1: float = with_default(AdamOptions, "beta1", 0.9)
+    n_epochs: int = with_default(LatentOptions, "n_epochs", 60)
     recon_loss: str = option("bce", "how a picture is compared with its reconstruction", RECONSTRUCTIONS)
     lambda_kl: float = option(1.0, "weight of the KL divergence", least=0)
 

@@ -204,7 +204,7 @@ def test_help_loads_little_besides_torch():
     assert int(said[0]) < 200, said
 
 
-SMALL = ["--image-size", 12, "--max-dataset-size", 40, "--batch-size", 4, "--eval-images", 8]
+SMALL = ["--image-size", 12, "--max-dataset-size", 60, "--batch-size", 4, "--eval-images", 8]
 PAIRS = ["--load-size", 16, "--crop-size", 16, "--netG", "resnet_6blocks", "--ngf", 2, "--netD", "n_layers",
          "--n-layers-D", 1, "--ndf", 2, "--eval-pairs", 2]
 
@@ -212,6 +212,7 @@ PAIRS = ["--load-size", 16, "--crop-size", 16, "--netG", "resnet_6blocks", "--ng
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_trains_resumes_and_is_rebuilt(call, tmp_path, name):
     tiny = (PAIRS if recipes.get(name).directions else SMALL) + ["--device", "cpu", "--sample-count", 2]
+    tiny += ["--n-labels", 10] if name == "sgan" else []
     outcome = call(train, name, *tiny, "--max-steps", 2)
     assert outcome.code == 0, outcome.err
     assert "preset    laptop: built-in data on a CPU" in outcome.out

@@ -10,8 +10,8 @@ class Twin:
     def __init__(self, latent_size, image_size, n_classes=10, lr=2e-4, beta1=0.5, gan_loss="lsgan"):
         self.latent, self.classes = latent_size, n_classes
         self.loss = F.mse_loss if gan_loss == "lsgan" else F.binary_cross_entropy_with_logits
-        G, D = self.G, self.D = MLPGenerator(latent_size, image_size, n_classes), MLPDiscriminator(image_size, n_classes)
-        self.networks = {"G": G, "D": D}
+        self.G, self.D = MLPGenerator(latent_size, image_size, n_classes), MLPDiscriminator(image_size, n_classes)
+        self.networks = {"G": self.G, "D": self.D}
         self.optimizers = {name: torch.optim.Adam(network.parameters(), lr, (beta1, 0.999))
                            for name, network in self.networks.items()}
 

@@ -9,7 +9,8 @@ from .networks import Encoder, decoder, step
 class Twin:
     def __init__(self, latent_size, image_size, classes=0, lr=1e-3, beta1=0.9, recon_loss="bce", lambda_kl=1.0,
                  decoder_only=False):
-        self.classes, self.mse, self.lambda_kl, self.decoder_only = classes, recon_loss == "mse", lambda_kl, decoder_only
+        self.classes, self.decoder_only = classes, decoder_only
+        self.mse, self.lambda_kl = recon_loss == "mse", lambda_kl
         E = self.E = Encoder(latent_size, image_size, 0 if decoder_only else classes)
         G = self.G = decoder(latent_size, image_size, classes)
         self.networks = {"E": E, "G": G}
