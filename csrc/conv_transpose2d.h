@@ -7,8 +7,8 @@
 
 namespace fastgan {
 
-// y[n, o, i s - p + k d] += x[n, c, i] w[c, o, k]; pairs are (height, width). Everything is checked: sizes fit together,
-// no dimension but n is 0, and activations with a slope below 0 do not occur.
+// y[n, o, i s - p + k d] += x[n, c, i] w[c, o, k]; pairs are (height, width). Everything is checked: sizes fit
+// together, no dimension but n is 0, and activations with a slope below 0 do not occur.
 struct ConvTranspose2dShape {
   Dtype dtype;    // of x, y, weight, bias and all gradients
   Layout layout;  // of x, y and their gradients, which are dense

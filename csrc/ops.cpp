@@ -197,8 +197,8 @@ std::string cpu_capability() { return capability().name; }
 
 void limit_cpu_capability(std::string_view name) {
   const std::string level(name);
-  TORCH_CHECK_VALUE(limit_capability(level.c_str()), "the CPU capability must be avx512_bf16, avx512, avx2 or default, got '",
-                    level, "'");
+  TORCH_CHECK_VALUE(limit_capability(level.c_str()),
+                    "the CPU capability must be avx512_bf16, avx512, avx2 or default, got '", level, "'");
 }
 
 }  // namespace

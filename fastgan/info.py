@@ -67,6 +67,7 @@ def _op_lines(op: str, device: str) -> list[str]:
         served.setdefault(_backend.select(op, device, dtype), []).append(_name(dtype))
     parts = [name if len(dtypes) == len(DTYPES) else f"{name} ({', '.join(dtypes)})" for name, dtypes in served.items()]
     lines = [f"  {op}: {'; '.join(parts)}"]
+    lines += [f"      {name}: {text}" for name in served if (text := _backend.remarks(op, name))]
     refusals: dict[tuple[str, str], list[str]] = {}
     for dtype in DTYPES:
         for name, reason in _backend.refusals(op, device, dtype).items():

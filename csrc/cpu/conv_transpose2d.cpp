@@ -1,7 +1,7 @@
 // conv_transpose2d and its input gradient: implicit products of matrices over pixels with channels innermost.
 //
-// Output pixel f + i s of a transposed convolution (a phase f < s) sees the taps k with (f + p - k d) divisible by s, at
-// input pixel i + (f + p - k d) / s: an ordinary convolution of the input, with stride 1 and a subset of the taps. The
+// Output pixel f + i s of a transposed convolution (a phase f < s) sees the taps k with (f + p - k d) divisible by s,
+// at input pixel i + (f + p - k d) / s: an ordinary convolution of the input, with stride 1 and a subset of the taps. The
 // input gradient is one convolution of dy with stride s and all taps. Both become `Job`s: a source image, a target
 // image, and for each phase of each axis the source offsets of its taps. Rows outside the source are skipped, columns
 // outside are zeros; every target pixel is one sum in a fixed order, whoever computes it.
@@ -235,9 +235,7 @@ class TapConvolution {
         if (all == pitch_) {
           kernels_.pixels.copy(from, to, (last - first) * pitch_);
         } else {
-          for (int64_t c = 0; c < last - first; ++c) {
-            kernels_.pixels.copy(from + c * all, to + c * pitch_, channels);
-          }
+          kernels_.pixels.from_pixels(from, all, to, pitch_, last - first, channels);
         }
       }
     }
@@ -289,7 +287,8 @@ class TapConvolution {
         const S* const a = image + (source_row - rows.first) * width_ * pitch_;
         const S* const b_row = b + static_cast<int64_t>(r) * columns * tap_size;
         if (merged_) {
-          runs.push_back({a + (column.taps[0].offset - columns_.first) * pitch_, b_row, columns * depth_ / kTileGroup<S>});
+          const int64_t at = column.taps[0].offset - columns_.first;
+          runs.push_back({a + at * pitch_, b_row, columns * depth_ / kTileGroup<S>});
         } else {
           for (int64_t c = 0; c < columns; ++c) {
             const int64_t at = column.taps[static_cast<size_t>(c)].offset - columns_.first;

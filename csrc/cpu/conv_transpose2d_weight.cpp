@@ -1,12 +1,14 @@
 // The weight gradient of conv_transpose2d: dw[c, o, k] = sum over samples and pixels i of x[c, i] dy[o, i s - p + k d].
 //
-// A product of matrices with pixels along k: panels of x channels times (tap column, output channel) pairs of dy, for
-// each tap row. Chunks of the pixels are staged, x as panels and dy as pixels with zeros around each row; then every
-// (group, panel, tap row) adds its products. Chunks are the same whatever the threads, so the sums are, too.
+// A product of matrices with pixels along k, one for each tap row: (tap column, output channel) pairs of dy times input
+// channels of x. Chunks of the pixels are packed first: x into panels of channels; dy into tiles, for each of its rows
+// once, whatever the tap row that will meet it. Rows of dy whose numbers are equal modulo the stride follow each other,
+// so that a tap row walks through both packings without a break. Then every (group, panel, tap row) adds its products.
+// Chunks and sums are the same whatever the threads.
 #include "conv_transpose2d.h"
 
 #include <algorithm>
-#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -16,7 +18,7 @@
 namespace fastgan {
 namespace {
 
-constexpr int64_t kChunkBytes = 2 << 20;  // staged at once: the last-level cache keeps it
+constexpr int64_t kChunkBytes = 1 << 20;  // packed at once
 constexpr int64_t kBlockPixels = 128;     // of one panel of x, which then stays in L1 for all tiles
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -29,34 +31,30 @@ class WeightGradient {
 
   WeightGradient(const ConvTranspose2dShape& s, const TileKernels<S, T>& kernels, const T* dy, const T* x, T* dweight)
       : s_(s), kernels_(kernels), dy_(dy), x_(x), dweight_(dweight), in_(s.c_in / s.groups), out_(s.c_out / s.groups),
-        lanes_(kernels.gemm.lanes), panels_(ceil_div(in_, kMaxTileVectors * lanes_)),
-        merged_(s.dilation[1] == 1), reach_((s.kernel[1] - 1) * s.dilation[1] + 1),
-        width_((s.in[1] - 1) * s.stride[1] + reach_), row_((width_ + (odd() ? reach_ : 0)) * out_ * G),
-        x_row_(ceil_div(s.in[1], G) * G), sums_(items() * s.kernel[1] * out_ * widest()) {
-    const int64_t dy_row_bytes = row_ * s.groups * static_cast<int64_t>(sizeof(S));
-    const int64_t bytes = s.stride[0] * dy_row_bytes + x_row_ * padded_in() * static_cast<int64_t>(sizeof(S));
-    rows_ = std::clamp<int64_t>(kChunkBytes / std::max<int64_t>(1, bytes), 1, s.in[0]);
-    rows_ = ceil_div(s.in[0], ceil_div(s.in[0], rows_));
-    images_ = rows_ < s.in[0] ? 1 : std::clamp<int64_t>(kChunkBytes / std::max<int64_t>(1, bytes * rows_), 1, s.n);
-    dy_rows_ = std::min(s.out[0], (rows_ - 1) * s.stride[0] + (s.kernel[0] - 1) * s.dilation[0] + 1);
+        lanes_(kernels.gemm.lanes), panels_(ceil_div(in_, widest())), tiles_(tiles()),
+        pixels_(ceil_div(s.in[1], G) * G), sums_(items() * s.kernel[1] * out_ * widest()) {
+    const int64_t bytes = row_elements() * s.stride[0] * s.groups + pixels_ * s.groups * panels_ * widest();
+    const int64_t fit = std::max<int64_t>(1, kChunkBytes / (bytes * static_cast<int64_t>(sizeof(S))));
+    rows_ = ceil_div(s.in[0], ceil_div(s.in[0], fit));
+    images_ = rows_ < s.in[0] ? 1 : std::clamp<int64_t>(fit / rows_, 1, s.n);
+    slots_ = rows_ + ((s.kernel[0] - 1) * s.dilation[0] + s.stride[0] - 1) / s.stride[0] + 1;
   }
 
   void run() {
-    const Scratch<S> x(images_ * rows_ * x_row_ * padded_in());
-    const Scratch<S> dy(images_ * dy_rows_ * row_ * s_.groups);
-    bool add = false;
-    for (int64_t n = 0; n < s_.n; n += images_) {
-      const int64_t images = std::min(images_, s_.n - n);
-      for (int64_t first = 0; first < s_.in[0]; first += rows_) {
-        const int64_t rows = std::min(rows_, s_.in[0] - first);
-        const int64_t dy_first = std::clamp<int64_t>(dy_row(first, 0), 0, s_.out[0]);
-        const int64_t dy_last = std::clamp<int64_t>(dy_row(first + rows - 1, s_.kernel[0] - 1) + 1, 0, s_.out[0]);
-        stage(n, images, first, rows, dy_first, dy_last - dy_first, x.get(), dy.get());
+    const Scratch<S> x(images_ * rows_ * pixels_ * s_.groups * panels_ * widest());
+    const Scratch<S> dy(s_.groups * images_ * image_elements());
+    Chunk chunk{x.get(), dy.get(), 0, 0, 0, 0};
+    for (; chunk.n < s_.n; chunk.n += images_) {
+      chunk.images = std::min(images_, s_.n - chunk.n);
+      for (chunk.first = 0; chunk.first < s_.in[0]; chunk.first += rows_) {
+        chunk.rows = std::min(rows_, s_.in[0] - chunk.first);
+        pack(chunk);
+        const bool add = chunk.n > 0 || chunk.first > 0;
         parallel_for(items(), 1, [&](int64_t begin, int64_t end) {
+          std::vector<Stretch> stretches;
           std::vector<GemmRun<S>> runs;
-          for (int64_t i = begin; i < end; ++i) products(i, images, first, rows, dy_first, x.get(), dy.get(), add, runs);
+          for (int64_t i = begin; i < end; ++i) products(i, chunk, add, stretches, runs);
         });
-        add = true;
       }
     }
     parallel_for(items(), 1, [&](int64_t begin, int64_t end) {
@@ -66,141 +64,171 @@ class WeightGradient {
   }
 
  private:
-  bool odd() const { return G == 2 && s_.in[1] % 2 != 0; }
-  int64_t widest() const { return kMaxTileVectors * lanes_; }
-  int64_t padded_in() const { return s_.groups * panels_ * widest(); }
-  int64_t items() const { return s_.groups * panels_ * s_.kernel[0]; }
-  int64_t dy_row(int64_t x_row, int64_t tap) const {
-    return x_row * s_.stride[0] + tap * s_.dilation[0] - s_.padding[0];
-  }
-  int64_t panel_width(int64_t panel) const { return in_ - panel * widest() > lanes_ ? widest() : lanes_; }
+  // Rows of (tap column, output channel) pairs, side by side in a row of dy.
+  struct TileRows {
+    int64_t first, offset;  // the first pair, and where it lies in dy beside an input pixel
+    int64_t rows;
+  };
 
-  // x becomes [group][panel][image][row][pixel][channel]; dy becomes [group][image][row][pixel][channel]. In pairs along
-  // k, x has pixels 2 i and 2 i + 1 side by side, and dy each pixel beside the one that the next input pixel meets.
-  void stage(int64_t n, int64_t images, int64_t first, int64_t rows, int64_t dy_first, int64_t dy_rows, S* x,
-             S* dy) const {
-    parallel_for(images * (rows + dy_rows), 1, [&](int64_t begin, int64_t end) {
-      const Scratch<S> line((width_ + s_.stride[1]) * out_ * G);
-      const Scratch<S> pair(x_row_ * widest());
+  // Some rows of one image, or whole images.
+  struct Chunk {
+    S* x;   // [group][panel][image][row][pixel][channel]
+    S* dy;  // [group][image][tile][row modulo stride][row / stride][pixel][row of the tile]
+    int64_t n, images, first, rows;
+  };
+
+  // Pixels of one image without a break in either packing.
+  struct Stretch {
+    int64_t dy, x, pixels;
+  };
+
+  int64_t widest() const { return kMaxTileVectors * lanes_; }
+  int64_t items() const { return s_.groups * panels_ * s_.kernel[0]; }
+  int64_t panel_width(int64_t panel) const { return in_ - panel * widest() > lanes_ ? widest() : lanes_; }
+  int64_t pitch() const { return tiles_[0].rows; }
+  int64_t row_elements() const { return static_cast<int64_t>(tiles_.size()) * pixels_ * pitch(); }
+  int64_t tile_elements() const { return s_.stride[0] * slots_ * pixels_ * pitch(); }
+  int64_t image_elements() const { return static_cast<int64_t>(tiles_.size()) * tile_elements(); }
+
+  S* panel_of(const Chunk& chunk, int64_t g, int64_t panel) const {
+    return chunk.x + (g * panels_ + panel) * chunk.images * chunk.rows * pixels_ * widest();
+  }
+
+  // The row of dy that tap row `tap` puts beside row `row` of x; it may lie outside.
+  int64_t dy_row(int64_t row, int64_t tap) const {
+    return row * s_.stride[0] + tap * s_.dilation[0] - s_.padding[0];
+  }
+  // Rows of dy that the chunk meets.
+  int64_t first_dy(const Chunk& chunk) const { return std::clamp<int64_t>(dy_row(chunk.first, 0), 0, s_.out[0]); }
+  int64_t last_dy(const Chunk& chunk) const {
+    return std::clamp<int64_t>(dy_row(chunk.first + chunk.rows - 1, s_.kernel[0] - 1) + 1, 0, s_.out[0]);
+  }
+  // Where a row of dy lies among the rows of a tile.
+  int64_t slot(const Chunk& chunk, int64_t row) const {
+    return row % s_.stride[0] * slots_ + row / s_.stride[0] - first_dy(chunk) / s_.stride[0];
+  }
+
+  // Of equal height, but for the last ones.
+  std::vector<TileRows> tiles() const {
+    const bool together = s_.dilation[1] == 1;  // the tap columns follow each other in dy
+    const int64_t columns = together ? 1 : s_.kernel[1], length = s_.kernel[1] * out_ / columns;
+    const int64_t height = ceil_div(length, ceil_div(length, kernels_.gemm.rows));
+    std::vector<TileRows> list;
+    for (int64_t u = 0; u < columns; ++u) {
+      for (int64_t m = 0; m < length; m += height) {
+        list.push_back({u * length + m, u * s_.dilation[1] * out_ + m, std::min(height, length - m)});
+      }
+    }
+    return list;
+  }
+
+  void pack(const Chunk& chunk) const {
+    const int64_t dy_rows = last_dy(chunk) - first_dy(chunk), rows = chunk.rows + dy_rows;
+    parallel_for(chunk.images * rows, 1, [&](int64_t begin, int64_t end) {
+      const int64_t width = (s_.in[1] - 1) * s_.stride[1] + (s_.kernel[1] - 1) * s_.dilation[1] + 1;
+      const Scratch<S> line(std::max(width * out_, G == 1 ? 0 : pixels_ * widest()));
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t image = i / (rows + dy_rows), row = i % (rows + dy_rows);
+        const int64_t image = i / rows, row = i % rows;
         for (int64_t g = 0; g < s_.groups; ++g) {
-          if (row >= rows) {
-            const int64_t r = row - rows;
-            S* const to = dy + ((g * images + image) * dy_rows + r) * row_;
-            stage_dy(n + image, g, dy_first + r, G == 1 ? to : line.get());
-            if (G == 2) pair_dy(line.get(), to);
-            continue;
-          }
-          for (int64_t panel = 0; panel < panels_; ++panel) {
-            S* const to = x + (((g * panels_ + panel) * images + image) * rows + row) * x_row_ * widest();
-            const int64_t width = panel_width(panel);
-            stage_x(n + image, g, panel, first + row, G == 1 ? to : pair.get());
-            if (G == 1) continue;
-            for (int64_t p = 0; p < x_row_; p += 2) {
-              const S* const even = pair.get() + p * width;
-              for (int64_t c = 0; c < width; ++c) {
-                to[p * width + 2 * c] = even[c];
-                to[p * width + 2 * c + 1] = even[width + c];
-              }
-            }
+          if (row < chunk.rows) {
+            for (int64_t panel = 0; panel < panels_; ++panel) pack_x(chunk, image, g, panel, row, line.get());
+          } else {
+            pack_dy(chunk, image, g, first_dy(chunk) + row - chunk.rows, width, line.get());
           }
         }
       }
     });
   }
 
-  void stage_x(int64_t n, int64_t g, int64_t panel, int64_t row, S* to) const {
+  void pack_x(const Chunk& chunk, int64_t image, int64_t g, int64_t panel, int64_t row, S* line) const {
     const int64_t width = s_.in[1], first = panel * widest(), pitch = panel_width(panel);
     const int64_t channels = std::min(in_ - first, pitch), channel = g * in_ + first;
-    if (channels < pitch || x_row_ > width) std::memset(static_cast<void*>(to), 0, sizeof(S) * x_row_ * pitch);
+    S* const packed = panel_of(chunk, g, panel) + (image * chunk.rows + row) * pixels_ * pitch;
+    S* const to = G == 1 ? packed : line;
+    if (channels < pitch) std::fill_n(to, width * pitch, S{});
+    const int64_t n = chunk.n + image, at = chunk.first + row;
     if (s_.layout == Layout::nchw) {
       const int64_t plane = s_.in[0] * width;
-      kernels_.pixels.from_planes(x_ + (n * s_.c_in + channel) * plane + row * width, plane, to, pitch, width, channels);
+      kernels_.pixels.from_planes(x_ + (n * s_.c_in + channel) * plane + at * width, plane, to, pitch, width, channels);
     } else {
-      const T* const from = x_ + (n * s_.in[0] + row) * width * s_.c_in + channel;
-      for (int64_t p = 0; p < width; ++p) kernels_.pixels.copy(from + p * s_.c_in, to + p * pitch, channels);
+      const T* const from = x_ + (n * s_.in[0] + at) * width * s_.c_in + channel;
+      kernels_.pixels.from_pixels(from, s_.c_in, to, pitch, width, channels);
     }
+    if (G > 1) kernels_.pixels.group(line, pitch, packed, pitch, width, pitch);
   }
 
-  // Pixel i of the line is pixel i - padding of dy; a pair more than the taps see is zero.
-  void stage_dy(int64_t n, int64_t g, int64_t row, S* to) const {
-    const int64_t width = s_.out[1], length = G == 1 ? width_ : width_ + s_.stride[1];
-    const int64_t left = std::min(s_.padding[1], length), last = std::min(width, length - left);
-    std::memset(static_cast<void*>(to), 0, sizeof(S) * left * out_);
-    std::memset(static_cast<void*>(to + (left + last) * out_), 0, sizeof(S) * (length - left - last) * out_);
-    to += left * out_;
+  // Pixel i of the line is pixel i - padding of the row; zeros are outside.
+  void pack_dy(const Chunk& chunk, int64_t image, int64_t g, int64_t row, int64_t length, S* line) const {
+    const int64_t width = s_.out[1], n = chunk.n + image;
+    const int64_t left = std::min(s_.padding[1], length), inside = std::min(width, length - left);
+    std::fill_n(line, left * out_, S{});
+    std::fill_n(line + (left + inside) * out_, (length - left - inside) * out_, S{});
     if (s_.layout == Layout::nchw) {
       const int64_t plane = s_.out[0] * width;
       const T* const from = dy_ + (n * s_.c_out + g * out_) * plane + row * width;
-      kernels_.pixels.from_planes(from, plane, to, out_, last, out_);
+      kernels_.pixels.from_planes(from, plane, line + left * out_, out_, inside, out_);
     } else {
       const T* const from = dy_ + (n * s_.out[0] + row) * width * s_.c_out + g * out_;
       if (s_.groups == 1) {
-        kernels_.pixels.copy(from, to, last * out_);
+        kernels_.pixels.copy(from, line + left * out_, inside * out_);
       } else {
-        for (int64_t p = 0; p < last; ++p) kernels_.pixels.copy(from + p * s_.c_out, to + p * out_, out_);
+        kernels_.pixels.from_pixels(from, s_.c_out, line + left * out_, out_, inside, out_);
       }
     }
-  }
-
-  // With an odd number of input pixels, the last one is paired with zeros in words of its own.
-  void pair_dy(const S* line, S* to) const {
-    const int64_t step = s_.stride[1] * out_;
-    for (int64_t i = 0; i < width_ * out_; ++i) {
-      to[2 * i] = line[i];
-      to[2 * i + 1] = line[i + step];
-    }
-    if (!odd()) return;
-    to += 2 * width_ * out_;
-    line += (s_.in[1] - 1) * step;
-    for (int64_t i = 0; i < reach_ * out_; ++i) {
-      to[2 * i] = line[i];
-      to[2 * i + 1] = S{};
+    S* to = chunk.dy + (g * chunk.images + image) * image_elements() + slot(chunk, row) * pixels_ * pitch();
+    for (const TileRows& tile : tiles_) {
+      kernels_.pixels.group(line + tile.offset, s_.stride[1] * out_, to, pitch(), s_.in[1], tile.rows);
+      to += tile_elements();
     }
   }
 
-  void products(int64_t item, int64_t images, int64_t first, int64_t rows, int64_t dy_first, const S* x, const S* dy,
-                bool add, std::vector<GemmRun<S>>& runs) const {
+  void products(int64_t item, const Chunk& chunk, bool add, std::vector<Stretch>& stretches,
+                std::vector<GemmRun<S>>& runs) const {
     const int64_t tap = item % s_.kernel[0], panel = item / s_.kernel[0] % panels_;
     const int64_t group = item / s_.kernel[0] / panels_, width = panel_width(panel);
-    const int64_t dy_last = std::clamp<int64_t>(dy_row(first + rows - 1, s_.kernel[0] - 1) + 1, 0, s_.out[0]);
-    const int64_t columns = merged_ ? s_.kernel[1] * out_ : out_;  // of dy, side by side
     A* const sums = sums_.get() + item * s_.kernel[1] * out_ * widest();
-    x += (group * panels_ + panel) * images * rows * x_row_ * widest();
-    dy += group * images * (dy_last - dy_first) * row_;
-    GemmTile<S, T> tile{};
-    tile.row = G;
-    tile.step = G * G * s_.stride[1] * out_;
-    tile.out_row = width;
-    const int64_t block = std::max<int64_t>(1, kBlockPixels / s_.in[1]);
-    for (int64_t begin = 0; begin < images * rows; begin += block) {
-      runs.clear();
-      for (int64_t i = begin; i < std::min(begin + block, images * rows); ++i) {
-        const int64_t at = dy_row(first + i % rows, tap);
-        if (at < 0 || at >= s_.out[0]) continue;
-        const S* const a = dy + (i / rows * (dy_last - dy_first) + at - dy_first) * row_;
-        const S* const b = x + i * x_row_ * widest();
-        if (s_.in[1] >= G) runs.push_back({a, b, s_.in[1] / G});
-        if (odd()) runs.push_back({a + width_ * out_ * G, b + (x_row_ - G) * width, 1});
+    const S* const x = panel_of(chunk, group, panel);
+    const S* const dy = chunk.dy + group * chunk.images * image_elements();
+    GemmTile<S, T> call{};
+    call.row = G;
+    call.step = pitch() * G;
+    call.out_row = width;
+    call.add = add;
+    const auto flush = [&] {
+      runs.resize(stretches.size());
+      for (size_t t = 0; t < tiles_.size(); ++t) {
+        for (size_t i = 0; i < runs.size(); ++i) {
+          const Stretch& stretch = stretches[i];
+          runs[i] = {dy + stretch.dy + static_cast<int64_t>(t) * tile_elements(), x + stretch.x, stretch.pixels / G};
+        }
+        call.runs = runs.data();
+        call.count = static_cast<int64_t>(runs.size());
+        call.c = sums + tiles_[t].first * width;
+        kernels_.gemm.tile[width > lanes_ ? 1 : 0][tiles_[t].rows - 1](call);
       }
-      tile.add = add || begin > 0;
-      if (runs.empty() && tile.add) continue;
-      const std::vector<GemmRun<S>> start = runs;
-      tile.runs = runs.data();
-      tile.count = static_cast<int64_t>(runs.size());
-      for (int64_t u = 0; u < (merged_ ? 1 : s_.kernel[1]); ++u) {
-        const int64_t tiles = ceil_div(columns, kernels_.gemm.rows);
-        for (int64_t t = 0, m = 0; t < tiles; ++t) {
-          const int64_t size = (columns - m) / (tiles - t);
-          const int64_t at = (u * s_.dilation[1] * out_ + m) * G;
-          for (size_t r = 0; r < runs.size(); ++r) runs[r].a = start[r].a + at;
-          tile.c = sums + (u * out_ + m) * width;
-          kernels_.gemm.tile[width > lanes_ ? 1 : 0][size - 1](tile);
-          m += size;
+      call.add = true;
+      stretches.clear();
+    };
+    // Rows of x whose row of dy is inside.
+    const int64_t offset = dy_row(0, tap), stride = s_.stride[0];
+    const int64_t begin = std::max(chunk.first, offset < 0 ? ceil_div(-offset, stride) : 0);
+    const int64_t end = std::min(chunk.first + chunk.rows,
+                                 offset < s_.out[0] ? (s_.out[0] - 1 - offset) / stride + 1 : 0);
+    const int64_t block = std::max<int64_t>(1, kBlockPixels / pixels_);
+    int64_t pixels = 0;
+    for (int64_t image = 0; image < chunk.images; ++image) {
+      for (int64_t row = begin; row < end; row += block) {
+        const int64_t count = std::min(block, end - row) * pixels_;
+        stretches.push_back({image * image_elements() + slot(chunk, dy_row(row, tap)) * pixels_ * pitch(),
+                             (image * chunk.rows + row - chunk.first) * pixels_ * width, count});
+        pixels += count;
+        if (pixels >= kBlockPixels) {
+          flush();
+          pixels = 0;
         }
       }
     }
+    if (!stretches.empty() || !call.add) flush();
   }
 
   void write(int64_t item, T* turned) const {
@@ -226,13 +254,11 @@ class WeightGradient {
   T* dweight_;
   int64_t in_, out_;  // channels of a group
   int64_t lanes_, panels_;
-  bool merged_;    // the tap columns are side by side in dy
-  int64_t reach_;  // pixels from the first to the last tap column
-  int64_t width_;  // pixels of a staged row of dy
-  int64_t row_;    // elements of a staged row of dy
-  int64_t x_row_;  // pixels of a staged row of x
-  int64_t rows_, images_, dy_rows_;  // of a chunk
-  Scratch<A> sums_;                  // [group][panel][tap row][tap column][output channel][input channel of the panel]
+  std::vector<TileRows> tiles_;
+  int64_t pixels_;         // of a packed row of x, whole groups
+  int64_t rows_, images_;  // of a chunk, at most
+  int64_t slots_;          // for rows of dy that are equal modulo the stride
+  Scratch<A> sums_;        // [group][panel][tap row][tap column][output channel][input channel of the panel]
 };
 
 template <class T>

@@ -18,8 +18,8 @@ constexpr int kMaxTileRows = 14;
 constexpr int kMaxTileVectors = 2;
 
 // S is the element type of the operands: float, double, or BFloat16 for the dot-product kernels, which take elements of
-// a and b in pairs along k: b[k][j] is then a pair, `depth` counts pairs, `row` and `step` count elements, and a pair of
-// a lies side by side.
+// a and b in pairs along k: b[k][j] is then a pair, `depth` counts pairs, `row` and `step` count elements, and a pair
+// of a lies side by side.
 template <class S>
 constexpr int64_t kTileGroup = 1;
 template <>

@@ -16,6 +16,7 @@ from . import _extension
 Verifier = Callable[[str, torch.dtype, bool], str]
 
 _verifiers: dict[str, dict[str, Verifier]] = {}
+_remarks: dict[tuple[str, str], str] = {}
 _forced: dict[str, str] = {}
 _notes: dict[tuple[str, str], str] = {}
 
@@ -27,6 +28,21 @@ TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def register(op: str, **verifiers: Verifier) -> None:
     """Declare the backends of ``op`` in order of preference; ``reference`` always comes last."""
     _verifiers[op] = verifiers
+
+
+def remark(op: str, backend_name: str, text: str) -> None:
+    """Say which calls the automatic choice keeps from a backend that serves the op otherwise, for fastgan.info."""
+    _remarks[op, backend_name] = text
+
+
+def remarks(op: str, backend_name: str) -> str:
+    """The remark on a backend of ``op``, or the empty string."""
+    return _remarks.get((op, backend_name), "")
+
+
+def is_forced(op: str) -> bool:
+    """Whether the backend of ``op`` is forced: then nothing else is chosen for any call."""
+    return op in _forced
 
 
 def ops() -> dict[str, tuple[str, ...]]:

@@ -2,8 +2,8 @@
 
     y[o, i s - p + k d] = sum over c, k of  w[c, o, k] x[c, i]
 
-for stride s, padding p, dilation d (Dumoulin and Visin, 2016, chapter 4, where it is a convolution of x with s - 1 zeros
-between its pixels). No kernel inserts zeros: output pixels of one residue modulo s, a phase, see a fixed subset of the
+for stride s, padding p, dilation d (Dumoulin and Visin, 2016, chapter 4, where it is a convolution of x with s - 1
+zeros between its pixels). No kernel inserts zeros: output pixels of one residue modulo s, a phase, see a fixed subset of the
 taps, and each phase is an ordinary convolution of x.
 
 With T(x, w) the op, D(dy, w) its input gradient (a convolution with stride s) and W(dy, x) its weight gradient,
@@ -278,6 +278,31 @@ _backend.register(
 )
 
 
+_backend.remark(
+    "conv_transpose2d",
+    "cpp",
+    "by measurement against oneDNN on an AVX-512 processor, torch's convolution computes the forward pass of "
+    "channels_last inputs with 64 or more output channels, the input gradient but for NCHW planes of 1024 pixels or more "
+    "with 64 or more output channels, and the weight gradient but for float32 channels_last planes of 1024 pixels or more",
+)
+
+
+def _stock_is_faster(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
+    """For the op, its input gradient and its weight gradient: what the remark above says; never for float64."""
+    if x.dtype == torch.float64:
+        return False, False, False
+    last, large, wide = is_channels_last(x), x.shape[2] * x.shape[3] >= 1024, weight.shape[1] >= 64
+    return last and wide, last or not (large and wide), not (last and large and x.dtype == torch.float32)
+
+
+def _backends(backend: str, x: Tensor, weight: Tensor) -> Backends:
+    """Who computes which pass: ``backend``, or stock torch where that was measured to be the faster one."""
+    if backend != "cpp" or _backend.is_forced("conv_transpose2d"):
+        return Backends(backend, backend, backend)
+    stock = _stock_is_faster(x, weight)
+    return Backends(*("reference" if faster else backend for faster in stock))
+
+
 def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     """Why no kernel takes this call (stock torch then says what is wrong), or the empty string."""
     for name, t in (("weight", weight), ("bias", bias)):
@@ -309,5 +334,5 @@ def conv_transpose2d(
     bias = bias.contiguous() if bias is not None else None
     # With a slope below 0 the result does not tell on which side of 0 the argument was: not fused.
     fused = activation if activation != "leaky_relu" or negative_slope >= 0 else "none"
-    y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, Backends(backend, backend, backend))
+    y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, _backends(backend, x, weight))
     return y if fused == activation else activate(y, activation, negative_slope)
