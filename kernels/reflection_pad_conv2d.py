@@ -530,7 +530,8 @@ class Geometry(NamedTuple):
 
 class Config(NamedTuple):
     """How a product is cut up. Rows m: pixels; of the weight gradient, output channels (kind tile), or the channels of
-    the side that is not thin. Columns n: target channels; input channels; taps times channels of the thin side. k: the sum.
+    the side that is not thin. Columns n: target channels; input channels; taps times channels of the thin side. k: what
+    is summed over.
     """
 
     kind: str  # tile, thin_input, thin_output
