@@ -114,8 +114,8 @@ def markdown(runs: list[dict]) -> str:
             parts.append("\n".join(f"- {remark}" for remark in remarks))
         sections.append("\n\n".join(parts))
     legend = (
-        "Medians of interleaved runs; eager as out-of-place / in-place activation where that differs, ours as halo / "
-        "triton where it ran by both. Ratios: the better eager form's median over ours, for ours NCHW / ours "
+        "Medians of interleaved runs; eager as out-of-place / in-place activation where that differs, ours as halo "
+        "/ triton where it ran by both. Ratios: the better eager form's median over ours, for ours NCHW / ours "
         "channels_last, halo first. Shares are of the ceiling of the same run."
     )
     return "\n\n".join([*sections, legend])

@@ -198,8 +198,8 @@ def backward(
 ) -> torch.Tensor:
     """The adjoint of `forward`: dense (N, C, top + H + bottom, left + W + right) folded to (N, C, H, W).
 
-    Sums are fp32 (fp64 for fp64); the result has `dtype`, that of dy by default; the layout is kept. `cut` overrides the
-    choice of `config`.
+    Sums are fp32 (fp64 for fp64); the result has `dtype`, that of dy by default; the layout is kept. `cut` overrides
+    the choice of `config`.
     """
     batch, channels, tall, wide = dy.shape
     shape = (batch, channels, tall - top - bottom, wide - left - right)

@@ -1,22 +1,23 @@
 """Convolution of a reflected image with the reflection in the load: forward, input gradient, weight gradient.
 
     y[n, o, t, s] = bias[o] + sum over c, kh, kw of
-        weight[o, c, kh, kw] x[n, c, reflect(t stride + kh dilation - padding), reflect(s stride + kw dilation - padding)]
+        weight[o, c, kh, kw] x[n, c, reflect(t stride + kh dilation - padding),
+                                     reflect(s stride + kw dilation - padding)]
 
 An implicit matrix product: pixels by source channels, times source channels by target channels, added up over the taps;
 no padded copy of the image is made. Kinds, chosen by `config` from the shape alone:
 
 * tile: one tap and one block of source channels at a time.
-* thin_input: few source channels (the first layer of a generator). One kernel row at a time: KW taps times the channels,
-  neighbours in memory in NHWC, are one block of the product.
+* thin_input: few source channels (the first layer of a generator). One kernel row at a time: KW taps times the
+  channels, neighbours in memory in NHWC, are one block of the product.
 * thin_output: few target channels (its last layer). The KW taps of a row are columns of the product beside the target
   channels, and are then shifted against each other and added.
 
 The input gradient is the same product over the gradient, gathered. A pixel that the padding does not mirror has one
 place in the padded image; the pixels that it mirrors, a few rows and columns, go into a launch of their own that visits
 up to nine places. So every pixel is written once, after one rounding, and hardly a product is computed in vain; folding
-a padded gradient instead would move all of it through memory twice more. Only a thin_output gradient, which is small, is
-made in fp32 with its padding, and folded.
+a padded gradient instead would move all of it through memory twice more. Only a thin_output gradient, which is small,
+is made in fp32 with its padding, and folded.
 
 The weight gradient sums over the pixels in `splits` parts, which a second launch adds up in order. Nothing is atomic:
 results repeat bitwise. Tiles are pixels by channels in NHWC and channels by pixels in NCHW, so that neighbouring lanes
@@ -113,7 +114,7 @@ def _tap(at, tap, size, pad, stride, dilation, GRADIENT: tl.constexpr):
 
 @triton.jit
 def _shown(index, size, pad, side):
-    """Where row `index` shows up in the padded image, and whether: itself (side 0), its mirror image above (1), below (2)."""
+    """Where row `index` shows up in the padded image, and whether: itself (side 0), mirrored above (1), below (2)."""
     place = tl.where(side == 0, index + pad, tl.where(side == 1, pad - index, 2 * size - 2 + pad - index))
     low = tl.where(side == 0, 0, tl.where(side == 1, 1, size - 1 - pad))
     high = tl.where(side == 0, size - 1, tl.where(side == 1, pad, size - 2))
@@ -528,8 +529,9 @@ class Geometry(NamedTuple):
 
 
 class Config(NamedTuple):
-    """How a product is cut up. Rows m: pixels; of the weight gradient, output channels (kind tile), or the channels of the
-    side that is not thin. Columns n: target channels; input channels; taps times channels of the thin side. k: the sum.
+    """How a product is cut up. Rows m: pixels; of the weight gradient, output channels (kind tile), or the channels of
+    the side that is not thin. Columns n: target channels; input channels; taps times channels of the thin side. k: what
+    is summed over.
     """
 
     kind: str  # tile, thin_input, thin_output
@@ -665,15 +667,21 @@ def geometry(x_shape, weight_shape, stride, padding, dilation) -> Geometry:
     batch, channels, height, width = x_shape
     outputs, expected, kh, kw = weight_shape
     if expected != channels:
-        raise ValueError(f"weight {tuple(weight_shape)} needs {expected} input channels, not the {channels} of {tuple(x_shape)}")
+        raise ValueError(
+            f"weight {tuple(weight_shape)} needs {expected} input channels, not the {channels} of {tuple(x_shape)}"
+        )
     g = Geometry(batch, channels, height, width, outputs, (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
     for side, pad in ((height, g.padding[0]), (width, g.padding[1])):
         if pad < 0 or pad and pad >= side:
-            raise ValueError(f"padding {g.padding} must be at least 0 and less than the sides of the {height}x{width} image")
+            raise ValueError(
+                f"padding {g.padding} must be at least 0 and less than the sides of the {height}x{width} image"
+            )
     if min(*g.kernel, *g.stride, *g.dilation) < 1:
         raise ValueError(f"kernel {g.kernel}, stride {g.stride} and dilation {g.dilation} must be at least 1")
     if min(g.size) < 1:
-        raise ValueError(f"a {kh}x{kw} kernel with dilation {g.dilation} does not fit the padded {height}x{width} image")
+        raise ValueError(
+            f"a {kh}x{kw} kernel with dilation {g.dilation} does not fit the padded {height}x{width} image"
+        )
     if (height + 2 * g.padding[0]) * (width + 2 * g.padding[1]) >= 2**30:
         raise ValueError(f"a padded image of {height}x{width} has 2^30 pixels or more: cut it into tiles")
     if outputs * channels * kh * kw >= 2**31:
@@ -720,7 +728,9 @@ def _plain_count(side: int, pad: int) -> int:
     return 0 if pad == side - 1 else 2 + max(0, side - 2 - 2 * pad)
 
 
-def _launch(source, weight, bias, target, g: Geometry, layout: str, gradient: bool, precision: str, cut: Config) -> None:
+def _launch(
+    source, weight, bias, target, g: Geometry, layout: str, gradient: bool, precision: str, cut: Config
+) -> None:
     """Runs kind tile or thin_input over the target; weight: (target channels, KH, KW, source channels) in memory."""
     _, channels, height, width = source.shape
     batch, outputs, tall, wide = target.shape
@@ -779,8 +789,8 @@ def forward(
     """(N, O, H', W') from x (N, C, H, W), weight (O, C, KH, KW) and bias (O,) or None; pairs are (height, width).
 
     x: dense, fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout. weight: any strides, the
-    dtype of x; one that is not channels_last is packed so. precision: of fp32 products, "tf32" or "ieee". 0 <= padding <
-    (H, W). `cut` overrides the choice of `config`.
+    dtype of x; one that is not channels_last is packed so. precision: of fp32 products, "tf32" or "ieee".
+    0 <= padding < (H, W). `cut` overrides the choice of `config`.
     """
     layout = _check(x, weight, ("input", "weight"), precision)
     g = geometry(x.shape, weight.shape, stride, padding, dilation)

@@ -1,7 +1,7 @@
 """Measures backends and kernel configurations of one call, for the tables of ``python -m fastgan.tune``.
 
-Every candidate is checked against stock torch before it is timed. Candidates take turns, on rotating sets of inputs that
-together are twice as large as the device's L2 cache; what counts is the median of their device times.
+Every candidate is checked against stock torch before it is timed. Candidates take turns, on rotating sets of inputs
+that together are twice as large as the device's L2 cache; what counts is the median of their device times.
 """
 
 from __future__ import annotations

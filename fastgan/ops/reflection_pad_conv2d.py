@@ -2,10 +2,10 @@
 
     y = conv2d(reflect_pad(x, padding), weight, bias, stride, dilation)
 
-Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``halo`` makes one with
-our reflection padding and calls torch's convolution. Which is faster depends on shape and device: a measured table says
-so, and where it has no entry, ``halo`` serves. The three products (output, input gradient, weight gradient) are linear
-in each operand and are each other's derivatives, so that any order of differentiation is made of them.
+Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``halo`` makes one
+with our reflection padding and calls torch's convolution. Which is faster depends on shape and device: a measured table
+says so, and where it has no entry, ``halo`` serves. The three products (output, input gradient, weight gradient) are
+linear in each operand and are each other's derivatives, so that any order of differentiation is made of them.
 """
 
 from __future__ import annotations

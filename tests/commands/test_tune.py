@@ -1,4 +1,4 @@
-"""The tuner: what it measures, what it leaves out, what it writes; on the CPU, by Triton's interpreter and a plain clock."""
+"""The tuner: what it measures, leaves out and writes; on the CPU, by Triton's interpreter and a plain clock."""
 
 import time
 

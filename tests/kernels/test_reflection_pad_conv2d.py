@@ -52,7 +52,8 @@ def small(direction, kind, g):
     if kind == "thin_input":
         return kernels.Config(kind, 32, 16, kernels._power(taps, 16), 1, 1)
     if kind == "thin_output":
-        return kernels.Config(kind, 64, kernels._power(kernels._power(g.kernel[1]) * kernels._power(target), 16), 16, 1, 1)
+        columns = kernels._power(kernels._power(g.kernel[1]) * kernels._power(target), 16)
+        return kernels.Config(kind, 64, columns, 16, 1, 1)
     return kernels.Config(kind, 32, 16, 16, 1, 1)
 
 
@@ -108,7 +109,7 @@ def test_matches_fp64(layout, dtype, device):
     check_problem()
 
 
-# Small layers like a generator's trunk, first and last one; a padding of dim - 1 on both sides; a single row; sizes of one.
+# Small layers like a generator's trunk, first and last one; a padding of dim - 1; a single row; sizes of one.
 NAMED = {
     "trunk": ((2, 18, 4, 5), 17, (3, 3), ((1, 1), (1, 1), (1, 1))),
     "first": ((2, 3, 4, 8), 17, (2, 7), ((1, 1), (1, 3), (1, 1))),
@@ -213,7 +214,7 @@ X, WEIGHT = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"padding": (4, 0)}, ValueError, "padding \\(4, 0\\) must be at least 0 and less than the sides of the 4x5 image"),
+        ({"padding": (4, 0)}, ValueError, "padding \\(4, 0\\) must be at least 0 and less than the sides of the 4x5"),
         ({"dilation": (3, 1)}, ValueError, "a 3x3 kernel with dilation \\(3, 1\\) does not fit the padded 4x5 image"),
         ({"stride": (0, 1)}, ValueError, "stride \\(0, 1\\) and dilation \\(1, 1\\) must be at least 1"),
         ({"weight": torch.ones(3, 4, 3, 3)}, ValueError, "needs 4 input channels, not the 2 of"),
@@ -223,7 +224,8 @@ X, WEIGHT = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
     ],
 )
 def test_refusals(change, error, message):
-    arguments = dict(weight=WEIGHT, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), precision="ieee") | change
+    arguments = dict(weight=WEIGHT, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), precision="ieee")
+    arguments |= change
     with pytest.raises(error, match=message):
         kernels.forward(X, **arguments)
 

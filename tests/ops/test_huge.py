@@ -138,8 +138,10 @@ def loss(side, layout, device, dtype):
     repeats = -(-(64 * side[64] ** 2) // tile.numel())
     x = tile.repeat(repeats)
     for mine, stock in (
-        (ours.l1_loss, F.l1_loss), (ours.mse_loss, F.mse_loss), (ours.bce_with_logits, F.binary_cross_entropy_with_logits)
-    ):  # fmt: skip
+        (ours.l1_loss, F.l1_loss),
+        (ours.mse_loss, F.mse_loss),
+        (ours.bce_with_logits, F.binary_cross_entropy_with_logits),
+    ):
         value, dx = gradients(lambda x, mine=mine: mine(x, 0.9), (x,), None)
         wide = tile.double()
         expected, slope = gradients(lambda x, stock=stock: stock(x, torch.full_like(x, 0.9)), (wide,), None)
