@@ -419,11 +419,11 @@ def test_small_inputs_go_to_stock_torch_unless_forced(monkeypatch):
         batch_norm(torch.zeros(2, 3, 4, 4), None, None, training=True)
     assert seen == ["cpp"]
     cases = {
-        (2, 4, 180, 181): (torch.contiguous_format, torch.float32, 0),
-        (2, 4, 181, 182): (torch.contiguous_format, torch.float32, 1),
-        (2, 4, 182, 183): (torch.channels_last, torch.float32, 0),
-        (2, 4, 182, 182): (torch.contiguous_format, torch.bfloat16, 0),
-        (2, 8, 362, 363): (torch.channels_last, torch.bfloat16, 1),
+        (2, 3, 256, 255): (torch.contiguous_format, torch.float32, 0),
+        (2, 3, 256, 256): (torch.contiguous_format, torch.float32, 1),
+        (2, 3, 256, 257): (torch.channels_last, torch.float32, 0),
+        (2, 3, 257, 256): (torch.contiguous_format, torch.bfloat16, 0),
+        (3, 8, 256, 256): (torch.channels_last, torch.bfloat16, 1),
         (0, 4, 4, 4): (torch.contiguous_format, torch.float32, 1),
     }
     for shape, (layout, dtype, calls) in cases.items():
