@@ -24,7 +24,7 @@ from ._autocast import autocast_dtype
 from ._extension import build_info
 from ._layout import dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
-from .instance_norm import activate
+from ._norm import activate
 
 Pair = tuple[int, int]
 COMPILED = ("cpp", "cuda")  # one op of the extension for both: the tensors' device chooses; others run on stock torch

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.functional import conv_transpose2d
-from fastgan.ops.instance_norm import ACTIVATIONS, activate
+from fastgan.ops._norm import ACTIVATIONS, activate
 
 from .common import DTYPES, LAYOUTS, VALUES, assert_accurate, assert_same, dense_layout, draw, gradients, using
 
