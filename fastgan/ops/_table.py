@@ -66,10 +66,13 @@ def _entry(kind: str, index: int | None, op: str, dtype: str, layout: str, shape
     return entries(device).get((op, dtype, layout, shape)) if device is not None else None
 
 
-@torch.compiler.assume_constant_result
 def _backend(kind: str, index: int | None, op: str, dtype: str, layout: str, shape: str) -> str | None:
     entry = _entry(kind, index, op, dtype, layout, shape)
     return entry["backend"] if entry is not None else None
+
+
+# What torch.compiler.assume_constant_result sets; the decorator itself imports the whole compiler.
+_backend._dynamo_marked_constant = True
 
 
 def backend(op: str, x: Tensor, shape: str) -> str | None:

@@ -62,6 +62,7 @@ def _apply_fake(x, mean, rstd, weight, bias, activation, negative_slope, backend
 
 
 def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend):
+    dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
     return _launchers(backend)[2](dy, x, mean, rstd, weight, bias, activation, negative_slope, training)
 
 
@@ -148,7 +149,7 @@ class BatchNormBackward(torch.autograd.Function):
     @staticmethod
     def forward(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
         return torch.ops.fastgan.batch_norm_backward(
-            like(dy, x), x, mean, rstd, weight, bias, activation, negative_slope, training, backend
+            dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend
         )
 
     @staticmethod

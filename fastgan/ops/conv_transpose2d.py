@@ -128,6 +128,7 @@ def _input_gradient_fake(dy, weight, stride, padding, output_padding, groups, di
 
 def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = (stride, padding, output_padding, groups, dilation)
+    x = like(x, dy)  # here, as a compiled backward pass may meet other layouts than were traced
     if backend not in COMPILED:
         pattern = _weight_gradient_fake(dy, x, kernel, channels_last, *geometry, backend)
         return like(_stock_gradients(dy, x, pattern, *geometry, (False, True, False))[1], pattern)

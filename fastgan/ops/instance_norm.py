@@ -88,6 +88,7 @@ def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, ha
 
 
 def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+    dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
     cut = _cut("backward", x, halo, backend)
     return _launchers(backend)[1](
         dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, *cut
@@ -165,7 +166,7 @@ class InstanceNormBackward(torch.autograd.Function):
     @staticmethod
     def forward(dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend):
         return torch.ops.fastgan.instance_norm_backward(
-            like(dy, x), x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend
+            dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend
         )
 
     @staticmethod
