@@ -18,7 +18,7 @@
 namespace fastgan {
 namespace {
 
-constexpr int64_t kChunkBytes = 1 << 20;  // packed at once
+constexpr int64_t kChunkBytes = 2 << 20;  // packed at once
 constexpr int64_t kBlockPixels = 128;     // of one panel of x, which then stays in L1 for all tiles
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

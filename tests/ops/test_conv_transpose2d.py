@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import fastgan
 from fastgan.functional import conv_transpose2d
 from fastgan.ops._norm import ACTIVATIONS, activate
+from fastgan.ops.conv_transpose2d import _backends
 
 from .common import DTYPES, LAYOUTS, VALUES, assert_accurate, assert_same, dense_layout, draw, gradients, using
 
@@ -261,6 +263,20 @@ def test_third_order(backend):
         stock = third(lambda *t: F.leaky_relu(zero_insertion(*t, **arguments), 0.2))
         for a, b in zip(ours, stock, strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_a_forced_backend_computes_every_pass():
+    """Measurement chooses who computes which pass, but never against a forced backend, and not for float64."""
+    for x, expected in (
+        (torch.empty(1, 64, 32, 32), ("cpp", "cpp", "cpp")),
+        (torch.empty(1, 64, 32, 32).to(memory_format=torch.channels_last), ("reference", "reference", "cpp")),
+        (torch.empty(1, 64, 7, 7), ("cpp", "reference", "reference")),
+        (torch.empty(1, 64, 7, 7, dtype=torch.float64), ("cpp", "cpp", "cpp")),
+    ):
+        weight = torch.empty(64, 64, 3, 3, dtype=x.dtype)
+        assert _backends("cpp", x, weight) == expected
+        with fastgan.backend(conv_transpose2d="cpp"):
+            assert _backends("cpp", x, weight) == ("cpp", "cpp", "cpp")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
