@@ -82,7 +82,7 @@ def plan() -> tuple[list, type, dict]:
         raise CannotBuild(f"torch could not be imported at build time ({type(error).__name__}: {error})") from error
     cxx = compiler()
     flags = ["/O2"] if cxx == "MSVC" else CXX_FLAGS
-    sources = ["csrc/ops.cpp", *relative_sources("csrc/cpu", "*.cpp")]
+    sources = [*relative_sources("csrc", "*.cpp"), *relative_sources("csrc/cpu", "*.cpp")]
     headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
     cuda_sources = relative_sources("csrc/cuda", "*.cu")
     with_cuda = bool(cuda_sources) and torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None

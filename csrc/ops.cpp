@@ -2,19 +2,17 @@
 //
 // Ops know nothing of autograd; fastgan/ops puts it on top. Every error is one sentence that names the values.
 #include <cmath>
-#include <limits>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
 
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "checks.h"
 #include "cpu/instance_norm.h"
 #include "cpu/kernels.h"
 #include "cpu/losses.h"
@@ -23,66 +21,11 @@
 namespace fastgan {
 namespace {
 
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-Dtype dtype_of(const Tensor& x, const char* op, bool half) {
-  switch (x.scalar_type()) {
-    case at::kFloat: return Dtype::float32;
-    case at::kBFloat16: return Dtype::bfloat16;
-    case at::kDouble: return Dtype::float64;
-    case at::kHalf:
-      if (half) return Dtype::float16;
-      break;
-    default: break;
-  }
-  TORCH_CHECK_TYPE(false, op, ": the C++ kernels take float32, bfloat16", half ? ", float16" : "",
-                   " and float64 tensors, got ", x.scalar_type());
-}
-
-at::ScalarType accumulate_type(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
-// The dense layout of a 4-d tensor; contiguous wins where both hold.
-Layout layout_of(const Tensor& x, const char* op, const char* name) {
-  TORCH_CHECK_VALUE(x.dim() == 4, op, ": ", name, " must have the four dimensions (N, C, H, W), got shape ",
-                    x.sizes());
-  if (x.is_contiguous()) return Layout::nchw;
-  TORCH_CHECK_VALUE(x.is_contiguous(at::MemoryFormat::ChannelsLast), op, ": ", name,
-                    " must be dense, contiguous or channels_last, got strides ", x.strides(), " for shape ", x.sizes(),
-                    "; pass ", name, ".contiguous()");
-  return Layout::nhwc;
-}
-
-Tensor empty(at::IntArrayRef sizes, const Tensor& pattern, Layout layout) {
-  const auto format = layout == Layout::nchw ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
-  return at::empty(sizes, pattern.options().memory_format(format));
-}
-
-// A tensor that must have a given shape and be dense in the layout of x.
-void check_same_layout(const Tensor& t, at::IntArrayRef sizes, Layout layout, const char* op, const char* name) {
-  TORCH_CHECK_VALUE(t.sizes() == sizes, op, ": ", name, " must have shape ", sizes, ", got ", t.sizes());
-  const bool nchw = layout == Layout::nchw;
-  TORCH_CHECK_VALUE(t.is_contiguous(nchw ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast), op, ": ",
-                    name, " must be ", nchw ? "contiguous" : "channels_last", ", as the input is, got strides ",
-                    t.strides(), " for shape ", t.sizes());
-}
-
-void check_dtype(const Tensor& t, const Tensor& x, const char* op, const char* name) {
-  TORCH_CHECK_TYPE(t.scalar_type() == x.scalar_type(), op, ": ", name, " must have the input's dtype ",
-                   x.scalar_type(), ", got ", t.scalar_type());
-}
-
-void check_cpu(const Tensor& t, const char* op, const char* name) {
-  TORCH_CHECK_VALUE(t.device().is_cpu(), op, ": ", name, " must be on the CPU, as the input is, got ", t.device());
-}
-
-const void* data(const OptionalTensor& t) { return t.has_value() ? t->const_data_ptr() : nullptr; }
-
 // weight or bias, as a dense (C,) tensor of the accumulation dtype.
 OptionalTensor parameter(const OptionalTensor& t, const Tensor& x, const char* name) {
   const char* const op = "instance_norm";
   if (!t.has_value()) return t;
-  check_cpu(*t, op, name);
+  check_device(*t, x, op, name);
   TORCH_CHECK_VALUE(t->dim() == 1 && t->size(0) == x.size(1), op, ": ", name, " must have shape [", x.size(1),
                     "], one value per channel of the input ", x.sizes(), ", got ", t->sizes());
   TORCH_CHECK_TYPE(t->scalar_type() == x.scalar_type() || t->scalar_type() == at::kFloat, op, ": ", name,
@@ -96,15 +39,7 @@ InstanceNormShape instance_norm_shape(const Tensor& x, std::string_view activati
   s.layout = layout_of(x, op, "input");
   s.dtype = dtype_of(x, op, false);
   s.n = x.size(0), s.c = x.size(1), s.h = x.size(2), s.w = x.size(3);
-  if (activation == "none") {
-    s.activation = Activation::none;
-  } else if (activation == "relu") {
-    s.activation = Activation::relu;
-  } else {
-    TORCH_CHECK_VALUE(activation == "leaky_relu", op, ": activation must be none, relu or leaky_relu, got '",
-                      activation, "'");
-    s.activation = Activation::leaky_relu;
-  }
+  s.activation = activation_of(activation, op);
   s.slope = slope;
   TORCH_CHECK_VALUE(halo == 0 || (halo > 0 && halo < s.h && halo < s.w), op, ": halo must be at least 0 and less than ",
                     "the height and the width of the input, got halo ", halo, " for ", s.h, " x ", s.w);
@@ -122,7 +57,7 @@ std::tuple<Tensor, Tensor, Tensor> instance_norm_op(const Tensor& x, const Optio
   InstanceNormForward a{};
   if (residual.has_value()) {
     const Tensor& r = *residual;
-    check_cpu(r, op, "residual");
+    check_device(r, x, op, "residual");
     check_dtype(r, x, op, "residual");
     TORCH_CHECK_VALUE(r.sizes() == x.sizes(), op, ": residual must have the input's shape ", x.sizes(), ", got ",
                       r.sizes());
@@ -163,11 +98,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance_norm_backward_op(
   const char* const op = "instance_norm_backward";
   const InstanceNormShape s = instance_norm_shape(x, activation, negative_slope, halo);
   const OptionalTensor w = parameter(weight, x, "weight"), b = parameter(bias, x, "bias");
-  check_cpu(dy, op, "dy");
+  check_device(dy, x, op, "dy");
   check_dtype(dy, x, op, "dy");
   check_same_layout(dy, {s.n, s.c, s.h + 2 * halo, s.w + 2 * halo}, s.layout, op, "dy");
   for (const auto& [t, name] : {std::pair{&mean, "mean"}, std::pair{&rstd, "rstd"}}) {
-    check_cpu(*t, op, name);
+    check_device(*t, x, op, name);
     TORCH_CHECK_VALUE(t->sizes() == at::IntArrayRef({s.n, s.c}) && t->is_contiguous(), op, ": ", name,
                       " must be contiguous with shape [", s.n, ", ", s.c, "], got ", t->sizes());
     TORCH_CHECK_TYPE(t->scalar_type() == accumulate_type(x), op, ": ", name, " must be ", accumulate_type(x),
@@ -211,7 +146,7 @@ std::tuple<Tensor, Tensor> pointwise_loss_op(const Tensor& input, const Optional
                     ": input must fill its memory without gaps or overlaps, got strides ", input.strides(),
                     " for shape ", input.sizes(), "; pass input.contiguous()");
   if (target.has_value()) {
-    check_cpu(*target, op, "target");
+    check_device(*target, input, op, "target");
     check_dtype(*target, input, op, "target");
     TORCH_CHECK_VALUE(target->sizes() == input.sizes(), op, ": target must have the input's shape ", input.sizes(),
                       ", got ", target->sizes());
@@ -275,11 +210,11 @@ Tensor reflection_pad2d_backward_op(const Tensor& dy, int64_t left, int64_t righ
   return dx;
 }
 
-std::string cpu_capability() { return kernels().name; }
+std::string cpu_capability() { return capability().name; }
 
 void limit_cpu_capability(std::string_view name) {
   const std::string level(name);
-  TORCH_CHECK_VALUE(limit_capability(level.c_str()), "the CPU capability must be avx512, avx2 or default, got '",
+  TORCH_CHECK_VALUE(limit_capability(level.c_str()), "the CPU capability must be avx512_bf16, avx512, avx2 or default, got '",
                     level, "'");
 }
 
@@ -297,7 +232,7 @@ TORCH_LIBRARY(fastgan_csrc, m) {
       "-> (Tensor, Tensor)");
   m.def("reflection_pad2d(Tensor x, int left, int right, int top, int bottom) -> Tensor");
   m.def("reflection_pad2d_backward(Tensor dy, int left, int right, int top, int bottom) -> Tensor");
-  // The instruction set in use, and an upper limit for it from now on (avx512, avx2 or default), for tests.
+  // The instruction set in use, and an upper limit for it from now on (avx512_bf16, avx512, avx2, default), for tests.
   m.def("cpu_capability() -> str", cpu_capability);
   m.def("limit_cpu_capability(str name) -> ()", limit_cpu_capability);
 }

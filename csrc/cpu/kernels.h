@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "pixels.h"
 #include "types.h"
 
 namespace fastgan {
@@ -88,7 +89,6 @@ struct LossKernels {
 };
 
 struct Kernels {
-  const char* name;
   NormKernels<float> norm_float;
   NormKernels<BFloat16> norm_bfloat16;
   NormKernels<double> norm_double;
@@ -99,17 +99,30 @@ struct Kernels {
   LossKernels<float> loss_float;
   LossKernels<BFloat16> loss_bfloat16;
   LossKernels<double> loss_double;
+  TileKernels<float, float> tile_float;
+  TileKernels<float, BFloat16> tile_bfloat16;  // widened
+  TileKernels<double, double> tile_double;
 };
 
 #if defined(__x86_64__)
 #define FASTGAN_X86 1
+extern const TileKernels<BFloat16, BFloat16> tile_avx512_bf16;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx2;
 #endif
 extern const Kernels kernels_default;
 
-// The table in use: the widest that this processor runs, limited by FASTGAN_CPU_CAPABILITY=avx512|avx2|default.
-const Kernels& kernels();
+// An instruction set, and what it offers.
+struct Capability {
+  const char* name;
+  const Kernels* kernels;
+  const TileKernels<BFloat16, BFloat16>* bfloat16_dot;  // or null, where it has no dot products of bfloat16
+};
+
+// The widest that this processor runs, limited by FASTGAN_CPU_CAPABILITY=avx512_bf16|avx512|avx2|default.
+const Capability& capability();
+
+inline const Kernels& kernels() { return *capability().kernels; }
 
 // Limits the choice from now on, as the environment variable does; returns false for an unknown name.
 bool limit_capability(const char* name);
@@ -161,6 +174,21 @@ inline const LossKernels<BFloat16>& loss_kernels() {
 template <>
 inline const LossKernels<double>& loss_kernels() {
   return kernels().loss_double;
+}
+
+template <class T>
+const TileKernels<Accumulate<T>, T>& tile_kernels();
+template <>
+inline const TileKernels<float, float>& tile_kernels<float>() {
+  return kernels().tile_float;
+}
+template <>
+inline const TileKernels<float, BFloat16>& tile_kernels<BFloat16>() {
+  return kernels().tile_bfloat16;
+}
+template <>
+inline const TileKernels<double, double>& tile_kernels<double>() {
+  return kernels().tile_double;
 }
 
 }  // namespace fastgan

@@ -18,7 +18,7 @@
 #include "kernels_table.h"
 
 namespace fastgan {
-const Kernels kernels_avx2 = isa_avx2::table("avx2");
+const Kernels kernels_avx2 = isa_avx2::table();
 }
 
 #if defined(__clang__)

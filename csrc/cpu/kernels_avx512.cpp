@@ -19,7 +19,7 @@
 #include "kernels_table.h"
 
 namespace fastgan {
-const Kernels kernels_avx512 = isa_avx512::table("avx512");
+const Kernels kernels_avx512 = isa_avx512::table();
 }
 
 #if defined(__clang__)

@@ -8,5 +8,5 @@
 #include "kernels_table.h"
 
 namespace fastgan {
-const Kernels kernels_default = isa_default::table("default");
+const Kernels kernels_default = isa_default::table();
 }

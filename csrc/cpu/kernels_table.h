@@ -1,15 +1,15 @@
 // The end of every kernels_<isa>.cpp: all kernels, compiled for that instruction set, as one table.
 #include "instance_norm_kernels.h"
 #include "losses_kernels.h"
+#include "pixels_kernels.h"
 #include "reflection_pad_kernels.h"
 
 namespace fastgan {
 namespace FASTGAN_ISA {
 
 // A constant: making the table runs no code of this instruction set.
-constexpr Kernels table(const char* name) {
+constexpr Kernels table() {
   return {
-      name,
       norm_table<float>(),
       norm_table<BFloat16>(),
       norm_table<double>(),
@@ -20,6 +20,9 @@ constexpr Kernels table(const char* name) {
       {loss_block<float>},
       {loss_block<BFloat16>},
       {loss_block<double>},
+      tile_table<float, float>(),
+      tile_table<float, BFloat16>(),
+      tile_table<double, double>(),
   };
 }
 

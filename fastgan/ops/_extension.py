@@ -8,7 +8,12 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent
 REINSTALL = "pip install --no-build-isolation --no-deps"
-_CAPABILITY_NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "default": "baseline vector code"}
+_CAPABILITY_NAMES = {
+    "avx512_bf16": "AVX-512 with BF16 products",
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "default": "baseline vector code",
+}
 
 
 def build_info() -> dict:

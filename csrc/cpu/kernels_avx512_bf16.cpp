@@ -1,0 +1,30 @@
+// Dot products of bfloat16 for x86-64 with AVX-512 BF16: only the register tiles gain from them.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+
+#include "kernels.h"
+
+// From here to the end of the file.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,prefer-vector-width=512")
+#endif
+
+#define FASTGAN_ISA isa_avx512_bf16
+#define FASTGAN_VECTOR_BYTES 64
+#define FASTGAN_BFLOAT16_DOT 1
+#include "pixels_kernels.h"
+
+namespace fastgan {
+const TileKernels<BFloat16, BFloat16> tile_avx512_bf16 = isa_avx512_bf16::tile_table<BFloat16, BFloat16>();
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif
