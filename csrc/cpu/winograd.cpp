@@ -6,6 +6,7 @@
 #include "winograd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "kernels.h"
@@ -16,9 +17,36 @@
 namespace fastgan {
 namespace {
 
-constexpr int64_t kBlockBytes = 640 << 10;  // of transformed pixels in work, in the L2 of one thread
+constexpr int64_t kBlockBytes = 320 << 10;  // of transformed pixels in work, in the L2 of one thread
 constexpr int64_t kChunkTiles = 256;        // of the weight gradient, in work at once
+constexpr int64_t kDepth = 64;  // tiles in one product of the weight gradient: its operands stay in L1
 constexpr int64_t kLine = 16;               // elements
+
+// Memory that the next call finds again: fresh pages cost more than the transforms that fill them. It grows to what the
+// largest call needs; a call on a second thread meanwhile has its own.
+class Workspace {
+ public:
+  explicit Workspace(int64_t count) : block_(kept.exchange(nullptr)) {
+    if (block_ == nullptr || block_->count < count) {
+      delete block_;
+      block_ = nullptr;
+      block_ = new Block{count, Scratch<float>(count)};
+    }
+  }
+  ~Workspace() { delete kept.exchange(block_); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  float* get() const { return block_->memory.get(); }
+
+ private:
+  struct Block {
+    int64_t count;
+    Scratch<float> memory;
+  };
+  static inline std::atomic<Block*> kept{nullptr};
+  Block* block_;
+};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -128,11 +156,13 @@ class Weights {
 
  private:
   int64_t width_, point_, panels_;
-  Scratch<float> data_;
+  Workspace data_;
 };
 
-// c = a b, of rows x depth x width: a and c `row` and `width` elements from row to row, `step` of a along the depth.
-void multiply(const float* a, int64_t row, int64_t step, const float* b, int64_t rows, int64_t depth, float* c) {
+// c = a b, or c + a b, of rows x depth x width: a and c `row` and `width` elements from row to row, `step` of a along
+// the depth.
+void multiply(const float* a, int64_t row, int64_t step, const float* b, int64_t rows, int64_t depth, bool add,
+              float* c) {
   const auto& gemm = kernels().tile_float.gemm;
   const int64_t width = kernels().winograd.width, tiles = ceil_div(rows, gemm.rows);
   GemmRun<float> run{a, b, depth};
@@ -142,12 +172,25 @@ void multiply(const float* a, int64_t row, int64_t step, const float* b, int64_t
   tile.row = row;
   tile.step = step;
   tile.c = c;
+  tile.add = add;
   tile.out_row = width;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t size = (rows - (run.a - a) / row) / (tiles - t);
+  for (int64_t t = 0, done = 0; t < tiles; ++t) {
+    const int64_t size = (rows - done) / (tiles - t);
+    run.a = a + done * row;
+    tile.c = c + done * width;
     gemm.tile[kMaxTileVectors - 1][size - 1](tile);
-    run.a += size * row;
-    tile.c += size * width;
+    done += size;
+  }
+}
+
+// Stores n values, or adds them, `stride` elements apart.
+void put(const float* values, int64_t n, bool add, float* to, int64_t stride) {
+  if (!add && stride == 1) {
+    std::copy_n(values, n, to);
+  } else if (!add) {
+    for (int64_t i = 0; i < n; ++i) to[i * stride] = values[i];
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i * stride] += values[i];
   }
 }
 
@@ -174,7 +217,8 @@ void convolve(const Grid& grid, const Source& source, const Weights& weights, co
       }
       for (int64_t panel = 0; panel < weights.panels(); ++panel) {
         for (int64_t p = 0; p < kWinogradPoints; ++p) {
-          multiply(image.get() + p * point, pitch, 1, weights.at(panel, p), count, c, sums.get() + p * sum_point);
+          multiply(image.get() + p * point, pitch, 1, weights.at(panel, p), count, c, false,
+                   sums.get() + p * sum_point);
         }
         for (int64_t t = 0; t < count; ++t) {
           const int64_t tile = first + t, column = tile % grid.columns * kWinogradStep;
@@ -228,38 +272,53 @@ void winograd_weight_gradient(const WinogradShape& s, const float* x, const floa
   const int64_t width = kernels.width, chunks = ceil_div(grid.count(), kChunkTiles);
   const int64_t chunk = ceil_div(grid.count(), chunks), point = spread(chunk * width), panel = kWinogradPoints * point;
   const int64_t c_panels = ceil_div(s.c, width), o_panels = ceil_div(s.o, width), sum_point = spread(width * width);
-  const Scratch<float> images(c_panels * panel), gradients(o_panels * panel);
+  const Workspace work((c_panels + o_panels) * panel);
+  float* const images = work.get();
+  float* const gradients = images + c_panels * panel;
   for (int64_t first = 0; first < grid.count(); first += chunk) {
     const int64_t count = std::min(chunk, grid.count() - first);
     parallel_for(count, 1, [&](int64_t begin, int64_t end) {
       const float* pixels[kWinogradPoints];
       for (int64_t t = begin; t < end; ++t) {
         image.pixels(first + t, kWinogradTile, pixels);
-        kernels.image(pixels, s.c, images.get() + t * width, point, panel);
+        kernels.image(pixels, s.c, images + t * width, point, panel);
         gradient.pixels(first + t, kWinogradStep, pixels);
-        kernels.gradient(pixels, s.o, gradients.get() + t * width, point, panel);
+        kernels.gradient(pixels, s.o, gradients + t * width, point, panel);
       }
     });
-    parallel_for(o_panels * c_panels, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<float> sums(kWinogradPoints * sum_point), taps(9 * width);
+    // The products of `square` x `square` panels share their operands in L2.
+    const int64_t square = o_panels * c_panels >= 16 * thread_count() ? 2 : 1;
+    const int64_t o_groups = ceil_div(o_panels, square), c_groups = ceil_div(c_panels, square);
+    parallel_for(o_groups * c_groups, 1, [&](int64_t begin, int64_t end) {
+      const Scratch<float> sums(square * square * kWinogradPoints * sum_point), taps(9 * width);
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t o_panel = item / c_panels, c_panel = item % c_panels;
-        const int64_t os = std::min(width, s.o - o_panel * width), cs = std::min(width, s.c - c_panel * width);
+        const int64_t first_o = item / c_groups * square, first_c = item % c_groups * square;
+        const int64_t last_o = std::min(first_o + square, o_panels), last_c = std::min(first_c + square, c_panels);
+        const auto each_pair = [&](const auto& body) {
+          float* at = sums.get();
+          for (int64_t o = first_o; o < last_o; ++o) {
+            for (int64_t c = first_c; c < last_c; ++c, at += kWinogradPoints * sum_point) body(o, c, at);
+          }
+        };
         for (int64_t p = 0; p < kWinogradPoints; ++p) {
-          multiply(gradients.get() + o_panel * panel + p * point, 1, width, images.get() + c_panel * panel + p * point,
-                   os, count, sums.get() + p * sum_point);
-        }
-        for (int64_t o = 0; o < os; ++o) {
-          kernels.weight_gradient(sums.get() + o * width, sum_point, taps.get());
-          float* const to = dweight + (o_panel * width + o) * strides.o + c_panel * width * strides.c;
-          for (int64_t tap = 0; tap < 9; ++tap) {
-            for (int64_t c = 0; c < cs; ++c) {
-              float* const at = to + tap * strides.tap + c * strides.c;
-              const float value = taps.get()[tap * width + c];
-              *at = first == 0 ? value : *at + value;
-            }
+          for (int64_t k = 0; k < count; k += kDepth) {
+            each_pair([&](int64_t o, int64_t c, float* at) {
+              multiply(gradients + o * panel + p * point + k * width, 1, width,
+                       images + c * panel + p * point + k * width, std::min(width, s.o - o * width),
+                       std::min(kDepth, count - k), k != 0, at + p * sum_point);
+            });
           }
         }
+        each_pair([&](int64_t o_panel, int64_t c_panel, const float* at) {
+          const int64_t os = std::min(width, s.o - o_panel * width), cs = std::min(width, s.c - c_panel * width);
+          for (int64_t o = 0; o < os; ++o) {
+            kernels.weight_gradient(at + o * width, sum_point, taps.get());
+            float* const to = dweight + (o_panel * width + o) * strides.o + c_panel * width * strides.c;
+            for (int64_t tap = 0; tap < 9; ++tap) {
+              put(taps.get() + tap * width, cs, first != 0, to + tap * strides.tap, strides.c);
+            }
+          }
+        });
       }
     });
   }
