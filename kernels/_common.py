@@ -84,3 +84,12 @@ def mirror(index, size, low, high, SIDE: tl.constexpr):
         position = 2 * size - 2 + low - index
         valid = (index >= size - 1 - high) & (index <= size - 2)
     return position, valid
+
+
+@triton.jit
+def position(first, period, COUNT: tl.constexpr):
+    """(number, image, position in the image) of items first, first + 1, ..., with `period` of them to an image."""
+    image = first // period
+    local = (first - image * period).to(tl.int32) + tl.arange(0, COUNT)
+    step = local // period
+    return first.to(tl.int64) + tl.arange(0, COUNT), image.to(tl.int64) + step, local - step * period

@@ -18,6 +18,7 @@ from ._common import (
     memory_format,
     mirror,
     on_device,
+    position,
     reflect,
 )
 
@@ -32,10 +33,7 @@ def _position(tile, period, ROWS: tl.constexpr, WIDE: tl.constexpr):
     first = tile * ROWS
     if WIDE:
         first = tile.to(tl.int64) * ROWS
-    image = first // period
-    local = (first - image * period).to(tl.int32) + tl.arange(0, ROWS)
-    step = local // period
-    return first.to(tl.int64) + tl.arange(0, ROWS), image.to(tl.int64) + step, local - step * period
+    return position(first, period, ROWS)
 
 
 @triton.jit
@@ -190,18 +188,25 @@ def forward(
 
 
 def backward(
-    dy: torch.Tensor, left: int, right: int, top: int, bottom: int, cut: Optional[Config] = None
+    dy: torch.Tensor,
+    left: int,
+    right: int,
+    top: int,
+    bottom: int,
+    cut: Optional[Config] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> torch.Tensor:
     """The adjoint of `forward`: dense (N, C, top + H + bottom, left + W + right) folded to (N, C, H, W).
 
-    Sums are fp32 (fp64 for fp64); dtype and layout are kept. `cut` overrides the choice of `config`.
+    Sums are fp32 (fp64 for fp64); the result has `dtype`, that of dy by default; the layout is kept. `cut` overrides the
+    choice of `config`.
     """
     batch, channels, tall, wide = dy.shape
     shape = (batch, channels, tall - top - bottom, wide - left - right)
     layout = _check(dy, "the gradient", shape, left, right, top, bottom)
-    dx = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=memory_format(layout))
+    dx = torch.empty(shape, dtype=dtype or dy.dtype, device=dy.device, memory_format=memory_format(layout))
     if dx.numel() > 0:
         kernel = _nchw_fold if layout == "nchw" else _nhwc_fold
-        dtype = tl.float64 if accumulator_dtype(dy.dtype) == torch.float64 else tl.float32
-        _launch(kernel, dy, dx, "backward", layout, shape[2:], (left, right, top, bottom), cut, DTYPE=dtype)
+        sums = tl.float64 if accumulator_dtype(dy.dtype) == torch.float64 else tl.float32
+        _launch(kernel, dy, dx, "backward", layout, shape[2:], (left, right, top, bottom), cut, DTYPE=sums)
     return dx

@@ -43,7 +43,7 @@ def serves(name, **facts):
 def test_every_op_is_listed_with_its_backends():
     known = fastgan.ops._backend.ops()
     losses = {"l1_loss", "mse_loss", "bce_with_logits"}
-    assert set(known) == {"instance_norm", "reflection_pad_conv2d", "conv_transpose2d", *losses}
+    assert set(known) == {"instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", *losses}
     assert all(backends[-1] == "reference" for backends in known.values())
 
 
@@ -111,7 +111,7 @@ def test_unserved_calls_take_the_reference_unless_forced(monkeypatch, seen):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="unknown backend 'fast': choose auto, cpp, phases, reference, triton"):
+    with pytest.raises(ValueError, match="unknown backend 'fast': choose auto, cpp, halo, phases, reference, triton"):
         fastgan.set_backend("fast")
     with pytest.raises(ValueError, match="unknown op 'group_norm': choose from .*instance_norm"):
         fastgan.set_backend(group_norm="cpp")

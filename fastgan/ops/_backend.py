@@ -75,8 +75,8 @@ def refusals(op: str, device: str, dtype: torch.dtype) -> dict[str, str]:
     return {name: verify(device, dtype, False) for name, verify in _verifiers[op].items()} | {"reference": ""}
 
 
-def select(op: str, device: str, dtype: torch.dtype) -> str:
-    """The backend that computes ``op``: the forced one, else the first that can serve."""
+def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None) -> str:
+    """The backend that computes ``op``: the forced one, else the measured one, else the first that can serve."""
     verifiers = _verifiers[op]
     forced = _forced.get(op)
     if forced is not None:
@@ -86,6 +86,8 @@ def select(op: str, device: str, dtype: torch.dtype) -> str:
                 f"{op}: the backend {forced!r} was asked for but cannot serve {dtype} on {device}: {reason}"
             )
         return forced
+    if measured is not None and (measured == "reference" or not verifiers[measured](device, dtype, True)):
+        return measured
     for name, verify in verifiers.items():
         if not verify(device, dtype, False):
             return name

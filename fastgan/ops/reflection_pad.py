@@ -90,7 +90,7 @@ class Fold(torch.autograd.Function):
 
 
 _backend.register(
-    "reflection_pad_conv2d",
+    "reflection_pad2d",
     cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
     triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
 )
@@ -108,7 +108,7 @@ def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
 
 def reflection_pad2d(x: Tensor, padding: Padding) -> Tensor:
     """Pad by the chosen backend; arguments already checked."""
-    backend = _backend.select("reflection_pad_conv2d", x.device.type, x.dtype)
+    backend = _backend.select("reflection_pad2d", x.device.type, x.dtype)
     if backend == "reference":
         return reference(x, padding)
     return pad(x, padding, backend)

@@ -1,13 +1,25 @@
-"""reflection_pad_conv2d: reflected padding by our kernels, then torch's convolution without padding."""
+"""reflection_pad_conv2d: convolution of a reflected image, and its two gradients.
+
+    y = conv2d(reflect_pad(x, padding), weight, bias, stride, dilation)
+
+Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``halo`` makes one with
+our reflection padding and calls torch's convolution. Which is faster depends on shape and device: a measured table says
+so, and where it has no entry, ``halo`` serves. The three products (output, input gradient, weight gradient) are linear
+in each operand and are each other's derivatives, so that any order of differentiation is made of them.
+"""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import reflection_pad
+from . import _backend, _table, reflection_pad
 from ._autocast import autocast_dtype
+from ._layout import dense, empty, is_channels_last, like
+from ._library import define, with_signature
 
+OP = "reflection_pad_conv2d"
 Pair = tuple[int, int]
 
 
@@ -19,13 +31,230 @@ def reference(
     return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
 
 
+def halo(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Tensor:
+    """The padding by our kernels, then torch's convolution."""
+    if any(padding):
+        x = reflection_pad.reflection_pad2d(x, (padding[1], padding[1], padding[0], padding[0]))
+    return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+
+
+def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+    """(H + 2 padding - dilation (k - 1) - 1) // stride + 1, for both axes."""
+    h, w = ((size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
+    return h, w
+
+
+def shape_key(shape, weight_shape, stride, padding, dilation) -> str:
+    """A call's shape as the measured table writes it: input, (O, kH, kW), geometry."""
+    parts = (shape, (weight_shape[0], *weight_shape[2:]), stride, padding, dilation)
+    x, w, s, p, d = ("x".join([f"{n}" for n in part]) for part in parts)
+    return f"{x} to {w} stride {s} padding {p} dilation {d}"
+
+
+def fp32_precision() -> str:
+    """What torch's own convolution does with float32 on a GPU: "tf32" or "ieee" (torch.backends.cudnn.allow_tf32)."""
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+
+
+def _launchers(backend: str):
+    from fastgan.kernels import reflection_pad_conv2d as kernels
+
+    return kernels.forward, kernels.input_gradient, kernels.weight_gradient
+
+
+def _cut(direction: str, source: Tensor, shape: str):
+    """The kernel configuration that was measured best for a call; None for the kernels' own choice."""
+    fields = _table.configuration(OP, direction, source, shape)
+    if fields is None:
+        return None
+    from fastgan.kernels.reflection_pad_conv2d import Config
+
+    return Config(**fields)
+
+
+def _forward(x, weight, bias, stride, padding, dilation, backend):
+    cut = _cut("forward", x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+    return _launchers(backend)[0](x, weight, bias, stride, padding, dilation, fp32_precision(), cut)
+
+
+def _forward_fake(x, weight, bias, stride, padding, dilation, backend):
+    size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return empty(x, (x.shape[0], weight.shape[0], *size))
+
+
+def _input_gradient(dy, weight, size, stride, padding, dilation, channels_last, backend):
+    shape = (dy.shape[0], weight.shape[1], *size)
+    cut = _cut("input_gradient", dy, shape_key(shape, weight.shape, stride, padding, dilation))
+    return _launchers(backend)[1](
+        dy, weight, size, stride, padding, dilation, fp32_precision(), channels_last, cut
+    )
+
+
+def _input_gradient_fake(dy, weight, size, stride, padding, dilation, channels_last, backend):
+    return _empty((dy.shape[0], weight.shape[1], *size), dy, channels_last)
+
+
+def _weight_gradient(dy, x, kernel, stride, padding, dilation, channels_last, backend):
+    shape = (dy.shape[1], x.shape[1], *kernel)
+    cut = _cut("weight_gradient", x, shape_key(x.shape, shape, stride, padding, dilation))
+    return _launchers(backend)[2](
+        dy, x, kernel, stride, padding, dilation, fp32_precision(), channels_last, cut
+    )
+
+
+def _weight_gradient_fake(dy, x, kernel, stride, padding, dilation, channels_last, backend):
+    return _empty((dy.shape[1], x.shape[1], *kernel), x, channels_last)
+
+
+def _empty(shape, pattern: Tensor, channels_last: bool) -> Tensor:
+    format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=pattern.dtype, device=pattern.device, memory_format=format)
+
+
+_GEOMETRY = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
+define(f"{OP}(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, str backend) -> Tensor", _forward, _forward_fake)
+define(
+    f"{OP}_input_gradient(Tensor dy, Tensor weight, SymInt[2] size, {_GEOMETRY}, bool channels_last, str backend) "
+    "-> Tensor",
+    _input_gradient,
+    _input_gradient_fake,
+)
+define(
+    f"{OP}_weight_gradient(Tensor dy, Tensor x, SymInt[2] kernel, {_GEOMETRY}, bool channels_last, str backend) "
+    "-> Tensor",
+    _weight_gradient,
+    _weight_gradient_fake,
+)
+
+
+@with_signature
+class ReflectionPadConv2d(torch.autograd.Function):
+    """y; x dense, `how` is (stride, padding, dilation)."""
+
+    @staticmethod
+    def forward(x, weight, bias, how, backend):
+        return torch.ops.fastgan.reflection_pad_conv2d(x, weight, bias, *how, backend)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, _bias, ctx.how, ctx.backend = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        dy = like(dy, x)
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0]:
+            dx = InputGradient.apply(dy, weight, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
+        if ctx.needs_input_grad[1]:
+            dweight = WeightGradient.apply(
+                dy, x, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backend
+            )
+        if ctx.needs_input_grad[2]:
+            dbias = dy.sum((0, 2, 3))
+        return dx, dweight, dbias, None, None
+
+
+@with_signature
+class InputGradient(torch.autograd.Function):
+    """dx of an image of `size`; dy dense."""
+
+    @staticmethod
+    def forward(dy, weight, size, how, channels_last, backend):
+        return torch.ops.fastgan.reflection_pad_conv2d_input_gradient(
+            dy, weight, size, *how, channels_last, backend
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, weight, _size, ctx.how, ctx.channels_last, ctx.backend = inputs
+        ctx.save_for_backward(dy, weight)
+
+    @staticmethod
+    def backward(ctx, u):
+        dy, weight = ctx.saved_tensors
+        u = u.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+        ddy = dweight = None
+        if ctx.needs_input_grad[0]:
+            ddy = ReflectionPadConv2d.apply(u, weight, None, ctx.how, ctx.backend)
+        if ctx.needs_input_grad[1]:
+            dweight = WeightGradient.apply(
+                like(dy, u), u, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backend
+            )
+        return ddy, dweight, *[None] * 4
+
+
+@with_signature
+class WeightGradient(torch.autograd.Function):
+    """dweight of a kernel of size `kernel`; dy and x dense in one layout."""
+
+    @staticmethod
+    def forward(dy, x, kernel, how, channels_last, backend):
+        return torch.ops.fastgan.reflection_pad_conv2d_weight_gradient(
+            dy, x, kernel, *how, channels_last, backend
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, x, _kernel, ctx.how, _channels_last, ctx.backend = inputs
+        ctx.save_for_backward(dy, x)
+
+    @staticmethod
+    def backward(ctx, u):
+        dy, x = ctx.saved_tensors
+        ddy = dx = None
+        if ctx.needs_input_grad[0]:
+            ddy = ReflectionPadConv2d.apply(x, u, None, ctx.how, ctx.backend)
+        if ctx.needs_input_grad[1]:
+            dx = InputGradient.apply(dy, u, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
+        return ddy, dx, *[None] * 4
+
+
+_triton_can_serve = _backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
+    reason = _triton_can_serve(device, dtype, asked)
+    if reason or asked:
+        return reason
+    return "not yet measured on this device, but for the shapes in its table (python -m fastgan.tune measures)"
+
+
+def _halo_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
+    if _backend.select("reflection_pad2d", device, dtype) == "reference":
+        return "no kernel of ours pads here"
+    return ""
+
+
+_backend.register(OP, triton=_triton_serves, halo=_halo_serves)
+
+
+def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> str:
+    """Why the product kernels do not take this call, or the empty string."""
+    if groups != 1:
+        return f"groups is {groups}, not 1"
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.dtype != x.dtype:
+            return f"{name} is {parameter.dtype} beside an input of {x.dtype}"
+    return ""
+
+
 def reflection_pad_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Tensor:
     """The op by the chosen backend; arguments already checked."""
     dtype = autocast_dtype(x)
-    if dtype is not None:
-        x = x.to(dtype)  # before the copy, which then moves half the bytes
-    if any(padding):
-        x = reflection_pad.reflection_pad2d(x, (padding[1], padding[1], padding[0], padding[0]))
-    return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+    if dtype is not None:  # before the padding, which then moves half the bytes
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
+    reason = _unserved(x, weight, bias, groups)
+    measured = None if reason else _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+    backend = _backend.select(OP, x.device.type, x.dtype, measured)
+    if backend in ("reference", "halo"):
+        path = halo if backend == "halo" else reference
+        return path(x, weight, bias, stride, padding, dilation, groups)
+    if reason:
+        _backend.unserved(OP, reason)
+    return ReflectionPadConv2d.apply(dense(x), weight, bias, (stride, padding, dilation), backend)

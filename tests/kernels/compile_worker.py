@@ -22,12 +22,22 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from fastgan.kernels import instance_norm, losses, reflection_pad
+from fastgan.kernels import instance_norm, losses, reflection_pad, reflection_pad_conv2d
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float64: "*fp64"}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 HEAVY = dict(affine=True, residual=True, activation="leaky_relu", halo=1)
+# Input, output channels, kernel, padding: a generator's trunk, first and last layer; sizes that fill no block; sizes of
+# one, which triton turns into constants; more than 2^31 elements.
+CONVOLUTIONS = {
+    "trunk": ((16, 256, 64, 64), 256, (3, 3), (1, 1)),
+    "first": ((16, 3, 256, 256), 64, (7, 7), (3, 3)),
+    "last": ((16, 64, 256, 256), 3, (7, 7), (3, 3)),
+    "ragged": ((2, 37, 9, 7), 11, (3, 2), (2, 0)),
+    "one": ((1, 1, 1, 1), 1, (1, 1), (0, 0)),
+    "huge": ((5, 256, 2048, 1024), 128, (3, 3), (1, 1)),
+}
 LIGHT = dict(affine=False, residual=False, activation="relu", halo=0)
 
 
@@ -64,6 +74,50 @@ def pad(direction, shape, dtype, layout, padding, cut=None):
         reflection_pad.forward(meta(shape, dtype, layout), *padding, cut)
     else:
         reflection_pad.backward(meta(wide, dtype, layout), *padding, cut)
+
+
+def convolution(direction, layer, dtype, layout, precision="tf32", cut=None):
+    shape, outputs, kernel, padding = CONVOLUTIONS[layer]
+    stride = (2, 1) if layer == "ragged" else (1, 1)
+    how = (stride, padding, (1, 1), precision)
+    x, weight = meta(shape, dtype, layout), meta((outputs, shape[1], *kernel), dtype)
+    size = reflection_pad_conv2d.geometry(shape, weight.shape, *how[:3]).size
+    dy = meta((shape[0], outputs, *size), dtype, layout)
+    if direction == "forward":
+        reflection_pad_conv2d.forward(x, weight, meta((outputs,), dtype), *how, cut)
+    elif direction == "input_gradient":
+        reflection_pad_conv2d.input_gradient(dy, weight, shape[2:], *how, layout == "nhwc", cut)
+    else:
+        reflection_pad_conv2d.weight_gradient(dy, x, kernel, *how, layout == "nhwc", cut)
+
+
+def convolution_candidates(direction, layer, layout, itemsize):
+    """What the tuner tries; splits are no constants, so that one of each will do."""
+    shape, outputs, kernel, padding = CONVOLUTIONS[layer]
+    g = reflection_pad_conv2d.geometry(shape, (outputs, shape[1], *kernel), (1, 1), padding, (1, 1))
+    return dict.fromkeys(
+        cut._replace(splits=1) for cut in reflection_pad_conv2d.candidates(direction, layout, g, itemsize)
+    )
+
+
+def convolutions():
+    bf16, fp16, fp32, fp64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+    for direction in reflection_pad_conv2d.DIRECTIONS:
+        for layer in ("trunk", "first", "last"):
+            for cut in convolution_candidates(direction, layer, "nhwc", 2):
+                yield 90, convolution, (direction, layer, bf16, "nhwc"), dict(cut=cut)
+            yield 90, convolution, (direction, layer, bf16, "nchw"), {}
+            for layout in ("nhwc", "nchw"):
+                yield 90, convolution, (direction, layer, fp32, layout), {}
+            for capability in (80, 100):
+                yield capability, convolution, (direction, layer, bf16, "nhwc"), {}
+                yield capability, convolution, (direction, layer, fp32, "nchw"), {}
+            yield 90, convolution, (direction, layer, fp64, "nhwc"), {}
+        yield 90, convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
+        yield 90, convolution, (direction, "huge", fp16, "nhwc"), {}
+        for layout in ("nhwc", "nchw"):
+            yield 90, convolution, (direction, "ragged", fp16, layout), {}
+            yield 90, convolution, (direction, "one", fp32, layout), {}
 
 
 def norm(direction, *args, **kwargs):
@@ -117,6 +171,7 @@ def cases():
             yield 100, pad, (direction, (4, 512, 1024, 2048), fp16, layout, (3, 3, 3, 3)), {}
             yield 90, pad, (direction, (1, 1, 1, 1), fp64, layout, (0, 0, 0, 0)), {}
         yield 90, pad, (direction, (1 << 24, 2, 64, 3), fp32, "nchw", (1, 1, 1, 1)), {}
+    yield from convolutions()
 
 
 def record_launches():
@@ -166,6 +221,15 @@ def resources(cubin):
     return {name.lower(): int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
 
 
+def instructions(cubin, name):
+    """How often an instruction stands in the machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([str(CUOBJDUMP), "-sass", file.name], capture_output=True, text=True, check=True).stdout
+    return len(re.findall(rf"\b{name}\b", text))
+
+
 def main(shard, shards):
     launches = record_launches()
     seen = {}
@@ -194,6 +258,8 @@ def main(shard, shards):
             loads=len(re.findall(r"ld\.global", ptx)),
             stores=len(re.findall(r"st\.global", ptx)),
             seconds=round(time.perf_counter() - began, 2),
+            multiplies="PRECISION" in constants,
+            hgmma=instructions(kernel.asm["cubin"], "HGMMA") if "PRECISION" in constants and capability == 90 else 0,
             **resources(kernel.asm["cubin"]),
         )
         print(json.dumps(row), flush=True)

@@ -24,6 +24,12 @@ KERNELS = {
     ),
     "_pointwise_loss",
     "_sum_partial",
+    "_conv_tile",
+    "_conv_thin_input",
+    "_conv_thin_output",
+    "_weight_gradient_tile",
+    "_weight_gradient_thin",
+    "_sum_parts",
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -75,6 +81,17 @@ def test_shared_memory_and_registers_fit(compiled):
     for row in compiled:
         assert row["shared"] <= SHARED_LIMIT[row["capability"]], describe(row)
         assert row["reg"] * row["warps"] * 32 <= 65536, describe(row)
+
+
+def test_products_run_on_tensor_cores(compiled):
+    """On sm_90 every product of bf16, fp16 or tf32 tiles that fill a warp group's instruction (64 rows) is HGMMA."""
+    checked = set()
+    for row in compiled:
+        exact = "fp64" in row["types"] or row["constants"].get("PRECISION") == "ieee" and "16" not in row["types"]
+        if row["multiplies"] and row["capability"] == 90 and not exact:
+            checked.add(row["kernel"])
+            assert row["hgmma"] > 0, describe(row)
+    assert checked == {name for name in KERNELS if name.startswith(("_conv", "_weight"))}
 
 
 def test_the_big_readers_load_128_bits(compiled):

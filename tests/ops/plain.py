@@ -111,3 +111,52 @@ class losses:
         else:
             value = torch.empty_like(x).copy_(value)
         return value, torch.empty_like(x).copy_(slope) if want_grad else x.new_empty((0,))
+
+
+class reflection_pad_conv2d:
+    """One product a tap, on slices of the padded image."""
+
+    @staticmethod
+    def taps(kernel, size, stride, dilation):
+        """((kh, kw), the slices of the padded image that the tap sees)."""
+        for kh in range(kernel[0]):
+            for kw in range(kernel[1]):
+                rows, columns = (
+                    slice(k * d, k * d + (n - 1) * s + 1, s)
+                    for k, d, n, s in zip((kh, kw), dilation, size, stride)
+                )
+                yield (kh, kw), (slice(None), slice(None), rows, columns)
+
+    @classmethod
+    def forward(cls, x, weight, bias, stride, padding, dilation, precision, cut):
+        assert_dense(x)
+        assert x.dtype == weight.dtype and precision in ("tf32", "ieee") and cut is None
+        (top, left), kernel = padding, weight.shape[2:]
+        padded = reflection_pad.forward(x.double(), left, left, top, top)
+        size = [(padded.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+        y = torch.zeros(x.shape[0], weight.shape[0], *size, dtype=torch.float64)
+        for (kh, kw), seen in cls.taps(kernel, size, stride, dilation):
+            y += torch.einsum("nchw,oc->nohw", padded[seen], weight[:, :, kh, kw].double())
+        return like(y if bias is None else y + bias.double().view(1, -1, 1, 1), x)
+
+    @classmethod
+    def input_gradient(cls, dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
+        format = torch.channels_last if channels_last else torch.contiguous_format
+        assert dy.is_contiguous(memory_format=format), dy.stride()
+        (top, left), shape = padding, (dy.shape[0], weight.shape[1], size[0] + 2 * padding[0], size[1] + 2 * padding[1])
+        padded = torch.zeros(shape, dtype=torch.float64)
+        for (kh, kw), seen in cls.taps(weight.shape[2:], dy.shape[2:], stride, dilation):
+            padded[seen] += torch.einsum("nohw,oc->nchw", dy.double(), weight[:, :, kh, kw].double())
+        dx = reflection_pad.backward(padded, left, left, top, top)
+        return dx.to(dtype=dy.dtype).contiguous(memory_format=format)
+
+    @classmethod
+    def weight_gradient(cls, dy, x, kernel, stride, padding, dilation, precision, channels_last, cut):
+        assert dy.dtype == x.dtype and (dy.is_contiguous() or not x.is_contiguous())
+        (top, left) = padding
+        padded = reflection_pad.forward(x.double(), left, left, top, top)
+        dweight = torch.zeros(dy.shape[1], x.shape[1], *kernel, dtype=torch.float64)
+        for (kh, kw), seen in cls.taps(kernel, dy.shape[2:], stride, dilation):
+            dweight[:, :, kh, kw] = torch.einsum("nohw,nchw->oc", dy.double(), padded[seen])
+        format = torch.channels_last if channels_last else torch.contiguous_format
+        return dweight.to(x.dtype).contiguous(memory_format=format)

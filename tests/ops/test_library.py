@@ -28,16 +28,20 @@ def serving(backend, op, dtype=torch.float32):
 @pytest.mark.parametrize(
     ("op", "backend"),
     [*itertools.product(("instance_norm", "instance_norm_backward", "pointwise_loss", "pad", "fold"), KERNELS),
-     ("conv_transpose2d", "phases")],
+     ("conv_transpose2d", "phases"), ("reflected_convolution", "plain"), ("reflected_convolution", "triton")],
 )  # fmt: skip
 def test_opcheck(op, backend, layout):
-    device = serving(backend, {"phases": "conv_transpose2d"}.get(backend, "instance_norm"))
+    device = serving(backend, {"phases": "conv_transpose2d"}.get(backend, "reflection_pad2d"))
     x = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device)
     wide = draw((2, 3, 8, 9), layout, dtype=torch.float32, device=device, seed=1)
     channels = draw((3,), dtype=torch.float32, device=device, seed=2)
     inside = wide[:, :, 1:5, 1:6]
     weight = draw((3, 2, 3, 3), dtype=torch.float32, device=device)
     sums = statistics(x)
+    how = ((1, 2), (1, 2), (1, 1))
+    dy = draw((2, 3, 4, 4), layout, dtype=torch.float32, device=device, seed=3)
+    filters = draw((3, 3, 3, 3), "nhwc", dtype=torch.float32, device=device, seed=4)
+    nhwc = layout == "nhwc"
     cases = {
         "instance_norm": [
             (OPS.instance_norm, (x, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
@@ -54,6 +58,11 @@ def test_opcheck(op, backend, layout):
         ],
         "pad": [(OPS.reflection_pad2d, (x, 1, 2, 3, 0, backend))],
         "fold": [(OPS.reflection_pad2d_backward, (wide, 2, 2, 2, 2, backend))],
+        "reflected_convolution": [
+            (OPS.reflection_pad_conv2d, (x, filters, channels, *how, backend)),
+            (OPS.reflection_pad_conv2d_input_gradient, (dy, filters, (4, 5), *how, nhwc, backend)),
+            (OPS.reflection_pad_conv2d_weight_gradient, (dy, x, (3, 3), *how, True, backend)),
+        ],
         "conv_transpose2d": [
             (OPS.conv_transpose2d, (x, weight, channels[:2], (2, 2), (1, 1), (1, 1), 1, (1, 1), backend))
         ],

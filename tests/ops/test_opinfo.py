@@ -1,4 +1,7 @@
-"""PyTorch's own samples for its ops, put to ours: value and gradients as the stock op gives them."""
+"""PyTorch's own samples for its ops and layers, put to ours: value and gradients as the stock one gives them.
+
+The run prints how many were compared; `beyond` and `module_beyond` give the reason for every sample that is not.
+"""
 
 import pytest
 import torch
@@ -15,8 +18,22 @@ common_methods_invocations = pytest.importorskip(
 )
 
 
+common_modules = pytest.importorskip(
+    "torch.testing._internal.common_modules", reason="this torch ships without its layer samples", exc_type=ImportError
+)
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
 def pad(x, padding, mode):
     return ours.reflection_pad2d(x, padding)
+
+
+def reflected(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """What nn.Conv2d(padding_mode="reflect") computes."""
+    high, wide = padding if isinstance(padding, tuple) else (padding, padding)
+    return F.conv2d(F.pad(x, (wide, wide, high, high), mode="reflect"), weight, bias, stride, 0, dilation, groups)
 
 
 # stock name, variant: stock function, ours, the op whose backends serve it
@@ -30,7 +47,8 @@ OPS = {
         ours.bce_with_logits,
         "bce_with_logits",
     ),
-    ("nn.functional.pad", "reflect"): (F.pad, pad, "reflection_pad_conv2d"),
+    ("nn.functional.pad", "reflect"): (F.pad, pad, "reflection_pad2d"),
+    ("nn.functional.conv2d", ""): (reflected, ours.reflection_pad_conv2d, "reflection_pad_conv2d"),
 }
 
 
@@ -42,7 +60,18 @@ def beyond(name, sample):
             return "pads one or three dimensions"
         if min(padding) < 0:
             return "crops, by a negative padding"
+    if name == "nn.functional.conv2d" and isinstance(sample.kwargs.get("padding"), str):
+        return "names its padding, which reflection_pad_conv2d takes in pixels"
     return ""
+
+
+def forced(op, device, sample):
+    """The backend of our kernels on a device, for fastgan.backend."""
+    if op == "conv_transpose2d":
+        return {op: "phases"}
+    if op == "reflection_pad_conv2d" and sample.kwargs.get("groups", 1) > 1:
+        return {op: "halo"}  # the products take one group
+    return {op: "plain" if device == "cpu" else "triton"}
 
 
 def copies(sample):
@@ -63,24 +92,25 @@ def copies(sample):
 
 
 @pytest.mark.parametrize("backend", ["auto", "kernels"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("device", DEVICES)
+@DTYPES
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op[0].removeprefix("nn.functional."))
-def test_samples(op, backend, dtype):
+def test_samples(op, backend, device, dtype, torch_samples):
     name = op[0]
     stock, mine, registered = OPS[op]
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     (info,) = (o for o in common_methods_invocations.op_db if (o.name, o.variant_test_name) == op)
     compared, left = 0, {}
-    for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
+    for sample in info.sample_inputs(device, dtype, requires_grad=True):
         reason = beyond(name, sample)
         if reason:
             left[reason] = left.get(reason, 0) + 1
             continue
-        forced = {} if backend == "auto" else {registered: "phases" if registered == "conv_transpose2d" else "plain"}
+        choice = {} if backend == "auto" else forced(registered, device, sample)
         results = []
         for function in (mine, stock):
             arguments, keywords, leaves = copies(sample)
-            with fastgan.backend(**forced):
+            with fastgan.backend(**choice):
                 y = function(*arguments, **keywords)
                 used = torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)
             statistics = [keywords[key] for key in ("running_mean", "running_var") if keywords.get(key) is not None]
@@ -88,8 +118,71 @@ def test_samples(op, backend, dtype):
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
         compared += 1
+    assert compared and set(left) <= ALLOWED.get(name, set())
+    torch_samples("OpInfo", name, device, compared, left)
+
+
+ALLOWED = {
+    "nn.functional.pad": {"pads one or three dimensions", "crops, by a negative padding"},
+    "nn.functional.conv2d": {"names its padding, which reflection_pad_conv2d takes in pixels"},
+}
+
+# stock layer: ours, further keywords for both, the op whose backends serve it
+MODULES = {
+    torch.nn.Conv2d: (fastgan.nn.ReflectionPadConv2d, {"padding": 1}, "reflection_pad_conv2d"),
+    torch.nn.ConvTranspose2d: (fastgan.nn.ConvTranspose2d, {}, "conv_transpose2d"),
+    torch.nn.InstanceNorm2d: (fastgan.nn.InstanceNorm2d, {}, "instance_norm"),
+    torch.nn.ReflectionPad2d: (fastgan.nn.ReflectionPad2d, {}, "reflection_pad2d"),
+    torch.nn.L1Loss: (fastgan.nn.L1Loss, {}, "l1_loss"),
+    torch.nn.MSELoss: (fastgan.nn.MSELoss, {}, "mse_loss"),
+    torch.nn.BCEWithLogitsLoss: (fastgan.nn.BCEWithLogitsLoss, {}, "bce_with_logits"),
+}
+
+
+def module_beyond(keywords):
+    """Why a layer's sample is not for ours, or the empty string."""
+    if isinstance(keywords.get("padding"), str):
+        return "names its padding, which ReflectionPadConv2d takes in pixels"
+    return ""
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("backend", ["auto", "kernels"])
+@pytest.mark.parametrize("device", DEVICES)
+@DTYPES
+@pytest.mark.parametrize("stock", MODULES, ids=lambda stock: stock.__name__)
+def test_module_samples(stock, dtype, device, backend, training, torch_samples):
+    """Same state dict, value, gradients and buffers as the stock layer; a convolution reflects, by a pixel."""
+    mine, further, op = MODULES[stock]
+    mode = {"padding_mode": "reflect"} if stock is torch.nn.Conv2d else {}
+    (info,) = (m for m in common_modules.module_db if m.module_cls is stock)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    inputs = info.module_inputs_func(info, device=device, dtype=dtype, requires_grad=True, training=training)
+    compared, left = 0, {}
+    for sample in inputs:
+        if sample.forward_input is None:
+            continue
+        arguments, keywords = sample.constructor_input.args, further | sample.constructor_input.kwargs
+        reason = module_beyond(keywords)
+        if reason:
+            left[reason] = left.get(reason, 0) + 1
+            continue
+        torch.manual_seed(0)
+        other = stock(*arguments, **keywords, **mode).to(device, dtype).train(training)
+        layer = mine(*arguments, **keywords).to(device, dtype).train(training)
+        layer.load_state_dict(other.state_dict(), strict=True)
+        results = []
+        for module in (layer, other):
+            tensors = [t.detach().clone().requires_grad_(t.requires_grad) for t in sample.forward_input.args]
+            choice = {} if backend == "auto" else {op: "plain" if device == "cpu" else "triton"}
+            choice = {op: "phases"} if choice and op == "conv_transpose2d" else choice
+            with fastgan.backend(**choice):
+                y = module(*tensors, **sample.forward_input.kwargs)
+                leaves = [t for t in (*tensors, *module.parameters()) if t.requires_grad]
+                used = torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)
+            results.append([y, *(g if g is not None else torch.zeros(()) for g in used), *module.buffers()])
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+        compared += 1
     assert compared
-    if name == "nn.functional.pad":
-        assert left == {"pads one or three dimensions": 8, "crops, by a negative padding": 1}
-    else:
-        assert not left
+    torch_samples("ModuleInfo", f"nn.{stock.__name__}", device, compared, left)

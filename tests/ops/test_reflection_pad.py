@@ -1,4 +1,4 @@
-"""reflection_pad2d and reflection_pad_conv2d: every backend against stock torch, the adjoint, all orders."""
+"""reflection_pad2d: every backend against stock torch, the adjoint, all orders."""
 
 import functools
 
@@ -8,9 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import fastgan
-from fastgan.functional import reflection_pad2d, reflection_pad_conv2d
-from fastgan.ops.reflection_pad_conv2d import reference
+from fastgan.functional import reflection_pad2d
 
 from .common import (
     BACKENDS,
@@ -27,7 +25,7 @@ from .common import (
     using,
 )
 
-using = functools.partial(using, "reflection_pad_conv2d")
+using = functools.partial(using, "reflection_pad2d")
 
 
 def stock_pad(x, padding):
@@ -119,13 +117,6 @@ def test_gradcheck(backend):
         f = lambda x: reflection_pad2d(x, (3, 1, 0, 2))  # noqa: E731
         assert torch.autograd.gradcheck(f, (x,), fast_mode=slow(backend))
         assert torch.autograd.gradgradcheck(f, (x,), fast_mode=slow(backend))
-        if slow(backend):
-            return
-        weight = draw((3, 2, 2, 2), device=device, seed=1).requires_grad_()
-        bias = draw((3,), device=device, seed=2).requires_grad_()
-        conv = lambda x, w, b: reflection_pad_conv2d(x, w, b, (1, 2), (2, 1))  # noqa: E731
-        assert torch.autograd.gradcheck(conv, (x, weight, bias), fast_mode=True)
-        assert torch.autograd.gradgradcheck(conv, (x, weight, bias), fast_mode=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -145,41 +136,6 @@ def test_nan_goes_where_its_pixel_is_shown(backend):
         assert torch.equal(reflection_pad2d(x, 2).isnan(), stock_pad(x, (2,) * 4).isnan())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_convolution(backend, dtype):
-    if slow(backend) and dtype != torch.float32:
-        pytest.skip("the interpreter is slow, and the convolution is torch's own")
-    with using(backend, dtype) as device:
-        for layout, stride, padding, dilation, groups in (
-            ("nchw", 1, 1, 1, 1),
-            ("nhwc", 1, 3, 1, 1),
-            ("nhwc", (2, 1), (0, 2), (1, 2), 2),
-            ("interior", 2, (5, 4), 1, 1),
-            ("nchw", 1, 0, 1, 4),
-        ):
-            x = draw((2, 4, 6, 5), layout, dtype=dtype, device=device)
-            weight = draw((4, 4 // groups, 3, 3), dtype=dtype, device=device, seed=1)
-            bias = draw((4,), dtype=dtype, device=device, seed=2)
-            pair = padding if isinstance(padding, tuple) else (padding, padding)
-            ours = lambda x, w, b: reflection_pad_conv2d(x, w, b, stride, padding, dilation, groups)  # noqa: E731
-            stock = lambda x, w, b: reference(x, w, b, stride, pair, dilation, groups)  # noqa: E731
-            y, grads = gradients(ours, (x, weight, bias))
-            same, same_grads = gradients(stock, (x, weight, bias))
-            exact, exact_grads = gradients(stock, tuple(t.double() for t in (x, weight, bias)))
-            assert_accurate(y, same, exact, "y")
-            for name, *results in zip(("dx", "dweight", "dbias"), grads, same_grads, exact_grads):
-                assert_accurate(*results, name)
-
-
-def test_convolution_is_the_stock_layer():
-    """The definition agrees with nn.Conv2d(padding_mode="reflect"), which no code here shares."""
-    layer = torch.nn.Conv2d(3, 4, (3, 5), padding=(1, 2), stride=2, padding_mode="reflect")
-    x = draw((2, 3, 7, 8), dtype=torch.float32)
-    y = reflection_pad_conv2d(x, layer.weight, layer.bias, 2, (1, 2))
-    torch.testing.assert_close(y, layer(x))
-
-
 @pytest.mark.parametrize("backend", KERNELS)
 def test_repeatable_and_retained(backend):
     with using(backend) as device:
@@ -194,5 +150,3 @@ def test_repeatable_and_retained(backend):
 def test_unbatched():
     x = draw((3, 4, 5), dtype=torch.float32)
     assert torch.equal(reflection_pad2d(x, (1, 2, 3, 0)), stock_pad(x, (1, 2, 3, 0)))
-    weight = draw((2, 3, 3, 3), dtype=torch.float32)
-    assert fastgan.functional.reflection_pad_conv2d(x, weight, padding=1).shape == (2, 4, 5)

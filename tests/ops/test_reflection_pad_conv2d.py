@@ -1,0 +1,309 @@
+"""reflection_pad_conv2d: every backend against stock torch, layouts, all orders of differentiation, the choice."""
+
+import functools
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+
+import fastgan
+from fastgan.functional import reflection_pad_conv2d
+from fastgan.ops import _table
+from fastgan.ops import reflection_pad_conv2d as module
+from fastgan.ops.reflection_pad_conv2d import reference
+
+from .common import LAYOUTS, assert_accurate, assert_same, dense_layout, draw, gradients, slow, using
+
+using = functools.partial(using, "reflection_pad_conv2d")
+PRODUCTS = ("plain", "triton")  # the implicit products
+BACKENDS = ("reference", "halo", *PRODUCTS)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+NAMES = ("dx", "dweight", "dbias")
+
+
+def operands(shape, outputs, kernel, layout="nchw", dtype=torch.float64, device="cpu", groups=1, weights="nchw"):
+    weight = draw((outputs, shape[1] // groups, *kernel), weights, dtype=dtype, device=device, seed=1)
+    return draw(shape, layout, dtype=dtype, device=device), weight, draw((outputs,), dtype=dtype, device=device, seed=2)
+
+
+def check(tensors, stride, padding, dilation, groups=1):
+    """y and its gradients, as near to fp64 as stock torch in the same dtype."""
+    ours = lambda x, w, b: reflection_pad_conv2d(x, w, b, stride, padding, dilation, groups)  # noqa: E731
+    stock = lambda x, w, b: reference(x, w, b, stride, padding, dilation, groups)  # noqa: E731
+    y, grads = gradients(ours, tensors)
+    same, same_grads = gradients(stock, tensors)
+    exact, exact_grads = gradients(stock, tuple(t.double() for t in tensors))
+    assert_accurate(y, same, exact, "y")
+    for name, *results in zip(NAMES, grads, same_grads, exact_grads):
+        assert_accurate(*results, name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_convolution(backend, dtype):
+    with using(backend, dtype) as device:
+        for layout, weights, stride, padding, dilation, groups in (
+            ("nchw", "nchw", (1, 1), (1, 1), (1, 1), 1),
+            ("nhwc", "nhwc", (1, 1), (3, 3), (1, 1), 1),
+            ("nhwc", "nchw", (2, 1), (0, 2), (1, 2), 2),
+            ("interior", "nhwc", (2, 2), (5, 4), (1, 1), 1),
+            ("nchw", "transposed", (1, 1), (0, 0), (1, 1), 4),
+        ):
+            if backend in PRODUCTS and groups > 1 or slow(backend) and layout == "interior":
+                continue
+            tensors = operands((2, 4, 6, 5), 4, (3, 3), layout, dtype, device, groups, weights)
+            check(tensors, stride, padding, dilation, groups)
+
+
+geometries = hypothesis.given(
+    shape=st.tuples(st.integers(0, 2), st.sampled_from((1, 2, 9)), st.integers(1, 6), st.integers(1, 6)),
+    outputs=st.sampled_from((1, 3, 9)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    layout=st.sampled_from(LAYOUTS),
+    weights=st.sampled_from(("nchw", "nhwc", "sliced", "transposed")),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dtype=st.sampled_from((torch.float32, torch.bfloat16, torch.float64)),
+)
+
+
+def check_any_input(backend, shape, outputs, kernel, layout, weights, stride, padding, dilation, dtype):
+    padding = tuple(min(pad, side - 1) for pad, side in zip(padding, shape[2:]))
+    reach = [(side + 2 * pad - 1) // far + 1 for side, pad, far in zip(shape[2:], padding, dilation)]
+    kernel = tuple(min(k, most) for k, most in zip(kernel, reach))
+    hypothesis.assume(shape[0] > 0 or layout == "nchw")
+    with using(backend, dtype) as device:
+        tensors = operands(shape, outputs, kernel, layout, dtype, device, weights=weights)
+        check(tensors, stride, padding, dilation)
+
+
+@pytest.mark.parametrize("backend", ["plain", "halo"])
+@geometries
+def test_any_input(backend, **drawn):
+    check_any_input(backend, **drawn)
+
+
+@hypothesis.settings(max_examples=4)
+@geometries
+def test_any_input_of_triton(**drawn):
+    check_any_input("triton", **drawn)
+
+
+def test_it_is_the_stock_layer():
+    """The definition agrees with nn.Conv2d(padding_mode="reflect"), which no code here shares."""
+    layer = torch.nn.Conv2d(3, 4, (3, 5), padding=(1, 2), stride=2, padding_mode="reflect")
+    x = draw((2, 3, 7, 8), dtype=torch.float32)
+    y = reflection_pad_conv2d(x, layer.weight, layer.bias, 2, (1, 2))
+    torch.testing.assert_close(y, layer(x))
+
+
+@pytest.mark.parametrize("backend", PRODUCTS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_layouts_are_kept(backend, layout):
+    """y and dx lie as x does, dweight as the weight does, in whatever layout the gradient comes."""
+    with using(backend) as device:
+        for weights, dy_layout in (("nchw", "nhwc"), ("nhwc", "nchw"), ("nhwc", "interior")):
+            x, weight, _ = operands((2, 3, 4, 5), 2, (3, 3), layout, torch.float32, device, weights=weights)
+            dy = draw((2, 2, 4, 5), dy_layout, dtype=torch.float32, device=device)
+            function = lambda x, w: reflection_pad_conv2d(x, w, None, 1, 1)  # noqa: E731
+            y, (dx, dweight) = gradients(function, (x, weight), dy)
+            assert dense_layout(y) == dense_layout(dx) == layout and dense_layout(dweight) == weights
+            # One output channel: its gradient lies in both layouts, dx does not.
+            _, (dx, _) = gradients(function, (x, weight[:1]))
+            assert dense_layout(dx) == layout
+
+
+@pytest.mark.parametrize("backend", ["halo", *PRODUCTS])
+def test_gradcheck(backend):
+    with using(backend, torch.float64) as device:
+        x, weight, bias = (t.requires_grad_() for t in operands((1, 2, 3, 4), 3, (2, 2), "nhwc", device=device))
+        conv = lambda x, w, b: reflection_pad_conv2d(x, w, b, (1, 2), (2, 1))  # noqa: E731
+        assert torch.autograd.gradcheck(conv, (x, weight, bias), fast_mode=True)
+        assert torch.autograd.gradgradcheck(conv, (x, weight, bias), fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", ["halo", *PRODUCTS])
+def test_three_orders_of_a_penalty(backend):
+    """Gradients of a gradient penalty, and one order more, equal stock torch's."""
+    with using(backend, torch.float64) as device:
+        tensors = operands((1, 2, 3, 4), 2, (2, 3), "nhwc", device=device)
+
+        def orders(function):
+            x, weight, bias = (t.detach().clone().requires_grad_() for t in tensors)
+            y = function(x, weight, bias, (1, 1), (1, 2), (1, 1), 1)
+            (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+            second = torch.autograd.grad(dx.square().sum(), (x, weight, bias), create_graph=True)
+            third = torch.autograd.grad(sum(g.pow(3).sum() for g in second), (x, weight, bias))
+            return [*second, *third]
+
+        for ours, stock in zip(orders(module.reflection_pad_conv2d), orders(reference)):
+            torch.testing.assert_close(ours, stock, rtol=1e-8, atol=1e-8 * stock.abs().max().item())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_empty(backend):
+    with using(backend) as device:
+        x, weight, bias = operands((0, 3, 4, 5), 2, (3, 3), "nchw", torch.float32, device)
+        y, (dx, dweight, dbias) = gradients(lambda x, w, b: reflection_pad_conv2d(x, w, b, 1, 1), (x, weight, bias))
+        assert y.shape == (0, 2, 4, 5) and dx.shape == x.shape
+        assert not dweight.any() and not dbias.any()
+
+
+@pytest.mark.parametrize("backend", PRODUCTS)
+def test_repeatable_and_retained(backend):
+    with using(backend) as device:
+        tensors = [t.requires_grad_() for t in operands((2, 3, 5, 6), 4, (3, 3), "nhwc", torch.float32, device)]
+        y = reflection_pad_conv2d(*tensors, padding=(4, 2))
+        dy = draw(y.shape, dtype=torch.float32, device=device, seed=2)
+        assert_same(torch.autograd.grad(y, tensors, dy, retain_graph=True), torch.autograd.grad(y, tensors, dy))
+        with torch.inference_mode():
+            assert torch.equal(reflection_pad_conv2d(*tensors, padding=(4, 2)), y)
+
+
+def test_only_the_gradients_asked_for(monkeypatch):
+    calls = []
+    launchers = module._launchers("plain")
+
+    def spies(backend):
+        spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
+        return tuple(map(spy, launchers))
+
+    monkeypatch.setattr(module, "_launchers", spies)
+    x, weight, bias = operands((1, 2, 4, 5), 3, (3, 3))
+    with fastgan.backend(reflection_pad_conv2d="plain"):
+        reflection_pad_conv2d(x, weight.clone().requires_grad_(), bias, padding=1).sum().backward()
+        assert calls == ["forward", "weight_gradient"]
+        calls.clear()
+        reflection_pad_conv2d(x.clone().requires_grad_(), weight, bias, padding=1).sum().backward()
+        assert calls == ["forward", "input_gradient"]
+
+
+def test_what_no_product_takes():
+    x, weight, bias = operands((1, 4, 4, 5), 4, (3, 3), dtype=torch.float32)
+    with fastgan.backend(reflection_pad_conv2d="plain"):
+        with pytest.raises(RuntimeError, match="'plain' was asked for but cannot serve this call: groups is 2, not 1"):
+            reflection_pad_conv2d(x, weight[:, :2], bias, groups=2)
+        with pytest.raises(RuntimeError, match="weight is torch.float64 beside an input of torch.float32"):
+            reflection_pad_conv2d(x, weight.double(), bias)
+    assert reflection_pad_conv2d(x, weight[:, :2], bias, groups=2).shape == (1, 4, 2, 3)
+
+
+def test_products_follow_torchs_flag(monkeypatch):
+    """allow_tf32 of torch's convolutions decides for ours, by its old and its new name."""
+    seen = []
+    launchers = module._launchers("plain")
+    monkeypatch.setattr(module, "_launchers", lambda backend: (lambda *a: seen.append(a[6]) or launchers[0](*a),))
+    tensors = operands((1, 2, 4, 5), 3, (3, 3), dtype=torch.float32)
+    before = torch.backends.cudnn.conv.fp32_precision
+    try:
+        with fastgan.backend(reflection_pad_conv2d="plain"):
+            for precision in ("tf32", "ieee", "none"):
+                torch.backends.cudnn.conv.fp32_precision = precision
+                reflection_pad_conv2d(*tensors)
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
+    assert seen == ["tf32", "ieee", "ieee"]
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Gives the CPU a table with the entries that a test writes."""
+    monkeypatch.setattr(_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
+
+    def write(*entries):
+        _table.write(tmp_path / "a-test-device.json", "A Test Device", {"torch": torch.__version__}, entries)
+
+    yield write
+    _table.entries.cache_clear()
+
+
+def entry(shape, backend, layout="nchw", **configurations):
+    return {"op": "reflection_pad_conv2d", "dtype": "float32", "layout": layout, "shape": shape, "backend": backend,
+            "configurations": configurations, "seconds": {}}  # fmt: skip
+
+
+def test_the_table_decides(measured, monkeypatch):
+    """An entry's backend serves its shape, layout and dtype, and its configurations reach the launchers."""
+    key = "1x2x4x5 to 3x3x3 stride 1x1 padding 1x1 dilation 1x1"
+    fields = {"kind": "tile", "block_m": 32, "block_n": 16, "block_k": 16, "warps": 4, "stages": 2, "splits": 0}
+    measured(entry(key, "plain", forward=fields))
+    plain, calls = module._launchers("plain"), []
+    spy = lambda f: lambda *args: calls.append((f.__name__, args[-1])) or f(*args[:-1], None)  # noqa: E731
+    monkeypatch.setattr(module, "_launchers", lambda backend: tuple(map(spy, plain)))
+    x, weight, bias = operands((1, 2, 4, 5), 3, (3, 3), dtype=torch.float32)
+    expected = reference(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
+    torch.testing.assert_close(reflection_pad_conv2d(x, weight.requires_grad_(), bias, 1, 1), expected)
+    assert [(name, cut.block_m) for name, cut in calls] == [("forward", 32)]
+    calls.clear()
+    for other in (
+        (x.double(), weight.double(), bias.double()),
+        (draw((1, 2, 4, 5), "nhwc").float(), weight, bias),
+        (x[:, :, :3], weight, bias),
+    ):
+        reflection_pad_conv2d(*other, 1, 1)
+    with fastgan.backend(reflection_pad_conv2d="halo"):
+        reflection_pad_conv2d(x, weight, bias, 1, 1)
+    assert not calls
+    measured(entry(key, "halo"))
+    reflection_pad_conv2d(x, weight, bias, 1, 1)
+    assert not calls
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_table_decides_in_compiled_code(measured, dynamic):
+    """Open shapes have no entry: they take the default; the graph is whole either way."""
+    measured(entry("1x2x4x5 to 3x3x3 stride 1x1 padding 1x1 dilation 1x1", "plain"))
+    tensors = operands((1, 2, 4, 5), 3, (3, 3), dtype=torch.float32)
+    graphs = []
+
+    def spy(gm, inputs):
+        graphs.append(str(gm.graph))
+        return gm.forward
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(lambda x, w, b: reflection_pad_conv2d(x, w, b, 1, 1), fullgraph=True, backend=spy,
+                                 dynamic=dynamic)  # fmt: skip
+        torch.testing.assert_close(compiled(*tensors), reference(*tensors, (1, 1), (1, 1), (1, 1), 1))
+    torch._dynamo.reset()
+    if not dynamic:
+        assert "reflection_pad_conv2d" in graphs[0]
+
+
+def test_tables_on_disk(measured, tmp_path):
+    """Written entries are read, later ones replace and are added; a broken table says what to do."""
+    first, second = entry("a", "halo"), entry("b", "plain")
+    measured(first, second)
+    measured(entry("a", "plain"))
+    path = tmp_path / _table.file_name("A Test Device")
+    content = json.loads(path.read_text())
+    assert content["device"] == "A Test Device" and [e["backend"] for e in content["entries"]] == ["plain", "plain"]
+    x = torch.zeros(1, 1, 2, 2)
+    assert _table.backend("reflection_pad_conv2d", x, "b") == "plain"
+    assert _table.backend("reflection_pad_conv2d", x, "c") is None
+    assert _table.configuration("reflection_pad_conv2d", "forward", x, "b") is None
+    with pytest.raises(ValueError, match="is the table of A Test Device, not of Another: choose another --output"):
+        _table.write(path, "Another", {}, [first])
+    path.write_text("{")
+    _table.entries.cache_clear()
+    with pytest.raises(ValueError, match="cannot be read .*write it again with python -m fastgan.tune, or delete it"):
+        _table.backend("reflection_pad_conv2d", x, "a")
+
+
+def test_the_choice_without_a_table():
+    with fastgan.backend("auto"):
+        if fastgan.ops._backend.EXTENSION_LOADED:
+            assert fastgan.ops._backend.select("reflection_pad_conv2d", "cpu", torch.float32) == "halo"
+        if fastgan.ops._backend.TRITON_FOUND:
+            refusals = fastgan.ops._backend.refusals("reflection_pad_conv2d", "cuda", torch.float32)
+            assert refusals["triton"].startswith("not yet measured on this device")
+            assert fastgan.ops._backend.select("reflection_pad_conv2d", "cuda", torch.float32) == "halo"
+
+
+def test_unbatched():
+    x, weight = draw((3, 4, 5), dtype=torch.float32), draw((2, 3, 3, 3), dtype=torch.float32)
+    assert reflection_pad_conv2d(x, weight, padding=1).shape == (2, 4, 5)
