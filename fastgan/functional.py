@@ -210,8 +210,11 @@ def conv_transpose2d(
     dilation: int | tuple[int, int] = 1,
     *,
     output_size: tuple[int, int] | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.2,
 ) -> Tensor:
-    """Transposed convolution, the gradient of a convolution as a layer (Dumoulin and Visin, 2016, chapter 4).
+    """Transposed convolution, the gradient of a convolution as a layer (Dumoulin and Visin, 2016, chapter 4), then an
+    activation, in one pass.
 
     Args:
         input: (N, C, H, W) or (C, H, W), any floating dtype.
@@ -219,15 +222,19 @@ def conv_transpose2d(
         bias: (O,).
         output_padding: extra rows and columns on the bottom and right side only; smaller than stride or dilation.
         output_size: (H', W') wanted; resolves ``output_padding``, which must then be 0.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
 
     Returns:
         (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1.
 
     Raises:
         ValueError: an output_size outside the range that the geometry can give (the message names the range), channels
-            that do not fit, an output_padding that is not smaller than stride or dilation.
+            that do not fit, an output_padding that is not smaller than stride or dilation, an unknown activation.
     """
     batched = _batched("conv_transpose2d", input)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
     stride, padding, dilation, output_padding = _pair(stride), _pair(padding), _pair(dilation), _pair(output_padding)
     if weight.dim() != 4 or weight.shape[0] != batched.shape[1]:
         raise ValueError(
@@ -262,7 +269,7 @@ def conv_transpose2d(
             f"conv_transpose2d of a {size[0]} x {size[1]} input would give {geometry.output_size(size, kernel)}: "
             "both sizes must be at least 1; use less padding"
         )
-    y = _conv_transpose2d(batched, weight, bias, geometry)
+    y = _conv_transpose2d(batched, weight, bias, geometry, activation, negative_slope)
     return y if input.dim() == 4 else y.squeeze(0)
 
 

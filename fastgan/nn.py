@@ -126,7 +126,39 @@ class ReflectionPadConv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` by phases. Shape and errors as :func:`fastgan.functional.conv_transpose2d`."""
+    """``nn.ConvTranspose2d`` by phases, with an optional activation in the same pass.
+
+    Args:
+        in_channels ... dtype: as for ``nn.ConvTranspose2d``.
+        activation, negative_slope, shape, errors: see :func:`fastgan.functional.conv_transpose2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        output_padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int, int] = 1,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str = "none",
+        negative_slope: float = 0.2,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        if activation not in F.ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(F.ACTIVATIONS)}")
+        self.activation = activation
+        self.negative_slope = negative_slope
 
     def forward(self, input: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
         return F.conv_transpose2d(
@@ -139,7 +171,14 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.groups,
             self.dilation,
             output_size=output_size,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
         )
+
+    def extra_repr(self) -> str:
+        fused = f", activation={self.activation!r}" if self.activation != "none" else ""
+        fused += f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        return super().extra_repr() + fused
 
 
 class L1Loss(nn.L1Loss):

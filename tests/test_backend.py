@@ -111,19 +111,20 @@ def test_unserved_calls_take_the_reference_unless_forced(monkeypatch, seen):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="unknown backend 'fast': choose auto, cpp, halo, phases, reference, triton"):
+    with pytest.raises(ValueError, match="unknown backend 'fast': choose auto, cpp, cuda, halo, reference, triton"):
         fastgan.set_backend("fast")
     with pytest.raises(ValueError, match="unknown op 'group_norm': choose from .*instance_norm"):
         fastgan.set_backend(group_norm="cpp")
-    with pytest.raises(ValueError, match="conv_transpose2d has no backend 'cpp': choose auto, phases, reference"):
-        fastgan.set_backend(conv_transpose2d="cpp")
+    with pytest.raises(ValueError, match="conv_transpose2d has no backend 'triton': choose auto, cpp, cuda, reference"):
+        fastgan.set_backend(conv_transpose2d="triton")
     assert not _backend._forced
 
 
 def test_a_bare_name_binds_the_ops_that_have_it():
-    with fastgan.backend("phases"):
-        assert _backend._forced == {"conv_transpose2d": "phases"}
-        assert conv_transpose2d(X, torch.ones(2, 1, 3, 3), None, 2).shape == (1, 1, 9, 9)
+    with fastgan.backend("cuda"):
+        assert _backend._forced == {"conv_transpose2d": "cuda"}
+        with pytest.raises(RuntimeError, match="cannot serve torch.float32 on cpu: the CUDA kernels take CUDA tensors"):
+            conv_transpose2d(X, torch.ones(2, 1, 3, 3), None, 2)
     with fastgan.backend("reference", l1_loss="auto", mse_loss="triton"):
         assert "l1_loss" not in _backend._forced and _backend._forced["mse_loss"] == "triton"
         assert set(_backend._forced) == set(_backend.ops()) - {"l1_loss"}
@@ -162,8 +163,8 @@ def in_a_subprocess(code, **environment):
 
 def test_environment_variable():
     show = "import fastgan; from fastgan.ops._backend import _forced; print(sorted(_forced.items()))"
-    result = in_a_subprocess(show, FASTGAN_BACKEND="phases, l1_loss=reference")
-    assert result.stdout.strip() == "[('conv_transpose2d', 'phases'), ('l1_loss', 'reference')]", result.stderr
+    result = in_a_subprocess(show, FASTGAN_BACKEND="cuda, l1_loss=reference")
+    assert result.stdout.strip() == "[('conv_transpose2d', 'cuda'), ('l1_loss', 'reference')]", result.stderr
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,6 @@ constexpr int64_t kItemsPerThread = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How S elements of a and b are grouped along k by the tiles.
-template <class S>
-constexpr int64_t kGroup = 1;
-template <>
-constexpr int64_t kGroup<BFloat16> = 2;
-
 template <class S, class T>
 S element(T value) {
   if constexpr (std::is_same_v<S, T>) {
@@ -119,7 +113,7 @@ class Panels {
       }
     }
     std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.from < b.from; });
-    constexpr int64_t G = kGroup<S>;
+    constexpr int64_t G = kTileGroup<S>;
     const int64_t channels = job_.source.channels;
     for (int64_t k = 0; k < depth_; ++k) {
       for (int64_t j = 0; j < panel.width; ++j) {
@@ -190,8 +184,8 @@ class TapConvolution {
     parallel_for(items, 1, [&](int64_t begin, int64_t end) {
       const int64_t staged = blocks_.images * blocks_.staged_rows * width_ * pitch_;
       // Rounded up: a pair at the very end may reach one element further.
-      const Scratch<S> image(staged + kGroup<S>);
-      std::memset(static_cast<void*>(image.get()), 0, static_cast<size_t>(staged + kGroup<S>) * sizeof(S));
+      const Scratch<S> image(staged + kTileGroup<S>);
+      std::memset(static_cast<void*>(image.get()), 0, static_cast<size_t>(staged + kTileGroup<S>) * sizeof(S));
       const int64_t widest = kMaxTileVectors * kernels_.gemm.lanes;
       const Scratch<A> row(job_.layout == Layout::nchw ? job_.target.size[1] * widest : 0);
       std::vector<GemmRun<S>> runs;
@@ -203,9 +197,9 @@ class TapConvolution {
   // Source channels as the tiles walk through them: whole pairs, except where the taps of a row make whole pairs.
   static int64_t depth(const Job& job, bool merged) {
     const int64_t channels = job.source.channels;
-    if (channels % kGroup<S> == 0) return channels;
+    if (channels % kTileGroup<S> == 0) return channels;
     bool even = merged;
-    for (const Phase& column : job.columns) even &= column.taps.size() % kGroup<S> == 0;
+    for (const Phase& column : job.columns) even &= column.taps.size() % kTileGroup<S> == 0;
     return even ? channels : channels + 1;
   }
 
@@ -281,7 +275,7 @@ class TapConvolution {
     const bool planes = job_.layout == Layout::nchw;
     GemmTile<S, T> tile{};
     tile.row = job_.source_step[1] * pitch_;
-    tile.step = kGroup<S>;
+    tile.step = kTileGroup<S>;
     tile.columns = panel.columns;
     tile.bias = panels_.bias(group, panel);
     tile.activation = job_.activation;
@@ -295,11 +289,11 @@ class TapConvolution {
         const S* const a = image + (source_row - rows.first) * width_ * pitch_;
         const S* const b_row = b + static_cast<int64_t>(r) * columns * tap_size;
         if (merged_) {
-          runs.push_back({a + (column.taps[0].offset - columns_.first) * pitch_, b_row, columns * depth_ / kGroup<S>});
+          runs.push_back({a + (column.taps[0].offset - columns_.first) * pitch_, b_row, columns * depth_ / kTileGroup<S>});
         } else {
           for (int64_t c = 0; c < columns; ++c) {
             const int64_t at = column.taps[static_cast<size_t>(c)].offset - columns_.first;
-            runs.push_back({a + at * pitch_, b_row + c * tap_size, depth_ / kGroup<S>});
+            runs.push_back({a + at * pitch_, b_row + c * tap_size, depth_ / kTileGroup<S>});
           }
         }
       }

@@ -21,6 +21,11 @@ constexpr int kMaxTileVectors = 2;
 // a and b in pairs along k: b[k][j] is then a pair, `depth` counts pairs, `row` and `step` count elements, and a pair of
 // a lies side by side.
 template <class S>
+constexpr int64_t kTileGroup = 1;
+template <>
+inline constexpr int64_t kTileGroup<BFloat16> = 2;
+
+template <class S>
 struct GemmRun {
   const S* a;
   const S* b;

@@ -1,17 +1,18 @@
-"""conv_transpose2d by phases: stride^2 small convolutions that interleave, with no zero insertion.
+"""conv_transpose2d, with bias and activation in one pass: y = act(conv_transpose(x, w) + b).
 
-Output pixel o of a transposed convolution (stride s, padding p, dilation d, taps k = 0..K-1) is
+    y[o, i s - p + k d] = sum over c, k of  w[c, o, k] x[c, i]
 
-    y[o] = sum over k with (o + p - k d) divisible by s of  w[k] x[(o + p - k d) / s],
+for stride s, padding p, dilation d (Dumoulin and Visin, 2016, chapter 4, where it is a convolution of x with s - 1 zeros
+between its pixels). No kernel inserts zeros: output pixels of one residue modulo s, a phase, see a fixed subset of the
+taps, and each phase is an ordinary convolution of x.
 
-so the pixels of one residue of o modulo s, a phase, see a fixed subset of the taps: an ordinary stride-1 convolution of
-x. (Dumoulin and Visin, 2016, describe the operation as a convolution of the zero-inserted input; the phases are its
-nonzero part.)
+With T(x, w) the op, D(dy, w) its input gradient (a convolution with stride s) and W(dy, x) its weight gradient,
+<T(x, w), dy> = <D(dy, w), x> = <W(dy, x), w> is linear in each of the three: the derivatives of T, D and W are T, D and
+W again, to any order.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,10 +21,13 @@ from torch import Tensor
 
 from . import _backend
 from ._autocast import autocast_dtype
+from ._extension import build_info
 from ._layout import dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
+from .instance_norm import activate
 
 Pair = tuple[int, int]
+COMPILED = ("cpp", "cuda")  # one op of the extension for both: the tensors' device chooses; others run on stock torch
 
 
 class Geometry(NamedTuple):
@@ -47,137 +51,263 @@ class Geometry(NamedTuple):
         )
         return h, w
 
+    def input_size(self, size: Pair, kernel: Pair) -> Pair:
+        """The size whose output has ``size``."""
+        h, w = (
+            (size[i] + 2 * self.padding[i] - self.dilation[i] * (kernel[i] - 1) - self.output_padding[i] - 1)
+            // self.stride[i]
+            + 1
+            for i in (0, 1)
+        )
+        return h, w
 
-def reference(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+
+class Backends(NamedTuple):
+    """Who computes the op and its gradients."""
+
+    forward: str
+    input_gradient: str
+    weight_gradient: str
+
+
+def reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
     """The definition, in stock torch: (N, C, H, W), (C, O / groups, kH, kW), (O,) -> (N, O, H', W')."""
     g = geometry
-    return F.conv_transpose2d(x, weight, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
+    y = F.conv_transpose2d(x, weight, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
+    return activate(y, activation, negative_slope)
 
 
-class Phase(NamedTuple):
-    """One residue of the output along one axis: which taps it sees, and where in the input."""
-
-    taps: tuple[int, ...]  # in the order of a convolution, leftmost input first
-    offset: int  # input index of the leftmost tap, for the first output of the phase
-    dilation: int  # distance of the taps in the input
-    outputs: int  # how many outputs the phase has
+def _geometry(stride, padding, output_padding, groups, dilation) -> Geometry:
+    return Geometry(tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation))
 
 
-def phases(stride: int, padding: int, dilation: int, kernel: int, outputs: int) -> list[Phase]:
-    """The ``stride`` phases along one axis, for outputs o = phase, phase + stride, ... < ``outputs``."""
-    found = []
-    for o in range(min(stride, outputs)):
-        taps = tuple(k for k in reversed(range(kernel)) if (o + padding - k * dilation) % stride == 0)
-        offset = (o + padding - taps[0] * dilation) // stride if taps else 0
-        found.append(Phase(taps, offset, dilation // math.gcd(stride, dilation), len(range(o, outputs, stride))))
-    return found
+def _forward(x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope, backend):
+    if backend not in COMPILED:
+        geometry = _geometry(stride, padding, output_padding, groups, dilation)
+        with torch.autocast(x.device.type, enabled=False):
+            return like(reference(x, weight, bias, geometry, activation, negative_slope), x)
+    return torch.ops.fastgan_csrc.conv_transpose2d(
+        x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope
+    )
 
 
-def _by_phases(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The transposed convolution as one torch convolution a phase; the layout of x is kept."""
-    g = geometry
-    n, c, h, w = x.shape
-    per_group, kh, kw = weight.shape[1:]
-    out_h, out_w = g.output_size((h, w), (kh, kw))
-    y = empty(x, (n, g.groups * per_group, out_h, out_w))
-    # (C, O/groups, kH, kW) -> (O, C/groups, kH, kW): the convolution that shares these weights
-    kernel = weight.view(g.groups, c // g.groups, per_group, kh, kw).transpose(1, 2).reshape(-1, c // g.groups, kh, kw)
-    columns = phases(g.stride[1], g.padding[1], g.dilation[1], kw, out_w)
-    for top, row in enumerate(phases(g.stride[0], g.padding[0], g.dilation[0], kh, out_h)):
-        for left, column in enumerate(columns):
-            target = y[:, :, top :: g.stride[0], left :: g.stride[1]]
-            if not row.taps or not column.taps:
-                target.copy_(bias.view(1, -1, 1, 1).expand_as(target)) if bias is not None else target.zero_()
-                continue
-            window = _window(x, row, column)
-            taps = kernel[:, :, list(row.taps)][:, :, :, list(column.taps)]
-            if is_channels_last(x):
-                taps = taps.contiguous(memory_format=torch.channels_last)
-            target.copy_(F.conv2d(window, taps, bias, 1, 0, (row.dilation, column.dilation), g.groups))
-    return y
+def _forward_fake(
+    x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope, backend
+):
+    geometry = _geometry(stride, padding, output_padding, groups, dilation)
+    size = geometry.output_size(tuple(x.shape[2:]), tuple(weight.shape[2:]))
+    return empty(x, (x.shape[0], groups * weight.shape[1], *size))
 
 
-def _window(x: Tensor, row: Phase, column: Phase) -> Tensor:
-    """The part of x that the phase reads, with zeros where it reaches over the border."""
-    edges = []
-    for phase, size in ((column, x.shape[3]), (row, x.shape[2])):
-        last = phase.offset + (phase.outputs - 1) + (len(phase.taps) - 1) * phase.dilation
-        edges += [-phase.offset, last - (size - 1)]
-    return F.pad(x, edges) if any(edges) else x
+def _stock_gradients(dy, x, weight, stride, padding, output_padding, groups, dilation, wanted):
+    return torch.ops.aten.convolution_backward(
+        dy, x, weight, None, stride, padding, dilation, True, output_padding, groups, wanted
+    )
 
 
-def _forward(x, weight, bias, stride, padding, output_padding, groups, dilation, backend):
-    geometry = Geometry(tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation))
-    return _by_phases(x, weight, bias, geometry)
+def _input_gradient(dy, weight, stride, padding, output_padding, groups, dilation, backend):
+    geometry = (stride, padding, output_padding, groups, dilation)
+    if backend not in COMPILED:
+        pattern = _input_gradient_fake(dy, weight, *geometry, backend)
+        return like(_stock_gradients(dy, pattern, weight, *geometry, (True, False, False))[0], dy)
+    return torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
 
 
-def _forward_fake(x, weight, bias, stride, padding, output_padding, groups, dilation, backend):
-    geometry = Geometry(tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation))
-    out_h, out_w = geometry.output_size((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]))
-    return empty(x, (x.shape[0], groups * weight.shape[1], out_h, out_w))
+def _input_gradient_fake(dy, weight, stride, padding, output_padding, groups, dilation, backend):
+    geometry = _geometry(stride, padding, output_padding, groups, dilation)
+    size = geometry.input_size(tuple(dy.shape[2:]), tuple(weight.shape[2:]))
+    return empty(dy, (dy.shape[0], weight.shape[0], *size))
 
+
+def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
+    geometry = (stride, padding, output_padding, groups, dilation)
+    if backend not in COMPILED:
+        pattern = _weight_gradient_fake(dy, x, kernel, channels_last, *geometry, backend)
+        return like(_stock_gradients(dy, x, pattern, *geometry, (False, True, False))[1], pattern)
+    return torch.ops.fastgan_csrc.conv_transpose2d_weight_gradient(dy, x, kernel, channels_last, *geometry)
+
+
+def _weight_gradient_fake(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
+    format = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (x.shape[1], dy.shape[1] // groups, *kernel)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format)
+
+
+_GEOMETRY = "SymInt[2] stride, SymInt[2] padding, SymInt[2] output_padding, SymInt groups, SymInt[2] dilation"
 
 define(
-    "conv_transpose2d(Tensor x, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[2] padding, "
-    "SymInt[2] output_padding, SymInt groups, SymInt[2] dilation, str backend) -> Tensor",
+    f"conv_transpose2d(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, str activation, float negative_slope, "
+    "str backend) -> Tensor",
     _forward,
     _forward_fake,
+)
+define(
+    f"conv_transpose2d_input_gradient(Tensor dy, Tensor weight, {_GEOMETRY}, str backend) -> Tensor",
+    _input_gradient,
+    _input_gradient_fake,
+)
+define(
+    f"conv_transpose2d_weight_gradient(Tensor dy, Tensor x, SymInt[2] kernel, bool channels_last, {_GEOMETRY}, "
+    "str backend) -> Tensor",
+    _weight_gradient,
+    _weight_gradient_fake,
 )
 
 
 @with_signature
 class ConvTranspose2d(torch.autograd.Function):
-    """The op; its gradients are a convolution and a convolution's weight gradient, torch's own differentiable ops."""
+    """T, with bias and activation; x dense."""
 
     @staticmethod
-    def forward(x, weight, bias, geometry, backend):
-        return torch.ops.fastgan.conv_transpose2d(x, weight, bias, *geometry, backend)
+    def forward(x, weight, bias, geometry, activation, negative_slope, backends):
+        return torch.ops.fastgan.conv_transpose2d(
+            x, weight, bias, *geometry, activation, negative_slope, backends.forward
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, ctx.geometry, ctx.backend = inputs
-        ctx.save_for_backward(x, weight)
+        x, weight, bias, ctx.geometry, ctx.activation, ctx.negative_slope, ctx.backends = inputs
+        ctx.save_for_backward(x, weight, output if ctx.activation != "none" else None)
         ctx.has_bias = bias is not None
 
     @staticmethod
     def backward(ctx, dy):
-        # Read backwards, the op is the convolution of dy that gives dx: same weights, same geometry. Where
-        # output_padding reaches a whole stride (dilation allows it), that convolution sees further inputs: zeros.
-        x, weight = ctx.saved_tensors
-        stride, padding, output_padding, groups, dilation = ctx.geometry
-        h, w = x.shape[2:]
-        further = (output_padding[0] // stride[0], output_padding[1] // stride[1])
-        dx = dweight = dbias = None
+        x, weight, y = ctx.saved_tensors
+        # The slope of an activation with a slope of at least 0 follows from its result; it is piecewise constant.
+        if ctx.activation == "relu":
+            dy = torch.ops.aten.threshold_backward(dy, y.detach(), 0)
+        elif ctx.activation == "leaky_relu":
+            dy = torch.ops.aten.leaky_relu_backward(dy, y.detach(), ctx.negative_slope, True)
+        dx, dweight = _gradients(ctx, dy, x, weight)
+        dbias = dy.sum((0, 2, 3)) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias, None, None, None, None
+
+
+@with_signature
+class InputGradient(torch.autograd.Function):
+    """D; dy dense."""
+
+    @staticmethod
+    def forward(dy, weight, geometry, backends):
+        return torch.ops.fastgan.conv_transpose2d_input_gradient(dy, weight, *geometry, backends.input_gradient)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, weight, ctx.geometry, ctx.backends = inputs
+        ctx.save_for_backward(dy, weight)
+
+    @staticmethod
+    def backward(ctx, u):
+        dy, weight = ctx.saved_tensors
+        u = like(u, dy)
+        ddy = dweight = None
         if ctx.needs_input_grad[0]:
-            with torch.autocast(x.device.type, enabled=False):  # in the precision of the forward pass
-                dx = F.conv2d(like(dy, x), weight, None, stride, padding, dilation, groups)
-            dx = like(dx[:, :, :h, :w], x)
+            ddy = run(ConvTranspose2d, u, weight, None, ctx.geometry, "none", 0.0, ctx.backends)
         if ctx.needs_input_grad[1]:
-            seen = F.pad(x, (0, further[1], 0, further[0])) if any(further) else x
-            dweight = torch.ops.aten.convolution_backward(
-                seen, dy, weight, None, stride, padding, dilation, False, (0, 0), groups, (False, True, False)
-            )[1]
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            dbias = dy.sum((0, 2, 3))
-        return dx, dweight, dbias, None, None
+            dweight = run(WeightGradient, dy, u, _kernel(weight), _last(weight), ctx.geometry, ctx.backends)
+        return ddy, dweight, None, None
 
 
-def _phases_serve(device: str, dtype: torch.dtype, asked: bool) -> str:
-    if asked:
-        return ""
-    if device == "cpu":
-        return "measured slower than torch's transposed convolution on the CPU at every shape tried"
-    return "not yet measured against torch's transposed convolution on this device"
+@with_signature
+class WeightGradient(torch.autograd.Function):
+    """W; dy and x dense in the same layout."""
+
+    @staticmethod
+    def forward(dy, x, kernel, channels_last, geometry, backends):
+        return torch.ops.fastgan.conv_transpose2d_weight_gradient(
+            dy, x, kernel, channels_last, *geometry, backends.weight_gradient
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, x, _kernel, _channels_last, ctx.geometry, ctx.backends = inputs
+        ctx.save_for_backward(dy, x)
+
+    @staticmethod
+    def backward(ctx, v):
+        dy, x = ctx.saved_tensors
+        ddy = dx = None
+        if ctx.needs_input_grad[0]:
+            ddy = run(ConvTranspose2d, x, v, None, ctx.geometry, "none", 0.0, ctx.backends)
+        if ctx.needs_input_grad[1]:
+            dx = run(InputGradient, dy, v, ctx.geometry, ctx.backends)
+        return ddy, dx, None, None, None, None
 
 
-_backend.register("conv_transpose2d", phases=_phases_serve)
+def _kernel(weight: Tensor) -> Pair:
+    return weight.shape[2], weight.shape[3]
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _last(weight: Tensor) -> bool:
+    return is_channels_last(weight)
+
+
+def _gradients(ctx, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    dy = like(dy, x)
+    dx = dweight = None
+    if ctx.needs_input_grad[0]:
+        dx = run(InputGradient, dy, weight, ctx.geometry, ctx.backends)
+    if ctx.needs_input_grad[1]:
+        dweight = run(WeightGradient, dy, x, _kernel(weight), _last(weight), ctx.geometry, ctx.backends)
+    return dx, dweight
+
+
+def _cuda_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
+    if device != "cuda":
+        return "the CUDA kernels take CUDA tensors"
+    if not _backend.EXTENSION_LOADED:
+        return _backend.EXTENSION_STATUS
+    if not build_info().get("cuda"):
+        return "the extension was built without CUDA: reinstall fastgan where nvcc and a torch for CUDA are"
+    if not asked:
+        return "not yet measured against cuDNN: it serves only when asked for"
+    return ""
+
+
+_backend.register(
+    "conv_transpose2d",
+    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
+    cuda=_cuda_serves,
+)
+
+
+def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
+    """Why no kernel takes this call (stock torch then says what is wrong), or the empty string."""
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t is not None and (t.dtype != x.dtype or t.device != x.device):
+            return f"{name} is {t.dtype} on {t.device} beside an input of {x.dtype} on {x.device}"
+    return ""
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
     """The op by the chosen backend; arguments already checked."""
     dtype = autocast_dtype(x)
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
-    if _backend.select("conv_transpose2d", x.device.type, x.dtype) == "reference":
-        return reference(x, weight, bias, geometry)
-    return run(ConvTranspose2d, dense(x), weight, bias, geometry, "phases")
+    reason = _unserved(x, weight, bias)
+    if reason:
+        _backend.unserved("conv_transpose2d", reason)
+        return reference(x, weight, bias, geometry, activation, negative_slope)
+    backend = _backend.select("conv_transpose2d", x.device.type, x.dtype)
+    if backend == "reference":
+        return reference(x, weight, bias, geometry, activation, negative_slope)
+    x, weight = dense(x), dense(weight)
+    bias = bias.contiguous() if bias is not None else None
+    # With a slope below 0 the result does not tell on which side of 0 the argument was: not fused.
+    fused = activation if activation != "leaky_relu" or negative_slope >= 0 else "none"
+    y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, Backends(backend, backend, backend))
+    return y if fused == activation else activate(y, activation, negative_slope)

@@ -6,7 +6,7 @@ import torch
 from fastgan.ops import _extension
 
 LOADED, STATUS = _extension.load()
-LEVELS = ("avx512", "avx2", "default")
+LEVELS = ("avx512_bf16", "avx512", "avx2", "default")
 
 
 def pytest_collection_modifyitems(items):
@@ -21,9 +21,7 @@ def ops():
     return torch.ops.fastgan_csrc
 
 
-@pytest.fixture(params=LEVELS)
-def level(request, ops):
-    """One instruction set at a time; restores the choice afterwards."""
+def _limited(request, ops):
     before = ops.cpu_capability()
     ops.limit_cpu_capability(request.param)
     if ops.cpu_capability() != request.param:
@@ -31,6 +29,18 @@ def level(request, ops):
         pytest.skip(f"this processor has no {request.param}")
     yield request.param
     ops.limit_cpu_capability(before)
+
+
+@pytest.fixture(params=LEVELS[1:])
+def level(request, ops):
+    """One instruction set at a time; restores the choice afterwards."""
+    yield from _limited(request, ops)
+
+
+@pytest.fixture(params=LEVELS)
+def product_level(request, ops):
+    """The same for products of matrices, which have kernels of their own for bfloat16."""
+    yield from _limited(request, ops)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ def status(capability):
     return subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True).stdout
 
 
-def test_the_widest_is_taken_and_limits_hold(ops, level):
-    assert ops.cpu_capability() == level
+def test_the_widest_is_taken_and_limits_hold(ops, product_level):
+    assert ops.cpu_capability() == product_level
 
 
 def test_environment_limits_the_choice(ops):
@@ -25,10 +25,10 @@ def test_environment_limits_the_choice(ops):
 
 
 def test_unknown_names_are_refused_by_name(ops):
-    with pytest.raises(ValueError, match="must be avx512, avx2 or default, got 'sse9'"):
+    with pytest.raises(ValueError, match="must be avx512_bf16, avx512, avx2 or default, got 'sse9'"):
         ops.limit_cpu_capability("sse9")
     text = status("sse9")
-    assert text.startswith("False failed to load: FASTGAN_CPU_CAPABILITY must be avx512, avx2 or default, got 'sse9'")
+    assert text.startswith("False failed to load: FASTGAN_CPU_CAPABILITY must be avx512_bf16, avx512, avx2 or default, got 'sse9'")
 
 
 def test_one_of_the_known_levels(ops):

@@ -17,7 +17,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def device_of(backend: str) -> str:
-    return "cuda" if backend in ("triton", "phases", "halo") and torch.cuda.is_available() else "cpu"
+    return "cuda" if backend in ("triton", "cuda", "halo") and torch.cuda.is_available() else "cpu"
 
 
 def slow(backend: str) -> bool:

@@ -14,7 +14,8 @@ def _serves(device, dtype, asked):
 @pytest.fixture(autouse=True, scope="module")
 def plain_backend():
     with pytest.MonkeyPatch.context() as patch:
-        ops = ("instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "l1_loss", "mse_loss", "bce_with_logits")
+        ops = ("instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss", "mse_loss",
+               "bce_with_logits")
         for op in ops:
             patch.setitem(_backend._verifiers[op], "plain", _serves)
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.functional import conv_transpose2d
-from fastgan.ops.conv_transpose2d import phases
+from fastgan.ops.instance_norm import ACTIVATIONS, activate
 
-from .common import DTYPES, LAYOUTS, assert_accurate, assert_same, dense_layout, draw, gradients, using
+from .common import DTYPES, LAYOUTS, VALUES, assert_accurate, assert_same, dense_layout, draw, gradients, using
 
 using = functools.partial(using, "conv_transpose2d")
-BACKENDS = ("reference", "phases")
+BACKENDS = ("reference", "plain", "cpp")
+OURS = ("plain", "cpp")
 NAMES = ("dx", "dweight", "dbias")
 
 geometries = st.fixed_dictionaries(
@@ -62,8 +63,8 @@ def gradient_of_convolution(x, weight, bias, stride, padding, output_padding, gr
     return y if bias is None else y + bias[:, None, None]
 
 
-def operands(size, kernel, groups, layout="nchw", dtype=torch.float64, device="cpu"):
-    x = draw((2, 4, *size), layout, dtype=dtype, device=device)
+def operands(size, kernel, groups, layout="nchw", dtype=torch.float64, device="cpu", values="normal"):
+    x = draw((2, 4, *size), layout, values, dtype=dtype, device=device)
     strides = "transposed" if layout == "transposed" else "nchw"
     weight = draw((4, 3, *kernel), strides, dtype=dtype, device=device, seed=1)
     return x, weight, draw((3 * groups,), dtype=dtype, device=device, seed=2)
@@ -83,24 +84,34 @@ def test_three_definitions_agree(backend, geometry, kernel, size, layout, with_b
         torch.testing.assert_close(y, gradient_of_convolution(x, weight, bias, **geometry))
 
 
-@hypothesis.given(geometry=geometries, kernel=kernels, size=sizes, layout=st.sampled_from(LAYOUTS))
-def test_gradients_of_phases(geometry, kernel, size, layout):
+@pytest.mark.parametrize("backend", OURS)
+@hypothesis.given(
+    geometry=geometries,
+    kernel=kernels,
+    size=sizes,
+    layout=st.sampled_from(LAYOUTS),
+    values=st.sampled_from(VALUES),
+    activation=st.sampled_from(ACTIVATIONS),
+)
+def test_gradients(backend, geometry, kernel, size, layout, values, activation):
     geometry = fitting(geometry, kernel, size)
-    with using("phases", torch.float64) as device:
-        tensors = operands(size, kernel, geometry["groups"], layout, device=device)
-        ours = functools.partial(conv_transpose2d, **geometry)
-        stock = functools.partial(F.conv_transpose2d, **geometry)
+    with using(backend, torch.float64) as device:
+        tensors = operands(size, kernel, geometry["groups"], layout, device=device, values=values)
+        ours = functools.partial(conv_transpose2d, activation=activation, **geometry)
+        stock = lambda *t: activate(F.conv_transpose2d(*t, **geometry), activation, 0.2)  # noqa: E731
         dy = draw(stock(*tensors).shape, dtype=torch.float64, device=device, seed=3)
-        _, grads = gradients(ours, tensors, dy)
-        _, expected = gradients(stock, tensors, dy)
+        y, grads = gradients(ours, tensors, dy)
+        z, expected = gradients(stock, tensors, dy)
+        torch.testing.assert_close(y, z)
         for name, grad, other in zip(NAMES, grads, expected):
             torch.testing.assert_close(grad, other, msg=lambda text: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("backend", OURS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_accuracy(dtype, layout):
-    with using("phases", dtype) as device:
+def test_accuracy(backend, dtype, layout):
+    with using(backend, dtype) as device:
         x = draw((2, 24, 9, 7), layout, "off-centre", dtype, device)
         weight = draw((24, 16, 3, 3), dtype=dtype, device=device, seed=1)
         bias = draw((16,), dtype=dtype, device=device, seed=2)
@@ -116,9 +127,10 @@ def test_accuracy(dtype, layout):
             assert_accurate(*results, name)
 
 
+@pytest.mark.parametrize("backend", OURS)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_layout_is_kept(layout):
-    with using("phases") as device:
+def test_layout_is_kept(backend, layout):
+    with using(backend) as device:
         x, weight, bias = operands((4, 5), (3, 3), 1, layout, torch.float32, device)
         for weight in (weight, weight.contiguous(memory_format=torch.channels_last)):
             for dy_layout in ("nchw", "nhwc", "expanded"):
@@ -131,18 +143,20 @@ def test_layout_is_kept(layout):
                     assert dense_layout(y) == dense_layout(dx) == layout
 
 
+@pytest.mark.parametrize("backend", OURS)
 @pytest.mark.parametrize(
     "geometry",
     [
         {"stride": 2, "padding": 1, "output_padding": 1},
         {"stride": (1, 3), "padding": (0, 1), "output_padding": (0, 2), "groups": 2},
-        {"stride": (2, 1), "dilation": 3, "output_padding": 2},
-        {"stride": 4},
+        {"stride": (2, 1), "dilation": 3, "output_padding": 2, "activation": "relu"},
+        {"stride": 4, "activation": "leaky_relu"},
+        {"stride": 2, "activation": "leaky_relu", "negative_slope": -0.5},
     ],
     ids=str,
 )
-def test_gradcheck(geometry):
-    with using("phases", torch.float64) as device:
+def test_gradcheck(backend, geometry):
+    with using(backend, torch.float64) as device:
         x = draw((1, 2, 2, 3), device=device)
         groups = geometry.get("groups", 1)
         weight, bias = draw((2, 2, 3, 2), device=device, seed=1), draw((2 * groups,), device=device, seed=2)
@@ -152,8 +166,9 @@ def test_gradcheck(geometry):
         assert torch.autograd.gradgradcheck(f, tensors, fast_mode=True)
 
 
-def test_gradients_of_some_arguments():
-    with using("phases") as device:
+@pytest.mark.parametrize("backend", OURS)
+def test_gradients_of_some_arguments(backend):
+    with using(backend) as device:
         tensors = operands((3, 4), (3, 3), 1, dtype=torch.float32, device=device)
         for i in range(3):
             leaves = [t.clone() for t in tensors]
@@ -202,27 +217,9 @@ def test_output_size(backend):
                 conv_transpose2d(x, weight, None, 3, 1, output_size=(size, size))
 
 
-@hypothesis.given(
-    stride=st.integers(1, 5),
-    padding=st.integers(0, 4),
-    dilation=st.integers(1, 4),
-    kernel=st.integers(1, 6),
-    outputs=st.integers(1, 20),
-)
-def test_phases_partition_the_taps(stride, padding, dilation, kernel, outputs):
-    """Every output belongs to one phase, and every phase sees exactly the taps that meet its pixels."""
-    found = phases(stride, padding, dilation, kernel, outputs)
-    assert sum(phase.outputs for phase in found) == outputs
-    for first, phase in enumerate(found):
-        for j in range(phase.outputs):
-            o = first + j * stride
-            places = {k: divmod(o + padding - k * dilation, stride) for k in range(kernel)}
-            met = {k: pixel for k, (pixel, rest) in places.items() if rest == 0}
-            assert met == {k: phase.offset + j + i * phase.dilation for i, k in enumerate(phase.taps)}
-
-
-def test_repeatable_and_retained():
-    with using("phases") as device:
+@pytest.mark.parametrize("backend", OURS)
+def test_repeatable_and_retained(backend):
+    with using(backend) as device:
         x, weight, bias = operands((5, 4), (4, 4), 1, dtype=torch.float32, device=device)
         leaves = [t.requires_grad_() for t in (x, weight, bias)]
         y = conv_transpose2d(*leaves, 2, 1)
@@ -232,9 +229,10 @@ def test_repeatable_and_retained():
             assert torch.equal(conv_transpose2d(*leaves, 2, 1), y)
 
 
-def test_backward_under_autocast_keeps_the_forward_precision():
+@pytest.mark.parametrize("backend", OURS)
+def test_backward_under_autocast_keeps_the_forward_precision(backend):
     """A gradient taken inside an autocast region (as a gradient penalty is) does not fall to bfloat16."""
-    with using("phases") as device:
+    with using(backend) as device:
         x, weight, bias = operands((5, 4), (3, 3), 1, dtype=torch.float32, device=device)
         x.requires_grad_()
         y = conv_transpose2d(x, weight, bias, 2)
@@ -242,3 +240,44 @@ def test_backward_under_autocast_keeps_the_forward_precision():
         with torch.autocast(device, dtype=torch.bfloat16):
             (dx,) = torch.autograd.grad(y.sum(), x)
         assert_same((dx,), (expected,))
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_third_order(backend):
+    """The gradients of T, D and W are T, D and W: every order is right, also through the activation. (Stock torch
+    refuses the third order where there is an output_padding.)"""
+    with using(backend, torch.float64) as device:
+        tensors = operands((2, 3), (3, 3), 1, device=device)
+
+        def third(function):
+            leaves = [t.clone().requires_grad_() for t in tensors[:2]]
+            y = function(*leaves, tensors[2])
+            first = torch.autograd.grad(y.pow(3).sum(), leaves, create_graph=True)
+            second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), leaves, create_graph=True)
+            return torch.autograd.grad(sum(g.sum() for g in second), leaves)
+
+        arguments = {"stride": (2, 2), "padding": (1, 1), "output_padding": (1, 1), "groups": 1, "dilation": (1, 1)}
+        ours = third(functools.partial(conv_transpose2d, activation="leaky_relu", **arguments))
+        stock = third(lambda *t: F.leaky_relu(zero_insertion(*t, **arguments), 0.2))
+        for a, b in zip(ours, stock, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(backend, activation):
+    with using(backend) as device:
+        x, weight, bias = operands((5, 4), (3, 3), 1, "nhwc", torch.float32, device)
+        x[0, 1, 1, 2] = float("nan")
+        y = conv_transpose2d(x, weight, bias, 2, activation=activation, negative_slope=0.3)
+        expected = activate(F.conv_transpose2d(x, weight, bias, 2), activation, 0.3)
+        torch.testing.assert_close(y, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_mixed_dtypes_are_refused_as_in_stock(backend):
+    x, weight, bias = operands((3, 4), (3, 3), 1, dtype=torch.float32)
+    with using(backend), pytest.raises(RuntimeError, match="cannot serve this call: weight is torch.float64"):
+        conv_transpose2d(x, weight.double(), bias)
+    with pytest.raises(RuntimeError, match="type"):
+        conv_transpose2d(x, weight.double(), bias)

@@ -28,15 +28,19 @@ def serving(backend, op, dtype=torch.float32):
 @pytest.mark.parametrize(
     ("op", "backend"),
     [*itertools.product(("instance_norm", "instance_norm_backward", "pointwise_loss", "pad", "fold"), KERNELS),
-     ("conv_transpose2d", "phases"), ("reflected_convolution", "plain"), ("reflected_convolution", "triton")],
+     *itertools.product(("conv_transpose2d", "conv_transpose2d_gradients"), ("plain", "cpp")),
+     *itertools.product(("reflected_convolution",), ("plain", "triton", "cpp"))],
 )  # fmt: skip
 def test_opcheck(op, backend, layout):
-    device = serving(backend, {"phases": "conv_transpose2d"}.get(backend, "reflection_pad2d"))
+    named = "conv_transpose2d" if op.startswith("conv") else "reflection_pad2d"
+    device = serving(backend, named)
     x = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device)
     wide = draw((2, 3, 8, 9), layout, dtype=torch.float32, device=device, seed=1)
     channels = draw((3,), dtype=torch.float32, device=device, seed=2)
     inside = wide[:, :, 1:5, 1:6]
     weight = draw((3, 2, 3, 3), dtype=torch.float32, device=device)
+    geometry = ((2, 2), (1, 1), (1, 1), 1, (1, 1))
+    dy = draw((2, 2, 8, 10), layout, dtype=torch.float32, device=device, seed=3)
     sums = statistics(x)
     how = ((1, 2), (1, 2), (1, 1))
     dy = draw((2, 3, 4, 4), layout, dtype=torch.float32, device=device, seed=3)
@@ -64,7 +68,12 @@ def test_opcheck(op, backend, layout):
             (OPS.reflection_pad_conv2d_weight_gradient, (dy, x, (3, 3), *how, True, backend)),
         ],
         "conv_transpose2d": [
-            (OPS.conv_transpose2d, (x, weight, channels[:2], (2, 2), (1, 1), (1, 1), 1, (1, 1), backend))
+            (OPS.conv_transpose2d, (x, weight, channels[:2], *geometry, "relu", 0.2, backend)),
+            (OPS.conv_transpose2d, (x, weight, None, *geometry, "none", 0.2, backend)),
+        ],
+        "conv_transpose2d_gradients": [
+            (OPS.conv_transpose2d_input_gradient, (dy, weight, *geometry, backend)),
+            (OPS.conv_transpose2d_weight_gradient, (dy, x, (3, 3), layout == "nhwc", *geometry, backend)),
         ],
     }
     utilities = ["test_schema", "test_faketensor"] if slow(backend) else torch.library._OPCHECK_DEFAULT_UTILS
@@ -94,7 +103,7 @@ def pad_conv(x, w, b):
 
 def conv_transpose(x, w, b):
     weight = w[:, None, None, None] * x[:1, :, :3, :3].transpose(0, 1)
-    return ours.conv_transpose2d(x, weight, b[:1], 2, 1, output_size=(7, 10))
+    return ours.conv_transpose2d(x, weight, b[:1], 2, 1, output_size=(7, 10), activation="leaky_relu")
 
 
 def losses(x, w, b):
@@ -127,7 +136,7 @@ def fresh_compiler():
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
-@pytest.mark.parametrize("backend", ["auto", "reference", "plain", "triton"])
+@pytest.mark.parametrize("backend", ["auto", "reference", "plain", "cpp", "triton"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_compiles_without_graph_breaks(name, backend, autocast, fresh_compiler):
     """Forward and backward, equal to eager with the same backend; the dtypes under autocast are those of eager."""
@@ -135,8 +144,11 @@ def test_compiles_without_graph_breaks(name, backend, autocast, fresh_compiler):
         if autocast or name not in ("norm", "losses"):
             pytest.skip("the interpreter is slow; what this adds does not depend on the backend")
         serving(backend, "instance_norm")
-    per_op = {"conv_transpose2d": "phases"} if backend == "plain" else {}
-    with fastgan.backend(backend, **per_op):
+    if backend == "cpp":
+        if name != "conv_transpose":
+            pytest.skip("the automatic choice is the same")
+        serving(backend, "conv_transpose2d")
+    with fastgan.backend(backend):
         x = draw((2, 3, 4, 5), "nhwc", dtype=torch.float32, device=device_of(backend))
         tensors = (x, 1 + 0.1 * draw((3,), seed=1).to(x), draw((3,), seed=2).to(x))
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
@@ -159,7 +171,7 @@ def test_compiles_with_inductor(layout, fresh_compiler):
 
 
 def test_compiles_with_changing_shapes(fresh_compiler):
-    with fastgan.backend("plain", conv_transpose2d="phases"):
+    with fastgan.backend("plain"):
         program = lambda x, w, b: conv_transpose_any(norm(x, w, b), w)  # noqa: E731
         compiled = torch.compile(program, fullgraph=True, backend="aot_eager", dynamic=True)
         parameters = (draw((3,), seed=1).float(), draw((3,), seed=2).float())
@@ -200,8 +212,8 @@ def test_exports(fresh_compiler):
             return self.up(self.norm(self.convolution(x), residual=x))
 
     x = draw((2, 3, 4, 5)).float()
-    for backend, phases in (("reference", "reference"), ("plain", "phases")):
-        with fastgan.backend(backend, conv_transpose2d=phases), torch.no_grad():
+    for backend in ("reference", "plain"):
+        with fastgan.backend(backend), torch.no_grad():
             block = Block()
             program = torch.export.export(block, (x,))
             torch.testing.assert_close(program.module()(x), block(x))
@@ -231,7 +243,7 @@ AUTOCAST = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("backend", ["auto", "reference", "plain", "cpp", "phases"])
+@pytest.mark.parametrize("backend", ["auto", "reference", "plain", "cpp"])
 @pytest.mark.parametrize("name", AUTOCAST)
 def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
     if backend == "cpp" and not _backend.EXTENSION_LOADED:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import fastgan
 from fastgan import functional as ours
+from fastgan.ops import _backend
 
 pytest.importorskip("expecttest", reason="torch's sample inputs need the package expecttest")
 common_methods_invocations = pytest.importorskip(
@@ -65,10 +66,11 @@ def beyond(name, sample):
     return ""
 
 
-def forced(op, device, sample):
+def forced(op, device, sample, backend):
     """The backend of our kernels on a device, for fastgan.backend."""
-    if op == "conv_transpose2d":
-        return {op: "phases"}
+    if backend == "cpp":
+        # Winograd's products take float32 and 3x3 kernels only.
+        return {"reflection_pad2d": "cpp"} if op == "reflection_pad_conv2d" else {op: "cpp"}
     if op == "reflection_pad_conv2d" and sample.kwargs.get("groups", 1) > 1:
         return {op: "halo"}  # the products take one group
     return {op: "plain" if device == "cpu" else "triton"}
@@ -91,7 +93,7 @@ def copies(sample):
     return arguments, keywords, [t for t in both if isinstance(t, torch.Tensor) and t.requires_grad]
 
 
-@pytest.mark.parametrize("backend", ["auto", "kernels"])
+@pytest.mark.parametrize("backend", ["auto", "kernels", "cpp"])
 @pytest.mark.parametrize("device", DEVICES)
 @DTYPES
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op[0].removeprefix("nn.functional."))
@@ -100,13 +102,15 @@ def test_samples(op, backend, device, dtype, torch_samples):
     stock, mine, registered = OPS[op]
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     (info,) = (o for o in common_methods_invocations.op_db if (o.name, o.variant_test_name) == op)
+    if backend == "cpp" and (device != "cpu" or not _backend.EXTENSION_LOADED):
+        pytest.skip(_backend.EXTENSION_STATUS)
     compared, left = 0, {}
     for sample in info.sample_inputs(device, dtype, requires_grad=True):
         reason = beyond(name, sample)
         if reason:
             left[reason] = left.get(reason, 0) + 1
             continue
-        choice = {} if backend == "auto" else forced(registered, device, sample)
+        choice = {} if backend == "auto" else forced(registered, device, sample, backend)
         results = []
         for function in (mine, stock):
             arguments, keywords, leaves = copies(sample)
@@ -175,7 +179,6 @@ def test_module_samples(stock, dtype, device, backend, training, torch_samples):
         for module in (layer, other):
             tensors = [t.detach().clone().requires_grad_(t.requires_grad) for t in sample.forward_input.args]
             choice = {} if backend == "auto" else {op: "plain" if device == "cpu" else "triton"}
-            choice = {op: "phases"} if choice and op == "conv_transpose2d" else choice
             with fastgan.backend(**choice):
                 y = module(*tensors, **sample.forward_input.kwargs)
                 leaves = [t for t in (*tensors, *module.parameters()) if t.requires_grad]
