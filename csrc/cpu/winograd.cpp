@@ -17,13 +17,13 @@
 namespace fastgan {
 namespace {
 
-constexpr int64_t kBlockBytes = 320 << 10;  // of transformed pixels in work, in the L2 of one thread
-constexpr int64_t kChunkTiles = 256;        // of the weight gradient, in work at once
-constexpr int64_t kDepth = 64;  // tiles in one product of the weight gradient: its operands stay in L1
-constexpr int64_t kLine = 16;               // elements
+// Tiles in work at once: many, so that transformed weights are read seldom, yet few enough for the caches.
+constexpr int64_t kImageChunk = 128, kGradientChunk = 256;
+constexpr int64_t kLine = 16;  // elements
 
 // Memory that the next call finds again: fresh pages cost more than the transforms that fill them. It grows to what the
-// largest call needs; a call on a second thread meanwhile has its own.
+// largest call needs; a call on a second thread meanwhile has its own. A call uses one of each `Slot`.
+template <int Slot>
 class Workspace {
  public:
   explicit Workspace(int64_t count) : block_(kept.exchange(nullptr)) {
@@ -120,8 +120,8 @@ class Weights {
   // Element (k, j) of tap t is weight[k * k_stride + j * j_stride + (turned ? 8 - t : t) * tap].
   Weights(const float* weight, int64_t depth, int64_t k_stride, int64_t columns, int64_t j_stride, int64_t tap,
           bool turned)
-      : width_(kernels().winograd.width), point_(spread(depth * width_)), panels_(ceil_div(columns, width_)),
-        data_(panels_ * kWinogradPoints * point_) {
+      : width_(kernels().winograd.width), panel_(depth * width_), panels_(ceil_div(columns, width_)),
+        point_(spread(panels_ * panel_)), data_(kWinogradPoints * point_) {
     constexpr int64_t kRun = 16;
     const int64_t runs = ceil_div(depth, kRun);
     parallel_for(panels_ * runs, 1, [&](int64_t begin, int64_t end) {
@@ -141,7 +141,7 @@ class Weights {
             for (int64_t k = 0; k < count; ++k) to[k * 9 * width_ + j] = from[k * k_stride + j * j_stride];
           }
         }
-        float* const out = data_.get() + item / runs * kWinogradPoints * point_ + first * width_;
+        float* const out = data_.get() + item / runs * panel_ + first * width_;
         for (int64_t k = 0; k < count; ++k) {
           kernels().winograd.weights(taps.get() + k * 9 * width_, out + k * width_, point_);
         }
@@ -150,13 +150,11 @@ class Weights {
   }
 
   int64_t panels() const { return panels_; }
-  const float* at(int64_t panel, int64_t point) const {
-    return data_.get() + (panel * kWinogradPoints + point) * point_;
-  }
+  const float* at(int64_t point, int64_t panel) const { return data_.get() + point * point_ + panel * panel_; }
 
  private:
-  int64_t width_, point_, panels_;
-  Workspace data_;
+  int64_t width_, panel_, panels_, point_;
+  Workspace<0> data_;
 };
 
 // c = a b, or c + a b, of rows x depth x width: a and c `row` and `width` elements from row to row, `step` of a along
@@ -183,55 +181,51 @@ void multiply(const float* a, int64_t row, int64_t step, const float* b, int64_t
   }
 }
 
-// Stores n values, or adds them, `stride` elements apart.
-void put(const float* values, int64_t n, bool add, float* to, int64_t stride) {
-  if (!add && stride == 1) {
-    std::copy_n(values, n, to);
-  } else if (!add) {
-    for (int64_t i = 0; i < n; ++i) to[i * stride] = values[i];
-  } else {
-    for (int64_t i = 0; i < n; ++i) to[i * stride] += values[i];
-  }
-}
-
 // The convolution of what the tiles of `source` see, to y (n, h, w, o).
 void convolve(const Grid& grid, const Source& source, const Weights& weights, const float* bias, float* y, int64_t h,
               int64_t w, int64_t o) {
   const auto& kernels = fastgan::kernels().winograd;
-  const int64_t width = kernels.width, c = source.channels(), pitch = spread(c);
-  const int64_t wanted = std::max<int64_t>(1, kBlockBytes / (kWinogradPoints * pitch * int64_t{sizeof(float)}));
-  const int64_t blocks = ceil_div(grid.count(), wanted), size = ceil_div(grid.count(), blocks);
-  const int64_t point = spread(size * pitch), sum_point = spread(size * width);
-  Scratch<float> padded_bias(bias != nullptr ? weights.panels() * width : 0);
+  const int64_t width = kernels.width, c = source.channels(), pitch = spread(c), panels = weights.panels();
+  const int64_t chunks = ceil_div(grid.count(), kImageChunk), chunk = ceil_div(grid.count(), chunks);
+  const int64_t point = spread(chunk * pitch), sum_panel = chunk * width, sum_point = spread(panels * sum_panel);
+  const Workspace<1> work(kWinogradPoints * (point + sum_point));
+  float* const images = work.get();
+  float* const sums = images + kWinogradPoints * point;
+  const Scratch<float> padded_bias(bias != nullptr ? panels * width : 0);
   if (bias != nullptr) {
-    std::fill(std::copy_n(bias, o, padded_bias.get()), padded_bias.get() + weights.panels() * width, 0.0f);
+    std::fill(std::copy_n(bias, o, padded_bias.get()), padded_bias.get() + panels * width, 0.0f);
   }
-  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<float> image(kWinogradPoints * point), sums(kWinogradPoints * sum_point);
-    const float* pixels[kWinogradPoints];
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * size, count = std::min(size, grid.count() - first);
-      for (int64_t t = 0; t < count; ++t) {
+  for (int64_t first = 0; first < grid.count(); first += chunk) {
+    const int64_t count = std::min(chunk, grid.count() - first);
+    parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+      const float* pixels[kWinogradPoints];
+      for (int64_t t = begin; t < end; ++t) {
         source.pixels(first + t, kWinogradTile, pixels);
-        kernels.image(pixels, c, image.get() + t * pitch, point, width);
+        kernels.image(pixels, c, images + t * pitch, point, width);
       }
-      for (int64_t panel = 0; panel < weights.panels(); ++panel) {
-        for (int64_t p = 0; p < kWinogradPoints; ++p) {
-          multiply(image.get() + p * point, pitch, 1, weights.at(panel, p), count, c, false,
-                   sums.get() + p * sum_point);
-        }
-        for (int64_t t = 0; t < count; ++t) {
-          const int64_t tile = first + t, column = tile % grid.columns * kWinogradStep;
-          const int64_t row = tile / grid.columns % grid.rows * kWinogradStep, n = tile / (grid.rows * grid.columns);
-          kernels.result(sums.get() + t * width, sum_point, bias != nullptr ? padded_bias.get() + panel * width : nullptr,
-                         y + ((n * h + row) * w + column) * o + panel * width, w * o, o,
-                         static_cast<int>(std::min<int64_t>(kWinogradStep, h - row)),
-                         static_cast<int>(std::min<int64_t>(kWinogradStep, w - column)),
+    });
+    parallel_for(kWinogradPoints * panels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t p = item / panels, panel = item % panels;
+        multiply(images + p * point, pitch, 1, weights.at(p, panel), count, c, false,
+                 sums + p * sum_point + panel * sum_panel);
+      }
+    });
+    parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t tile = first + t, column = tile % grid.columns * kWinogradStep;
+        const int64_t row = tile / grid.columns % grid.rows * kWinogradStep, n = tile / (grid.rows * grid.columns);
+        const int rows = static_cast<int>(std::min<int64_t>(kWinogradStep, h - row));
+        const int columns = static_cast<int>(std::min<int64_t>(kWinogradStep, w - column));
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          kernels.result(sums + panel * sum_panel + t * width, sum_point,
+                         bias != nullptr ? padded_bias.get() + panel * width : nullptr,
+                         y + ((n * h + row) * w + column) * o + panel * width, w * o, o, rows, columns,
                          std::min(width, o - panel * width));
         }
       }
-    }
-  });
+    });
+  }
 }
 
 }  // namespace
@@ -269,59 +263,53 @@ void winograd_weight_gradient(const WinogradShape& s, const float* x, const floa
   const Source image(grid, x, s.h, s.w, s.c, -s.pad_h, -s.pad_w, s.pad_h, s.pad_w);
   const Source gradient(grid, dy, s.out_h(), s.out_w(), s.o, 0, 0, 0, 0);
   const WeightStrides strides(s);
-  const int64_t width = kernels.width, chunks = ceil_div(grid.count(), kChunkTiles);
-  const int64_t chunk = ceil_div(grid.count(), chunks), point = spread(chunk * width), panel = kWinogradPoints * point;
-  const int64_t c_panels = ceil_div(s.c, width), o_panels = ceil_div(s.o, width), sum_point = spread(width * width);
-  const Workspace work((c_panels + o_panels) * panel);
+  const int64_t width = kernels.width, chunks = ceil_div(grid.count(), kGradientChunk);
+  const int64_t chunk = ceil_div(grid.count(), chunks), panel = chunk * width;
+  const int64_t c_panels = ceil_div(s.c, width), o_panels = ceil_div(s.o, width), pairs = o_panels * c_panels;
+  const int64_t c_point = spread(c_panels * panel), o_point = spread(o_panels * panel);
+  const int64_t square = width * width, sum_point = spread(pairs * square);
+  const Workspace<1> work(kWinogradPoints * (c_point + o_point + sum_point));
   float* const images = work.get();
-  float* const gradients = images + c_panels * panel;
+  float* const gradients = images + kWinogradPoints * c_point;
+  float* const sums = gradients + kWinogradPoints * o_point;
   for (int64_t first = 0; first < grid.count(); first += chunk) {
     const int64_t count = std::min(chunk, grid.count() - first);
     parallel_for(count, 1, [&](int64_t begin, int64_t end) {
       const float* pixels[kWinogradPoints];
       for (int64_t t = begin; t < end; ++t) {
         image.pixels(first + t, kWinogradTile, pixels);
-        kernels.image(pixels, s.c, images + t * width, point, panel);
+        kernels.image(pixels, s.c, images + t * width, c_point, panel);
         gradient.pixels(first + t, kWinogradStep, pixels);
-        kernels.gradient(pixels, s.o, gradients + t * width, point, panel);
+        kernels.gradient(pixels, s.o, gradients + t * width, o_point, panel);
       }
     });
-    // The products of `square` x `square` panels share their operands in L2.
-    const int64_t square = o_panels * c_panels >= 16 * thread_count() ? 2 : 1;
-    const int64_t o_groups = ceil_div(o_panels, square), c_groups = ceil_div(c_panels, square);
-    parallel_for(o_groups * c_groups, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<float> sums(square * square * kWinogradPoints * sum_point), taps(9 * width);
+    parallel_for(kWinogradPoints * pairs, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t first_o = item / c_groups * square, first_c = item % c_groups * square;
-        const int64_t last_o = std::min(first_o + square, o_panels), last_c = std::min(first_c + square, c_panels);
-        const auto each_pair = [&](const auto& body) {
-          float* at = sums.get();
-          for (int64_t o = first_o; o < last_o; ++o) {
-            for (int64_t c = first_c; c < last_c; ++c, at += kWinogradPoints * sum_point) body(o, c, at);
-          }
-        };
-        for (int64_t p = 0; p < kWinogradPoints; ++p) {
-          for (int64_t k = 0; k < count; k += kDepth) {
-            each_pair([&](int64_t o, int64_t c, float* at) {
-              multiply(gradients + o * panel + p * point + k * width, 1, width,
-                       images + c * panel + p * point + k * width, std::min(width, s.o - o * width),
-                       std::min(kDepth, count - k), k != 0, at + p * sum_point);
-            });
-          }
-        }
-        each_pair([&](int64_t o_panel, int64_t c_panel, const float* at) {
-          const int64_t os = std::min(width, s.o - o_panel * width), cs = std::min(width, s.c - c_panel * width);
-          for (int64_t o = 0; o < os; ++o) {
-            kernels.weight_gradient(at + o * width, sum_point, taps.get());
-            float* const to = dweight + (o_panel * width + o) * strides.o + c_panel * width * strides.c;
-            for (int64_t tap = 0; tap < 9; ++tap) {
-              put(taps.get() + tap * width, cs, first != 0, to + tap * strides.tap, strides.c);
-            }
-          }
-        });
+        const int64_t p = item / pairs, pair = item % pairs, o = pair / c_panels, c = pair % c_panels;
+        multiply(gradients + p * o_point + o * panel, 1, width, images + p * c_point + c * panel,
+                 std::min(width, s.o - o * width), count, first != 0, sums + p * sum_point + pair * square);
       }
     });
   }
+  parallel_for(pairs, 1, [&](int64_t begin, int64_t end) {
+    const Scratch<float> taps(9 * width);
+    for (int64_t pair = begin; pair < end; ++pair) {
+      const int64_t first_o = pair / c_panels * width, first_c = pair % c_panels * width;
+      const int64_t os = std::min(width, s.o - first_o), cs = std::min(width, s.c - first_c);
+      for (int64_t o = 0; o < os; ++o) {
+        kernels.weight_gradient(sums + pair * square + o * width, sum_point, taps.get());
+        float* const to = dweight + (first_o + o) * strides.o + first_c * strides.c;
+        for (int64_t tap = 0; tap < 9; ++tap) {
+          const float* const from = taps.get() + tap * width;
+          if (strides.c == 1) {
+            std::copy_n(from, cs, to + tap * strides.tap);
+          } else {
+            for (int64_t c = 0; c < cs; ++c) to[tap * strides.tap + c * strides.c] = from[c];
+          }
+        }
+      }
+    }
+  });
 }
 
 }  // namespace fastgan
