@@ -113,7 +113,8 @@ def test_unserved_calls_take_the_reference_unless_forced(monkeypatch, seen):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="unknown backend 'fast': choose auto, cpp, cuda, halo, reference, triton"):
+    known = "auto, cpp, cuda, halo, reference, triton, winograd"
+    with pytest.raises(ValueError, match=f"unknown backend 'fast': choose {known}"):
         fastgan.set_backend("fast")
     with pytest.raises(ValueError, match="unknown op 'group_norm': choose from .*instance_norm"):
         fastgan.set_backend(group_norm="cpp")

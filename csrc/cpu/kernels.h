@@ -8,6 +8,7 @@
 
 #include "pixels.h"
 #include "types.h"
+#include "winograd_transforms.h"
 
 namespace fastgan {
 
@@ -125,6 +126,7 @@ struct Kernels {
   TileKernels<float, float> tile_float;
   TileKernels<float, BFloat16> tile_bfloat16;  // widened
   TileKernels<double, double> tile_double;
+  WinogradKernels winograd;
 };
 
 #if defined(__x86_64__)

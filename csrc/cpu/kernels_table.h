@@ -4,6 +4,7 @@
 #include "losses_kernels.h"
 #include "pixels_kernels.h"
 #include "reflection_pad_kernels.h"
+#include "winograd_transforms_kernels.h"
 
 namespace fastgan {
 namespace FASTGAN_ISA {
@@ -27,6 +28,7 @@ constexpr Kernels table() {
       tile_table<float, float>(),
       tile_table<float, BFloat16>(),
       tile_table<double, double>(),
+      winograd_table(),
   };
 }
 

@@ -2,10 +2,19 @@
 
     y = conv2d(reflect_pad(x, padding), weight, bias, stride, dilation)
 
-Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``halo`` makes one
-with our reflection padding and calls torch's convolution. Which is faster depends on shape and device: a measured table
-says so, and where it has no entry, ``halo`` serves. The three products (output, input gradient, weight gradient) are
-linear in each operand and are each other's derivatives, so that any order of differentiation is made of them.
+Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``winograd`` computes
+3x3 convolutions of float32 on the CPU with a quarter of the multiplications; ``halo`` makes a padded copy with our
+reflection padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table
+says so, on the CPU the rule of ``_winograd_slow``, and otherwise ``halo`` serves.
+
+The three products (output, input gradient, weight gradient) are linear in each operand and are each other's derivatives,
+so that any order of differentiation is made of them.
+
+``winograd`` is F(4x4, 3x3) (Lavin and Gray, 2015, "Fast algorithms for convolutional neural networks") at the points 0,
++-5/8, +-3/2 and infinity, in all directions. It rounds more than a direct sum: see ERRORS. An infinity or NaN
+spreads over the 4 x 4 outputs of each tile that sees it, as either of the two, and numbers within a factor of 1000 of
+float32's largest may overflow. ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=
+reflection_pad_conv2d=halo`` in the environment, gives torch's convolution instead.
 """
 
 from __future__ import annotations
@@ -58,7 +67,21 @@ def fp32_precision() -> str:
     return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
+def _winograd_forward(x, weight, bias, stride, padding, dilation, precision, cut):
+    return torch.ops.fastgan_csrc.reflection_pad_conv2d(x, weight, bias, padding)
+
+
+def _winograd_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
+    return torch.ops.fastgan_csrc.reflection_pad_conv2d_input_gradient(dy, weight, size, padding, channels_last)
+
+
+def _winograd_weight_gradient(dy, x, kernel, stride, padding, dilation, precision, channels_last, cut):
+    return torch.ops.fastgan_csrc.reflection_pad_conv2d_weight_gradient(dy, x, padding, channels_last)
+
+
 def _launchers(backend: str):
+    if backend == "winograd":
+        return _winograd_forward, _winograd_input_gradient, _winograd_weight_gradient
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
     return kernels.forward, kernels.input_gradient, kernels.weight_gradient
@@ -223,13 +246,42 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     return "not yet measured on this device, but for the shapes in its table (python -m fastgan.tune measures)"
 
 
+_winograd_can_serve = _backend.cpp_serves(torch.float32)
+# The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
+_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 16
+
+
+def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
+    reason = _winograd_can_serve(device, dtype, asked)
+    if reason or asked:
+        return reason
+    return f"serves 3x3 kernels with stride 1 between {_WINOGRAD_CHANNELS} channels or more"
+
+
+def _winograd_unserved(weight: Tensor, stride: Pair, dilation: Pair) -> str:
+    """Why Winograd's kernels do not take this call, or the empty string."""
+    if tuple(weight.shape[2:]) != (3, 3) or (*stride, *dilation) != (1, 1, 1, 1):
+        kernel = "x".join(map(str, weight.shape[2:]))
+        return f"the kernel is {kernel} with stride {stride} and dilation {dilation}, not 3x3 with 1 and 1"
+    return ""
+
+
+def _winograd_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
+    """Whether Winograd was measured faster than torch's convolution for such a call, forward and backward."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or _winograd_unserved(weight, stride, dilation):
+        return False
+    h, w = output_size(x.shape[2:], (3, 3), stride, padding, dilation)
+    tiles = x.shape[0] * -(-h // 4) * -(-w // 4)
+    return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and tiles >= _WINOGRAD_TILES
+
+
 def _halo_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     if _backend.select("reflection_pad2d", device, dtype) == "reference":
         return "no kernel of ours pads here"
     return ""
 
 
-_backend.register(OP, triton=_triton_serves, halo=_halo_serves)
+_backend.register(OP, triton=_triton_serves, winograd=_winograd_serves, halo=_halo_serves)
 
 
 def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> str:
@@ -250,11 +302,17 @@ def reflection_pad_conv2d(
     if dtype is not None:  # before the padding, which then moves half the bytes
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
     reason = _unserved(x, weight, bias, groups)
-    measured = None if reason else _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+    measured = None
+    if not reason:
+        measured = _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+        if measured is None and _winograd_pays(x, weight, stride, padding, dilation):
+            measured = "winograd"
     backend = _backend.select(OP, x.device.type, x.dtype, measured)
     if backend in ("reference", "halo"):
         path = halo if backend == "halo" else reference
         return path(x, weight, bias, stride, padding, dilation, groups)
+    if not reason and backend == "winograd":
+        reason = _winograd_unserved(weight, stride, dilation)
     if reason:
         _backend.unserved(OP, reason)
     return ReflectionPadConv2d.apply(dense(x), weight, bias, (stride, padding, dilation), backend)

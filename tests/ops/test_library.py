@@ -30,20 +30,21 @@ def serving(backend, op, dtype=torch.float32):
     ("op", "backend"),
     [*itertools.product(NORMS + ("pointwise_loss", "pad", "fold"), KERNELS),
      *itertools.product(("conv_transpose2d", "conv_transpose2d_gradients"), ("plain", "cpp")),
-     ("reflected_convolution", "plain"), ("reflected_convolution", "triton")],
+     *itertools.product(("reflected_convolution",), ("plain", "triton", "winograd"))],
 )  # fmt: skip
 def test_opcheck(op, backend, layout):
-    device = serving(backend, "conv_transpose2d" if op.startswith("conv") else "reflection_pad2d")
+    convolutions = {"conv": "conv_transpose2d", "refl": "reflection_pad_conv2d"}
+    device = serving(backend, convolutions.get(op[:4], "reflection_pad2d"))
     x = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device)
     wide = draw((2, 3, 8, 9), layout, dtype=torch.float32, device=device, seed=1)
     channels = draw((3,), dtype=torch.float32, device=device, seed=2)
     inside = wide[:, :, 1:5, 1:6]
     weight = draw((3, 2, 3, 3), dtype=torch.float32, device=device)
     geometry = ((2, 2), (1, 1), (1, 1), 1, (1, 1))
-    dy = draw((2, 2, 8, 10), layout, dtype=torch.float32, device=device, seed=3)
+    wide_dy = draw((2, 2, 8, 10), layout, dtype=torch.float32, device=device, seed=3)
     sums = statistics(x)
-    how = ((1, 2), (1, 2), (1, 1))
-    outer = draw((2, 3, 4, 4), layout, dtype=torch.float32, device=device, seed=3)
+    how = ((1, 1 if backend == "winograd" else 2), (1, 2), (1, 1))
+    outer = draw((2, 3, 4, 6 // how[0][1] + 1), layout, dtype=torch.float32, device=device, seed=3)
     filters = draw((3, 3, 3, 3), "nhwc", dtype=torch.float32, device=device, seed=4)
     nhwc = layout == "nhwc"
     batch = [t[0].clone() for t in sums]
@@ -82,8 +83,8 @@ def test_opcheck(op, backend, layout):
             (OPS.conv_transpose2d, (x, weight, None, *geometry, "none", 0.2, backend)),
         ],
         "conv_transpose2d_gradients": [
-            (OPS.conv_transpose2d_input_gradient, (dy, weight, *geometry, backend)),
-            (OPS.conv_transpose2d_weight_gradient, (dy, x, (3, 3), layout == "nhwc", *geometry, backend)),
+            (OPS.conv_transpose2d_input_gradient, (wide_dy, weight, *geometry, backend)),
+            (OPS.conv_transpose2d_weight_gradient, (wide_dy, x, (3, 3), layout == "nhwc", *geometry, backend)),
         ],
     }
     utilities = ["test_schema", "test_faketensor"] if slow(backend) else torch.library._OPCHECK_DEFAULT_UTILS

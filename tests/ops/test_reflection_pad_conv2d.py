@@ -304,6 +304,60 @@ def test_the_choice_without_a_table():
             assert fastgan.ops._backend.select("reflection_pad_conv2d", "cuda", torch.float32) == "halo"
 
 
+def test_winograd_by_shape():
+    """The rule takes wide 3x3 convolutions of float32; forced, Winograd says what it does not take."""
+    with using("winograd"), fastgan.backend("auto"):
+        narrow = module._WINOGRAD_CHANNELS - 1
+        for channels, size, kernel, stride, dtype, pays in (
+            (256, 32, 3, 1, torch.float32, True),
+            (narrow + 1, 32, 3, 1, torch.float32, True),
+            (narrow, 32, 3, 1, torch.float32, False),
+            (256, 3, 3, 1, torch.float32, False),
+            (256, 32, 5, 1, torch.float32, False),
+            (256, 32, 3, 2, torch.float32, False),
+            (256, 32, 3, 1, torch.bfloat16, False),
+        ):
+            x = torch.empty(1, channels, size, size, dtype=dtype)
+            weight = torch.empty(channels, channels, kernel, kernel)
+            assert module._winograd_pays(x, weight, (stride, stride), (1, 1), (1, 1)) is pays
+    with using("winograd"), pytest.raises(RuntimeError, match="the kernel is 3x2 with stride .1, 1. and dilation"):
+        reflection_pad_conv2d(torch.zeros(1, 2, 5, 5), torch.zeros(2, 2, 3, 2))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_winograd_is_chosen(layout, monkeypatch):
+    calls = []
+    with using("winograd"):
+        kernels = module._launchers("winograd")
+    with fastgan.backend("auto"):
+        spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
+        monkeypatch.setattr(module, "_launchers", lambda backend: tuple(map(spy, kernels)))
+        x, weight, bias = operands((1, 64, 20, 18), 64, (3, 3), layout, torch.float32, weights=layout)
+        tensors = tuple(t.requires_grad_() for t in (x, weight / 24, bias))
+        y = reflection_pad_conv2d(*tensors, padding=1)
+        torch.testing.assert_close(y, reference(*tensors, (1, 1), (1, 1), (1, 1), 1), rtol=1e-4, atol=1e-4)
+        torch.autograd.grad(y.sum(), tensors)
+    assert calls == ["_winograd_forward", "_winograd_input_gradient", "_winograd_weight_gradient"]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "interior"])
+def test_winograd_to_any_order(layout):
+    """y, its gradients, and the gradients of a penalty on them, against stock torch in float64."""
+    with using("winograd"):
+        tensors = operands((2, 5, 6, 9), 4, (3, 3), layout, torch.float32, weights="nhwc")
+
+        def orders(function, dtype):
+            x, weight, bias = (t.detach().to(dtype).requires_grad_() for t in tensors)
+            y = function(x, weight, bias, (1, 1), (2, 1), (1, 1), 1)
+            first = torch.autograd.grad(y.square().sum(), (x, weight, bias), create_graph=True)
+            penalty = sum(g.square().mean() for g in first)
+            return [y, *first, *torch.autograd.grad(penalty, (x, weight, bias))]
+
+        ours, exact = orders(module.reflection_pad_conv2d, torch.float32), orders(reference, torch.float64)
+        for a, b in zip(ours, exact, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=0, atol=3e-5 * b.abs().max().item())
+
+
 def test_unbatched():
     x, weight = draw((3, 4, 5), dtype=torch.float32), draw((2, 3, 3, 3), dtype=torch.float32)
     assert reflection_pad_conv2d(x, weight, padding=1).shape == (2, 4, 5)

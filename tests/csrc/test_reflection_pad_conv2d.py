@@ -1,0 +1,202 @@
+"""Winograd's convolution and its gradients: within their own error bound of float64, at every instruction set.
+
+The bound follows the algorithm in absolute values. Each term of a result has passed through at most depth + 40
+roundings of a unit 2^-24 (depth sums of the products, a few in each of the six passes of transforms, the constants'
+own), so the error is at most (depth + 40) 2^-24 times the transforms with |B|, |G|, |A| of the absolute operands (Higham, 2002,
+"Accuracy and stability of numerical algorithms", section 3.1).
+"""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+
+from .common import FORMATS, laid_out
+
+POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
+
+
+def _matrices():
+    """|B|^T, |G|, |A|^T of F(4, 3) at POINTS and infinity, by Lagrange's interpolation."""
+    b, g, a = (torch.zeros(size, dtype=torch.float64) for size in ((6, 6), (6, 3), (4, 6)))
+
+    def product(points):
+        coefficients = torch.ones(1, dtype=torch.float64)
+        for p in points:  # multiply by (x - p), lowest power first
+            coefficients = F.pad(coefficients, (1, 0)) - p * F.pad(coefficients, (0, 1))
+        return coefficients
+
+    for i, p in enumerate(POINTS):
+        others = [q for q in POINTS if q != p]
+        distance = torch.tensor([p - q for q in others], dtype=torch.float64).prod()
+        b[i, :5] = product(others)
+        g[i] = torch.tensor([p**k for k in range(3)], dtype=torch.float64) / distance
+        a[:, i] = torch.tensor([p**k for k in range(4)], dtype=torch.float64)
+    b[5], g[5, 2], a[3, 5] = product(POINTS), 1.0, 1.0
+    return b.abs(), g.abs(), a.abs()
+
+
+B, G, A = _matrices()
+
+
+def both(matrix, square):
+    return matrix @ square @ matrix.T
+
+
+def tiles(image, size):
+    """(N, C, rows, columns, size, size): the squares at every fourth pixel, over zeros beyond the border."""
+    n_rows, n_columns = (-(-(side - size + 4) // 4) for side in image.shape[2:])
+    wanted = [4 * (n - 1) + size for n in (n_rows, n_columns)]
+    image = F.pad(image, (0, max(0, wanted[1] - image.shape[3]), 0, max(0, wanted[0] - image.shape[2])))
+    return image.unfold(2, size, 4)[:, :, :n_rows].unfold(3, size, 4)[:, :, :, :n_columns]
+
+
+def padded(x, padding):
+    return F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode="reflect") if any(padding) else x
+
+
+def convolution_bound(image, weight):
+    """For an unpadded image, float64."""
+    h, w = image.shape[2] - 2, image.shape[3] - 2
+    sums = torch.einsum("nchwij,ocij->nohwij", both(B, tiles(image.abs(), 6)), both(G, weight.abs()))
+    result = both(A, sums).permute(0, 1, 2, 4, 3, 5)
+    n, o, rows, _, columns, _ = result.shape
+    return (image.shape[1] + 40) * 2.0**-24 * result.reshape(n, o, 4 * rows, 4 * columns)[:, :, :h, :w]
+
+
+def bounds(x, weight, bias, dy, padding):
+    """The largest errors of y, dx and dweight."""
+    image = padded(x, padding)
+    y = convolution_bound(image, weight) + bias.abs().view(1, -1, 1, 1) * 2.0**-22
+    flipped = weight.flip(2, 3).transpose(0, 1)
+    dx = convolution_bound(F.pad(dy, (2, 2, 2, 2)), flipped)
+    if any(padding):  # folded: at most nine terms
+        leaf = torch.zeros_like(x, requires_grad=True)
+        magnitude = F.conv2d(F.pad(dy.abs(), (2, 2, 2, 2)), flipped.abs())
+        (dx,) = torch.autograd.grad(padded(leaf, padding), leaf, dx + magnitude * 2.0**-20)
+    sums = torch.einsum("nohwij,nchwij->ocij", both(A.T, tiles(dy.abs(), 4)), both(B, tiles(image.abs(), 6)))
+    count = dy.shape[0] * -(-dy.shape[2] // 4) * -(-dy.shape[3] // 4)
+    return y, dx, (count + 40) * 2.0**-24 * both(G.T, sums)
+
+
+def direct(x, weight, bias, dy, padding):
+    """y, dx, dweight by torch, in the operands' dtype."""
+    x, weight = (t.contiguous().clone().requires_grad_() for t in (x, weight))
+    y = F.conv2d(padded(x, padding), weight, bias)
+    return (y.detach(), *torch.autograd.grad(y, (x, weight), dy))
+
+
+def winograd(ops, x, weight, bias, dy, padding):
+    nhwc = not x.is_contiguous()
+    return (
+        ops.reflection_pad_conv2d(x, weight, bias, padding),
+        ops.reflection_pad_conv2d_input_gradient(dy, weight, x.shape[2:], padding, nhwc),
+        ops.reflection_pad_conv2d_weight_gradient(dy, x, padding, not weight.is_contiguous()),
+    )
+
+
+def operands(shape, outputs, padding, x_layout="nhwc", weight_layout="nhwc", centre=0.0):
+    generator = torch.Generator().manual_seed(0)
+    draw = functools.partial(torch.randn, generator=generator)
+    x = laid_out(draw(shape) + centre, x_layout)
+    weight = laid_out(draw((outputs, shape[1], 3, 3)) / (9 * shape[1]) ** 0.5, weight_layout)
+    dy = draw((shape[0], outputs, shape[2] + 2 * padding[0] - 2, shape[3] + 2 * padding[1] - 2))
+    return x, weight, draw((outputs,)), laid_out(dy, x_layout)
+
+
+def assert_within_bounds(ops, tensors, padding):
+    wide = tuple(t.double().contiguous() for t in tensors)
+    results = zip(("y", "dx", "dweight"), winograd(ops, *tensors, padding), direct(*wide, padding),
+                  bounds(*wide, padding), strict=True)  # fmt: skip
+    for name, result, exact, bound in results:
+        assert result.shape == exact.shape, name
+        excess = ((result.double() - exact).abs() - bound).max().item()
+        assert excess <= 0, f"{name}: {excess:.3g} beyond the bound"
+
+
+@hypothesis.settings(max_examples=25, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(
+    n=st.integers(1, 3),
+    channels=st.sampled_from((1, 3, 16, 33)),
+    outputs=st.sampled_from((1, 5, 32, 40)),
+    size=st.tuples(st.integers(1, 11), st.integers(1, 11)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    layouts=st.tuples(st.sampled_from(tuple(FORMATS)), st.sampled_from(tuple(FORMATS))),
+    centre=st.sampled_from((0.0, -2.3, 1e4)),
+)
+def test_any_shape_within_its_bound(ops, level, n, channels, outputs, size, padding, layouts, centre):
+    padding = tuple(min(p, side - 1) for p, side in zip(padding, size))
+    hypothesis.assume(all(side + 2 * p >= 3 for side, p in zip(size, padding)))
+    assert_within_bounds(ops, operands((n, channels, *size), outputs, padding, *layouts, centre), padding)
+
+
+def test_many_tiles_within_their_bound(ops, level):
+    """More tiles than are in work at once, on all sides of the image's border."""
+    assert_within_bounds(ops, operands((2, 18, 70, 69), 34, (1, 1)), (1, 1))
+
+
+def test_the_trunk_is_a_few_times_less_exact_than_the_direct_sum(ops, level):
+    """256 channels behind a ReLU: root mean square errors, ours against torch's own in float32."""
+    x, weight, bias, dy = operands((1, 256, 18, 18), 256, (0, 0))
+    tensors = (x.relu(), weight, bias, dy)
+    exact = direct(*(t.double() for t in tensors), (0, 0))
+    ours, stock = winograd(ops, *tensors, (0, 0)), direct(*tensors, (0, 0))
+    for name, a, b, c in zip(("y", "dx", "dweight"), ours, stock, exact, strict=True):
+        error, usual = ((t.double() - c).square().mean().sqrt() / c.std() for t in (a, b))
+        assert error <= 6 * usual and error <= 3e-6, f"{name}: {error:.2g}, torch {usual:.2g}"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_is_not_finite_stays_visible(ops, level, value):
+    x, weight, bias, dy = operands((1, 20, 13, 14), 36, (1, 1))
+    for index, positions in enumerate(((0, 3, 6, 9), (5, 7, 1, 2), None, (0, 30, 12, 13))):
+        if positions is None:
+            continue
+        tensors = [t.clone() for t in (x, weight, bias, dy)]
+        tensors[index][positions] = value
+        for result, exact in zip(winograd(ops, *tensors, (1, 1)), direct(*tensors, (1, 1)), strict=True):
+            assert not result[~exact.isfinite()].isfinite().any()
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_no_bit_depends_on_the_threads(ops, threads, layout):
+    tensors = operands((2, 40, 50, 49), 70, (1, 0), layout, layout)
+    results = []
+    for count in (1, 2, 3, 2):
+        threads(count)
+        results.append(winograd(ops, *tensors, (1, 0)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_layouts_and_empty_batches(ops):
+    for layout in FORMATS:
+        for weight_layout in FORMATS:
+            y, dx, dweight = winograd(ops, *operands((2, 4, 5, 6), 3, (1, 1), layout, weight_layout), (1, 1))
+            assert all(t.is_contiguous(memory_format=FORMATS[layout]) for t in (y, dx))
+            assert dweight.is_contiguous(memory_format=FORMATS[weight_layout])
+    y, dx, dweight = winograd(ops, *operands((0, 4, 5, 6), 3, (0, 1)), (0, 1))
+    assert y.shape == (0, 3, 3, 6) and dx.shape == (0, 4, 5, 6) and not dweight.any()
+
+
+def test_bad_arguments(ops):
+    x, weight, bias, dy = operands((1, 4, 5, 6), 3, (0, 0))
+    forward, size = ops.reflection_pad_conv2d, x.shape[2:]
+    for error, message, call in (
+        (TypeError, "take float32 tensors, got Double", lambda: forward(x.double(), weight, bias, (0, 0))),
+        (ValueError, r"weight must have the shape \(O, C, 3, 3\)", lambda: forward(x, weight[..., :2], bias, (0, 0))),
+        (ValueError, "takes 4 channels, the input has shape", lambda: forward(x[:, :3].clone(), weight, bias, (0, 0))),
+        (ValueError, "less than the image's height, got 5", lambda: forward(x, weight, bias, (5, 0))),
+        (ValueError, "width of 2 padded by 0 is smaller", lambda: forward(x[..., :2].clone(), weight, bias, (0, 0))),
+        (ValueError, r"bias must have shape \[3\]", lambda: forward(x, weight, bias[:2], (0, 0))),
+        (ValueError, r"dy must have shape \[1, 3, 5, 4\]",
+         lambda: ops.reflection_pad_conv2d_input_gradient(dy, weight, size, (1, 0), True)),
+        (ValueError, r"dy must have shape \[1, O, 3, 6\]",
+         lambda: ops.reflection_pad_conv2d_weight_gradient(dy, x, (0, 1), True)),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            call()
