@@ -293,8 +293,8 @@ _backend.remark(
     "cpp",
     "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13; 'large' is "
     "planes of 1024 pixels or more and 64 or more output channels): the forward pass of large channels_last inputs, "
-    "and of float32 channels_last inputs of 64 or more channels with up to 3 output channels; the input gradient of all "
-    "but large NCHW inputs; the weight gradient of all but large inputs",
+    "and of float32 channels_last inputs of 64 or more channels with up to 3 output channels; the input gradient of "
+    "all but large NCHW inputs; the weight gradient of all but large inputs",
 )
 
 
