@@ -19,8 +19,9 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csr
 cyclegan: setup
 	$(RUN) -m fastgan.train cyclegan --name cyclegan-builtin --overwrite $(ARGS)
 
+# A worker for each core, and a whole file to one worker: files share what their fixtures build.
 test: setup
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n logical --dist loadfile $(ARGS)
 
 learn: setup
 	$(RUN) -m bench.learn $(ARGS)

@@ -6,6 +6,10 @@ from fastgan import _process  # noqa: I001
 
 _process.settle()  # before torch is imported
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
 import torch
 
 if not torch.cuda.is_available():

@@ -3,8 +3,8 @@
     y[o, i s - p + k d] = sum over c, k of  w[c, o, k] x[c, i]
 
 for stride s, padding p, dilation d (Dumoulin and Visin, 2016, chapter 4, where it is a convolution of x with s - 1
-zeros between its pixels). No kernel inserts zeros: output pixels of one residue modulo s, a phase, see a fixed subset of the
-taps, and each phase is an ordinary convolution of x.
+zeros between its pixels). No kernel inserts zeros: output pixels of one residue modulo s, a phase, see a fixed subset
+of the taps, and each phase is an ordinary convolution of x.
 
 With T(x, w) the op, D(dy, w) its input gradient (a convolution with stride s) and W(dy, x) its weight gradient,
 <T(x, w), dy> = <D(dy, w), x> = <W(dy, x), w> is linear in each of the three: the derivatives of T, D and W are T, D and
@@ -106,24 +106,30 @@ def _forward_fake(
     return empty(x, (x.shape[0], groups * weight.shape[1], *size))
 
 
+def _format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def _stock_gradients(dy, x, weight, stride, padding, output_padding, groups, dilation, wanted):
     return torch.ops.aten.convolution_backward(
         dy, x, weight, None, stride, padding, dilation, True, output_padding, groups, wanted
     )
 
 
-def _input_gradient(dy, weight, stride, padding, output_padding, groups, dilation, backend):
+def _input_gradient(dy, weight, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = (stride, padding, output_padding, groups, dilation)
     if backend not in COMPILED:
-        pattern = _input_gradient_fake(dy, weight, *geometry, backend)
-        return like(_stock_gradients(dy, pattern, weight, *geometry, (True, False, False))[0], dy)
-    return torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
+        pattern = _input_gradient_fake(dy, weight, channels_last, *geometry, backend)
+        return like(_stock_gradients(dy, pattern, weight, *geometry, (True, False, False))[0], pattern)
+    dx = torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
+    return dx.contiguous(memory_format=_format(channels_last))  # a copy only where dy has one channel
 
 
-def _input_gradient_fake(dy, weight, stride, padding, output_padding, groups, dilation, backend):
+def _input_gradient_fake(dy, weight, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = _geometry(stride, padding, output_padding, groups, dilation)
     size = geometry.input_size(tuple(dy.shape[2:]), tuple(weight.shape[2:]))
-    return empty(dy, (dy.shape[0], weight.shape[0], *size))
+    shape = (dy.shape[0], weight.shape[0], *size)
+    return torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=_format(channels_last))
 
 
 def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
@@ -136,9 +142,8 @@ def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_paddi
 
 
 def _weight_gradient_fake(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
-    format = torch.channels_last if channels_last else torch.contiguous_format
     shape = (x.shape[1], dy.shape[1] // groups, *kernel)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=format)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(channels_last))
 
 
 _GEOMETRY = "SymInt[2] stride, SymInt[2] padding, SymInt[2] output_padding, SymInt groups, SymInt[2] dilation"
@@ -150,7 +155,8 @@ define(
     _forward_fake,
 )
 define(
-    f"conv_transpose2d_input_gradient(Tensor dy, Tensor weight, {_GEOMETRY}, str backend) -> Tensor",
+    f"conv_transpose2d_input_gradient(Tensor dy, Tensor weight, bool channels_last, {_GEOMETRY}, str backend) "
+    "-> Tensor",
     _input_gradient,
     _input_gradient_fake,
 )
@@ -186,22 +192,30 @@ class ConvTranspose2d(torch.autograd.Function):
             dy = torch.ops.aten.threshold_backward(dy, y.detach(), 0)
         elif ctx.activation == "leaky_relu":
             dy = torch.ops.aten.leaky_relu_backward(dy, y.detach(), ctx.negative_slope, True)
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2])
+        if ctx.backends[1:] == ("reference", "reference") and not torch.is_grad_enabled():
+            stride, padding, output_padding, groups, dilation = ctx.geometry
+            dx, dweight, dbias = torch.ops.aten.convolution_backward(
+                like(dy, x), x, weight, [dy.shape[1]], stride, padding, dilation, True, output_padding, groups, wanted
+            )
+            return like(dx, x) if dx is not None else None, dweight, dbias, *[None] * 4
         dx, dweight = _gradients(ctx, dy, x, weight)
-        dbias = dy.sum((0, 2, 3)) if ctx.has_bias and ctx.needs_input_grad[2] else None
-        return dx, dweight, dbias, None, None, None, None
+        return dx, dweight, dy.sum((0, 2, 3)) if wanted[2] else None, *[None] * 4
 
 
 @with_signature
 class InputGradient(torch.autograd.Function):
-    """D; dy dense."""
+    """D; dy dense in the layout that the result shall have."""
 
     @staticmethod
-    def forward(dy, weight, geometry, backends):
-        return torch.ops.fastgan.conv_transpose2d_input_gradient(dy, weight, *geometry, backends.input_gradient)
+    def forward(dy, weight, channels_last, geometry, backends):
+        return torch.ops.fastgan.conv_transpose2d_input_gradient(
+            dy, weight, channels_last, *geometry, backends.input_gradient
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, weight, ctx.geometry, ctx.backends = inputs
+        dy, weight, _channels_last, ctx.geometry, ctx.backends = inputs
         ctx.save_for_backward(dy, weight)
 
     @staticmethod
@@ -212,8 +226,8 @@ class InputGradient(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ddy = run(ConvTranspose2d, u, weight, None, ctx.geometry, "none", 0.0, ctx.backends)
         if ctx.needs_input_grad[1]:
-            dweight = run(WeightGradient, dy, u, _kernel(weight), _last(weight), ctx.geometry, ctx.backends)
-        return ddy, dweight, None, None
+            dweight = run(WeightGradient, dy, u, _kernel(weight), is_channels_last(weight), ctx.geometry, ctx.backends)
+        return ddy, dweight, None, None, None
 
 
 @with_signature
@@ -238,7 +252,7 @@ class WeightGradient(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ddy = run(ConvTranspose2d, x, v, None, ctx.geometry, "none", 0.0, ctx.backends)
         if ctx.needs_input_grad[1]:
-            dx = run(InputGradient, dy, v, ctx.geometry, ctx.backends)
+            dx = run(InputGradient, dy, v, is_channels_last(x), ctx.geometry, ctx.backends)
         return ddy, dx, None, None, None, None
 
 
@@ -246,17 +260,13 @@ def _kernel(weight: Tensor) -> Pair:
     return weight.shape[2], weight.shape[3]
 
 
-def _last(weight: Tensor) -> bool:
-    return is_channels_last(weight)
-
-
 def _gradients(ctx, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
     dy = like(dy, x)
     dx = dweight = None
     if ctx.needs_input_grad[0]:
-        dx = run(InputGradient, dy, weight, ctx.geometry, ctx.backends)
+        dx = run(InputGradient, dy, weight, is_channels_last(x), ctx.geometry, ctx.backends)
     if ctx.needs_input_grad[1]:
-        dweight = run(WeightGradient, dy, x, _kernel(weight), _last(weight), ctx.geometry, ctx.backends)
+        dweight = run(WeightGradient, dy, x, _kernel(weight), is_channels_last(weight), ctx.geometry, ctx.backends)
     return dx, dweight
 
 
@@ -283,9 +293,9 @@ _backend.remark(
     "conv_transpose2d",
     "cpp",
     "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13; 'large' is "
-    "planes of 1024 pixels or more and 64 or more output channels): the forward pass of large channels_last inputs, and of "
-    "float32 channels_last inputs of 64 or more channels with up to 3 output channels; the input gradient of all but large "
-    "NCHW inputs; the weight gradient of all but large inputs",
+    "planes of 1024 pixels or more and 64 or more output channels): the forward pass of large channels_last inputs, "
+    "and of float32 channels_last inputs of 64 or more channels with up to 3 output channels; the input gradient of "
+    "all but large NCHW inputs; the weight gradient of all but large inputs",
 )
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from . import _backend, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._layout import dense, empty, is_channels_last, like
-from ._library import define, with_signature
+from ._library import define, run, with_signature
 
 OP = "reflection_pad_conv2d"
 Pair = tuple[int, int]
@@ -171,9 +171,10 @@ class ReflectionPadConv2d(torch.autograd.Function):
         dy = like(dy, x)
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
-            dx = InputGradient.apply(dy, weight, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
+            dx = run(InputGradient, dy, weight, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
         if ctx.needs_input_grad[1]:
-            dweight = WeightGradient.apply(
+            dweight = run(
+                WeightGradient,
                 dy, x, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backend
             )
         if ctx.needs_input_grad[2]:
@@ -202,9 +203,10 @@ class InputGradient(torch.autograd.Function):
         u = u.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
         ddy = dweight = None
         if ctx.needs_input_grad[0]:
-            ddy = ReflectionPadConv2d.apply(u, weight, None, ctx.how, ctx.backend)
+            ddy = run(ReflectionPadConv2d, u, weight, None, ctx.how, ctx.backend)
         if ctx.needs_input_grad[1]:
-            dweight = WeightGradient.apply(
+            dweight = run(
+                WeightGradient,
                 like(dy, u), u, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backend
             )
         return ddy, dweight, *[None] * 4
@@ -230,9 +232,9 @@ class WeightGradient(torch.autograd.Function):
         dy, x = ctx.saved_tensors
         ddy = dx = None
         if ctx.needs_input_grad[0]:
-            ddy = ReflectionPadConv2d.apply(x, u, None, ctx.how, ctx.backend)
+            ddy = run(ReflectionPadConv2d, x, u, None, ctx.how, ctx.backend)
         if ctx.needs_input_grad[1]:
-            dx = InputGradient.apply(dy, u, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
+            dx = run(InputGradient, dy, u, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
         return ddy, dx, *[None] * 4
 
 
@@ -315,4 +317,4 @@ def reflection_pad_conv2d(
         reason = _winograd_unserved(weight, stride, dilation)
     if reason:
         _backend.unserved(OP, reason)
-    return ReflectionPadConv2d.apply(dense(x), weight, bias, (stride, padding, dilation), backend)
+    return run(ReflectionPadConv2d, dense(x), weight, bias, (stride, padding, dilation), backend)

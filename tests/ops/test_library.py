@@ -83,7 +83,7 @@ def test_opcheck(op, backend, layout):
             (OPS.conv_transpose2d, (x, weight, None, *geometry, "none", 0.2, backend)),
         ],
         "conv_transpose2d_gradients": [
-            (OPS.conv_transpose2d_input_gradient, (wide_dy, weight, *geometry, backend)),
+            (OPS.conv_transpose2d_input_gradient, (wide_dy, weight, layout == "nhwc", *geometry, backend)),
             (OPS.conv_transpose2d_weight_gradient, (wide_dy, x, (3, 3), layout == "nhwc", *geometry, backend)),
         ],
     }
