@@ -251,7 +251,7 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
 
 _winograd_can_serve = _backend.cpp_serves(torch.float32)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
-_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 16
+_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 32
 
 
 def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
