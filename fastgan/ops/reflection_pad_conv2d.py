@@ -258,7 +258,7 @@ def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     reason = _winograd_can_serve(device, dtype, asked)
     if reason or asked:
         return reason
-    return f"serves 3x3 kernels with stride 1 between {_WINOGRAD_CHANNELS} channels or more"
+    return f"serves 3x3 kernels with stride 1, {_WINOGRAD_CHANNELS} channels or more and {_WINOGRAD_TILES} 4x4 tiles or more"
 
 
 def _winograd_unserved(weight: Tensor, stride: Pair, dilation: Pair) -> str:
