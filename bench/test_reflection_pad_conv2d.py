@@ -14,8 +14,8 @@ from .cases import DIRECTIONS, DTYPES, OpCase, dtype_name, providers
 
 # Winograd's transforms, on the CPU in float32, cost a few bits: see fastgan.ops.reflection_pad_conv2d.
 TIMES_EAGER = {"trunk": 8.0, "trunk-128": 8.0}
-# Input, output channels, kernel: the generator's first and last layer, and its trunk, also that of 128 x 128 images; the
-# padding keeps the size.
+# Input, output channels, kernel: the generator's first and last layer, and its trunk, also that of 128 x 128 images;
+# the padding keeps the size.
 LAYERS = {
     "first": ((1, 3, 256, 256), 64, 7),
     "trunk": ((1, 256, 64, 64), 256, 3),
