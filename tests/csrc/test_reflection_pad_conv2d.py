@@ -2,8 +2,8 @@
 
 The bound follows the algorithm in absolute values. Each term of a result has passed through at most depth + 40
 roundings of a unit 2^-24 (depth sums of the products, a few in each of the six passes of transforms, the constants'
-own), so the error is at most (depth + 40) 2^-24 times the transforms with |B|, |G|, |A| of the absolute operands (Higham, 2002,
-"Accuracy and stability of numerical algorithms", section 3.1).
+own), so the error is at most (depth + 40) 2^-24 times the transforms with |B|, |G|, |A| of the absolute operands
+(Higham, 2002, "Accuracy and stability of numerical algorithms", section 3.1).
 """
 
 import functools
