@@ -14,10 +14,10 @@ that any order of differentiation is made of them.
 +-5/8, +-3/2 and infinity, in all directions. It rounds more than a direct sum: for 256 channels behind a norm and ReLU,
 64 x 64 pixels and weights of standard deviation 0.02, the root mean square error relative to the result's standard
 deviation was measured as 1.2e-6 (torch's convolution: 6e-7) for y, 1.4e-6 (5e-7) for dx and 1.2e-6 (3e-7) for dweight,
-and the largest error relative to the largest value 3.5e-6 (1.7e-6), 3.4e-6 (8e-7) and 2e-6 (6e-7). An infinity or
-NaN spreads over the 4 x 4 outputs of each tile that sees it, as either of the two, and numbers within a factor of 1000 of
-float32's largest may overflow. ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=
-reflection_pad_conv2d=halo`` in the environment, gives torch's convolution instead.
+and the largest error relative to the largest value 3.5e-6 (1.7e-6), 3.4e-6 (8e-7) and 2e-6 (6e-7). An infinity or NaN
+spreads over the 4 x 4 outputs of each tile that sees it, as either of the two, and numbers within a factor of 1000 of
+float32's largest may overflow. ``fastgan.backend(reflection_pad_conv2d="halo")``, or
+``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment, gives torch's convolution instead.
 """
 
 from __future__ import annotations
