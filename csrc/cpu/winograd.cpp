@@ -55,8 +55,8 @@ int64_t spread(int64_t elements) { return (ceil_div(elements, kLine) | 1) * kLin
 
 constexpr int64_t kZero = -1;  // in a map: a pixel of zeros
 
-// Source pixel of each pixel that `tiles` tiles along an axis see, from `first` on: reflected as far as the padding goes,
-// zeros beyond.
+// Source pixel of each pixel that `tiles` tiles along an axis see, from `first` on: reflected as far as the padding
+// goes, zeros beyond.
 std::vector<int64_t> map(int64_t tiles, int64_t first, int64_t size, int64_t pad) {
   std::vector<int64_t> pixels(static_cast<size_t>(tiles * kWinogradStep + kWinogradTile - kWinogradStep), kZero);
   for (size_t i = 0; i < pixels.size(); ++i) {

@@ -1,9 +1,9 @@
 // The transforms of Winograd's convolution F(4x4, 3x3), as kernels of one instruction set.
 //
-// A 4x4 tile of the result of a 3x3 convolution is A^T [(G g G^T) . (B^T d B)] A, with d the 6x6 tile of the image under
-// it, g the 3x3 weights and . the product of elements: 36 products in place of 144. (Lavin and Gray, 2015, "Fast
+// A 4x4 tile of the result of a 3x3 convolution is A^T [(G g G^T) . (B^T d B)] A, with d the 6x6 tile of the image
+// under it, g the 3x3 weights and . the product of elements: 36 products in place of 144. (Lavin and Gray, 2015, "Fast
 // algorithms for convolutional neural networks", equations 8 and 9.) B, G and A interpolate at 0, 5/8, -5/8, 3/2, -3/2
-// and infinity: with these every constant of B and A is exact in float32 and the rounding error is half of that with the
+// and infinity: every constant of B and A is then exact in float32, and the rounding error is half of that with the
 // customary 0, 1, -1, 2, -2 and infinity.
 #pragma once
 

@@ -5,16 +5,19 @@
 Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``winograd`` computes
 3x3 convolutions of float32 on the CPU with a quarter of the multiplications; ``halo`` makes a padded copy with our
 reflection padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table
-says so, on the CPU the rule of ``_winograd_slow``, and otherwise ``halo`` serves.
+says so, on the CPU the rule of ``_winograd_pays``, and otherwise ``halo`` serves.
 
-The three products (output, input gradient, weight gradient) are linear in each operand and are each other's derivatives,
-so that any order of differentiation is made of them.
+The three products (output, input gradient, weight gradient) are linear in each operand and each other's derivatives, so
+that any order of differentiation is made of them.
 
 ``winograd`` is F(4x4, 3x3) (Lavin and Gray, 2015, "Fast algorithms for convolutional neural networks") at the points 0,
-+-5/8, +-3/2 and infinity, in all directions. It rounds more than a direct sum: see ERRORS. An infinity or NaN
++-5/8, +-3/2 and infinity, in all directions. It rounds more than a direct sum: for 256 channels behind a norm and ReLU,
+64 x 64 pixels and weights of standard deviation 0.02, the root mean square error relative to the result's standard
+deviation was measured as 1.2e-6 (torch's convolution: 6e-7) for y, 1.4e-6 (5e-7) for dx and 1.2e-6 (3e-7) for dweight,
+and the largest error relative to the largest value 3.5e-6 (1.7e-6), 3.4e-6 (8e-7) and 2e-6 (6e-7). An infinity or NaN
 spreads over the 4 x 4 outputs of each tile that sees it, as either of the two, and numbers within a factor of 1000 of
-float32's largest may overflow. ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=
-reflection_pad_conv2d=halo`` in the environment, gives torch's convolution instead.
+float32's largest may overflow. ``fastgan.backend(reflection_pad_conv2d="halo")``, or
+``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment, gives torch's convolution instead.
 """
 
 from __future__ import annotations
@@ -250,14 +253,15 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
 
 _winograd_can_serve = _backend.cpp_serves(torch.float32)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
-_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 16
+_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 32
 
 
 def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     reason = _winograd_can_serve(device, dtype, asked)
     if reason or asked:
         return reason
-    return f"serves 3x3 kernels with stride 1 between {_WINOGRAD_CHANNELS} channels or more"
+    least = f"{_WINOGRAD_CHANNELS} channels and {_WINOGRAD_TILES} tiles of 4x4 outputs"
+    return f"serves 3x3 kernels with stride 1, from {least} on"
 
 
 def _winograd_unserved(weight: Tensor, stride: Pair, dilation: Pair) -> str:

@@ -79,10 +79,10 @@ def test_only_the_first_convolution_pads(monkeypatch):
     network = ResnetGenerator(ngf=4, n_blocks=2)
     halos = [module.halo for module in network.modules() if isinstance(module, torch.nn.InstanceNorm2d)]
     assert halos == [0, 0, 1, 1, 1, 1, 0, 0, 3]
-    original, padded = functional.reflection_pad_conv2d, []
-    monkeypatch.setattr(functional, "reflection_pad_conv2d", lambda *args: padded.append(args) or original(*args))
+    original, paddings = functional.reflection_pad_conv2d, []
+    monkeypatch.setattr(functional, "reflection_pad_conv2d", lambda *args: paddings.append(args[4]) or original(*args))
     network(torch.randn(1, 3, 16, 16))
-    assert len(padded) == 1
+    assert paddings == [(3, 3), *[(0, 0)] * 4]
 
 
 def test_dropout_acts_in_training_only_and_halos_mirror_it():
