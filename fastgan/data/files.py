@@ -6,6 +6,7 @@ are read and written here.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,9 +157,15 @@ def _decode(path: str | Path) -> tuple[np.ndarray, str | None]:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels, kind
 
 
+# numpy parses the header with ast.literal_eval, which in Python 3.11 fails now and then when two threads do it at once
+# (SystemError: AST constructor recursion depth mismatch).
+_PARSING = threading.Lock()
+
+
 def _array(path: str | Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _PARSING:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         text = str(error)
         raise OSError("truncated" if "mmap length" in text else "an array of python objects" if "in dtype" in text

@@ -15,7 +15,8 @@ PYTEST = shutil.which("pytest", path=str(Path(sys.executable).parent)) or "pytes
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
-    env = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "PYTEST_ADDOPTS")}
+    ours = ("TRITON_INTERPRET", "OMP_NUM_THREADS")  # settings of this test run, and of pytest itself, are not a user's
+    env = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
 
