@@ -47,7 +47,7 @@ class CycleGAN(Recipe):
     presets = {
         "paper": {},
         "laptop": {"load_size": 64, "crop_size": 64, "netG": "resnet_6blocks", "ngf": 16, "ndf": 32, "lr": 1e-3,
-                   "max_dataset_size": 200, "n_epochs": 2, "n_epochs_decay": 2},
+                   "max_dataset_size": 160, "n_epochs": 2, "n_epochs_decay": 2},
         "gpu": {"load_size": 143, "crop_size": 128, "netG": "resnet_6blocks", "ngf": 32, "batch_size": 4,
                 "n_epochs": 10, "n_epochs_decay": 10},
     }
