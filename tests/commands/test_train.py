@@ -14,6 +14,7 @@ from PIL import Image
 
 from fastgan import recipes, train, translate
 from fastgan.engine.networks import load_networks, load_recipe
+from fastgan.recipes.cyclegan import CycleGAN
 from tests.commands.tiny_command import TINY
 
 
@@ -30,7 +31,8 @@ def test_a_run_from_start_to_end(tiny_train, tmp_path):
     assert re.search(r"device    cpu \(1 thread, .*\), fp32, channels_last", said)
     assert re.search(r"backends  .*instance_norm", said)
     assert re.search(r"networks  G_A [\d,]+, G_B [\d,]+, D_A [\d,]+, D_B [\d,]+ parameters", said)
-    assert "200 + 200 images, 64 test pairs" in said
+    count = CycleGAN.presets["laptop"]["max_dataset_size"]
+    assert f"{count} + {count} images, 64 test pairs" in said
     assert re.search(r"run       .*cyclegan: 3 steps, 4 epochs", said)
     assert re.findall(r"^step (\d)/3  epoch 1  .*ETA .*G_A ", said, re.M) == ["1", "2", "3"]
     assert "\r" not in said and "\x1b" not in said
