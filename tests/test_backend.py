@@ -179,9 +179,19 @@ def test_environment_variable():
     ],
 )
 def test_bad_environment_variable(value, message, monkeypatch):
+    """Known at the first call of an op, until a backend is set: an import is in no need of it."""
     monkeypatch.setenv("FASTGAN_BACKEND", value)
-    with pytest.raises(ValueError, match=message):
+    try:
         _backend.read_environment()
+        with pytest.raises(ValueError, match=message):
+            instance_norm(X)
+        with fastgan.backend("reference"):
+            instance_norm(X)
+        with pytest.raises(ValueError, match=message):
+            instance_norm(X)
+    finally:
+        fastgan.set_backend("auto")
+    instance_norm(X)
 
 
 def test_import_needs_neither_triton_nor_the_extension():

@@ -19,6 +19,7 @@ _verifiers: dict[str, dict[str, Verifier]] = {}
 _remarks: dict[tuple[str, str], str] = {}
 _forced: dict[str, str] = {}
 _notes: dict[tuple[str, str], str] = {}
+_mistake = ""  # what is wrong with FASTGAN_BACKEND, as long as it is in force
 
 EXTENSION_LOADED, EXTENSION_STATUS = _extension.load()
 TRITON_FOUND = importlib.util.find_spec("triton") is not None
@@ -38,11 +39,6 @@ def remark(op: str, backend_name: str, text: str) -> None:
 def remarks(op: str, backend_name: str) -> str:
     """The remark on a backend of ``op``, or the empty string."""
     return _remarks.get((op, backend_name), "")
-
-
-def is_forced(op: str) -> bool:
-    """Whether the backend of ``op`` is forced: then nothing else is chosen for any call."""
-    return op in _forced
 
 
 def ops() -> dict[str, tuple[str, ...]]:
@@ -92,12 +88,24 @@ def refusals(op: str, device: str, dtype: torch.dtype) -> dict[str, str]:
     return {name: verify(device, dtype, False) for name, verify in _verifiers[op].items()} | {"reference": ""}
 
 
+def refusal(op: str, device: str, dtype: torch.dtype) -> str:
+    """Why the forced backend of ``op`` cannot serve; empty where it can, and where none is forced.
+
+    Raises:
+        ValueError: FASTGAN_BACKEND names what is not there.
+    """
+    if _mistake:
+        raise ValueError(_mistake)
+    forced = _forced.get(op)
+    return "" if forced in (None, "reference") else _verifiers[op][forced](device, dtype, True)
+
+
 def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None) -> str:
     """The backend that computes ``op``: the forced one, else the measured one, else the first that can serve."""
     verifiers = _verifiers[op]
+    reason = refusal(op, device, dtype)
     forced = _forced.get(op)
     if forced is not None:
-        reason = verifiers[forced](device, dtype, True) if forced != "reference" else ""
         if reason:
             raise RuntimeError(
                 f"{op}: the backend {forced!r} was asked for but cannot serve {dtype} on {device}: {reason}"
@@ -111,9 +119,9 @@ def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None
     return "reference"
 
 
-def forced(op: str) -> bool:
-    """Whether a backend was asked for by name, so that no measurement decides."""
-    return op in _forced
+def forced(op: str) -> str | None:
+    """The backend of ``op`` that was asked for by name: then nothing else is chosen for any call."""
+    return _forced.get(op)
 
 
 def note(op: str, device: str, text: str) -> None:
@@ -159,9 +167,14 @@ def set_backend(name: str | None = None, /, **per_op: str) -> None:
     ``name`` binds every op that has a backend of that name; keyword arguments bind single ops and win.
     ``set_backend("auto")`` returns to the automatic choice. Arguments and errors as for :func:`backend`.
     """
-    forced = _parse(name, per_op)
+    _force(_parse(name, per_op), "")
+
+
+def _force(forced: dict[str, str], mistake: str) -> None:
+    global _mistake
     _forced.clear()
     _forced.update(forced)
+    _mistake = mistake
 
 
 @contextlib.contextmanager
@@ -177,26 +190,27 @@ def backend(name: str | None = None, /, **per_op: str) -> Iterator[None]:
         ValueError: an unknown backend or op name.
         RuntimeError: (from the op) the forced backend cannot serve the call; the message gives the reason.
     """
-    before = dict(_forced)
+    before = dict(_forced), _mistake
     set_backend(name, **per_op)
     try:
         yield
     finally:
-        _forced.clear()
-        _forced.update(before)
+        _force(*before)
 
 
 def read_environment() -> None:
-    """Apply ``FASTGAN_BACKEND``; called once all ops are registered."""
+    """Apply ``FASTGAN_BACKEND``; called once all ops are registered.
+
+    A mistake in it is an error of the first op that is called, so that an import, or ``--help``, works all the same.
+    """
     text = os.environ.get("FASTGAN_BACKEND", "")
     parts = [part.strip() for part in text.split(",") if part.strip()]
     bare = [part for part in parts if "=" not in part]
-    if len(bare) > 1:
-        raise ValueError(
-            f"FASTGAN_BACKEND={text!r} names {len(bare)} backends for all ops: give one, or op=backend pairs"
-        )
     per_op = dict(part.split("=", 1) for part in parts if "=" in part)
+    if len(bare) > 1:
+        _force({}, f"FASTGAN_BACKEND={text!r} names {len(bare)} backends for all ops: give one, or op=backend pairs")
+        return
     try:
         set_backend(bare[0] if bare else None, **per_op)
     except ValueError as error:
-        raise ValueError(f"FASTGAN_BACKEND={text!r}: {error}") from None
+        _force({}, f"FASTGAN_BACKEND={text!r}: {error}")
