@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
+from . import _process  # noqa: I001
+
+_process.settle()  # before torch is imported
+
 import platform
+import sys
 
 import torch
 
 from . import __version__
+from .engine import command
+from .engine.flags import Parser
 from .ops import _backend, _extension, _table
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -25,7 +31,10 @@ def report() -> str:
     for device in devices:
         lines += ["", f"Backends on {device} (of {', '.join(_name(d) for d in DTYPES)}):"]
         for op in _backend.ops():
-            lines += _op_lines(op, device)
+            try:
+                lines += _op_lines(op, device)
+            except RuntimeError as error:  # an op that it calls has a forced backend that cannot serve
+                lines.append(f"  {op}: an error: {error}")
     for index in range(torch.cuda.device_count() if "cuda" in devices else 0):
         lines += ["", _measured(torch.cuda.get_device_name(index))]
     lines += ["", "Force one with FASTGAN_BACKEND=name, FASTGAN_BACKEND=op=name,... or fastgan.backend(...)."]
@@ -62,33 +71,39 @@ def _measured(device: str) -> str:
 
 
 def _op_lines(op: str, device: str) -> list[str]:
+    forced = _backend.forced(op)
     served: dict[str, list[str]] = {}
-    for dtype in DTYPES:
-        served.setdefault(_backend.select(op, device, dtype), []).append(_name(dtype))
-    parts = [name if len(dtypes) == len(DTYPES) else f"{name} ({', '.join(dtypes)})" for name, dtypes in served.items()]
-    lines = [f"  {op}: {'; '.join(parts)}"]
-    lines += [f"      {name}: {text}" for name in served if (text := _backend.remarks(op, name))]
     refusals: dict[tuple[str, str], list[str]] = {}
     for dtype in DTYPES:
-        for name, reason in _backend.refusals(op, device, dtype).items():
+        why_not = _backend.refusal(op, device, dtype)
+        served.setdefault("nothing" if why_not else _backend.select(op, device, dtype), []).append(_name(dtype))
+        reasons = {f"{forced} (forced)": why_not} if forced else _backend.refusals(op, device, dtype)
+        for name, reason in reasons.items():
             if reason:
                 refusals.setdefault((name, reason), []).append(_name(dtype))
-    for (name, reason), dtypes in refusals.items():
-        which = "" if len(dtypes) == len(DTYPES) else f" for {', '.join(dtypes)}"
-        lines.append(f"      not {name}{which}: {reason}")
+    parts = [name + _which(dtypes, " ({})") for name, dtypes in served.items()]
+    lines = [f"  {op}: {'; '.join(parts)}"]
+    if not forced:
+        lines += [f"      {name}: {text}" for name in served if (text := _backend.remarks(op, name))]
+    lines += [f"      not {name}{_which(dtypes, ' for {}')}: {reason}" for (name, reason), dtypes in refusals.items()]
     note = _backend.noted(op, device)
-    if note and set(served) != {"reference"}:
+    if note and not forced and set(served) != {"reference"}:
         lines.append(f"      {note}")
     return lines
 
 
-def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m fastgan.info",
+def _which(dtypes: list[str], form: str) -> str:
+    return "" if len(dtypes) == len(DTYPES) else form.format(", ".join(dtypes))
+
+
+def main(argv: list[str]) -> int:
+    Parser(
+        "python -m fastgan.info",
         description="Say what is built, for which torch, and which backend serves each op and why the others do not.",
-    ).parse_args()
+    ).parse(argv)
     print(report())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -311,7 +311,7 @@ def _stock_is_faster(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
 
 def _backends(backend: str, x: Tensor, weight: Tensor) -> Backends:
     """Who computes which pass: ``backend``, or stock torch where that was measured to be the faster one."""
-    if backend != "cpp" or _backend.is_forced("conv_transpose2d"):
+    if backend != "cpp" or _backend.forced("conv_transpose2d"):
         return Backends(backend, backend, backend)
     stock = _stock_is_faster(x, weight)
     return Backends(*("reference" if faster else backend for faster in stock))
