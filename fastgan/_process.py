@@ -11,6 +11,8 @@ the same step took 0.16 to 0.20 s. MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHO
 
 import ctypes
 import os
+import sys
+from types import TracebackType
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -23,8 +25,17 @@ def keep_freed_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 32 << 20)
 
 
+def leave_quietly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What an error that nothing caught prints: Ctrl-C while the command is still being imported, one word."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(str(error) or "interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
 def settle() -> None:
-    """Make both settings, unless the environment makes its own."""
+    """Make both settings, unless the environment makes its own, and leave quietly at Ctrl-C."""
+    sys.excepthook = leave_quietly
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     if not {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():

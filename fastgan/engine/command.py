@@ -32,7 +32,8 @@ def run(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = main(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed (>&-) before we began
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         # The interpreter flushes stdout once more at exit: give it somewhere to go.

@@ -105,8 +105,9 @@ class ProgressBar:
 
 def progress_display(total: int | None, start: int) -> PlainLines | ProgressBar:
     """A bar on a terminal that knows its size, plain lines otherwise."""
-    terminal = sys.stderr.isatty() and sys.stdout.isatty() and shutil.get_terminal_size((0, 0)).lines > 2
-    return ProgressBar(total, start) if terminal else PlainLines(total, start)
+    terminal = all(stream is not None and stream.isatty() for stream in (sys.stderr, sys.stdout))
+    return ProgressBar(total, start) if terminal and shutil.get_terminal_size((0, 0)).lines > 2 else \
+        PlainLines(total, start)
 
 
 def clock(seconds: float) -> str:

@@ -71,6 +71,18 @@ def test_a_reader_that_goes_away():
     assert process.wait() == 141
 
 
+def test_no_stdout_at_all():
+    code = "import sys\nfrom fastgan.engine import command\nsys.exit(command.run(lambda argv: print('x') or 0))"
+    result = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, code], capture_output=True)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_an_interrupt_before_the_command_runs_prints_one_word():
+    code = "from fastgan import _process; _process.settle(); raise KeyboardInterrupt"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode != 0 and result.stderr == "interrupted\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_first_signal_asks_second_leaves(number, capfd):
     before = signal.getsignal(number)
