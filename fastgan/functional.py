@@ -7,6 +7,9 @@ taken in float32 (float64 for float64 input), without atomics: two runs give the
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -66,9 +69,10 @@ def batch_norm(
 
     Raises:
         ValueError: one value a channel in training; running statistics that are missing; an eps that is not above 0 (in
-            evaluation, below 0); an unknown activation; parameters of the wrong shape.
+            evaluation, below 0); an unknown activation; parameters of the wrong shape or on another device.
     """
     _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation)
+    _check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     return _batch_norm(
         input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
     )
@@ -128,10 +132,15 @@ def instance_norm(
         (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input.
 
     Raises:
-        ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an unknown
-            activation; parameters or a residual of the wrong shape.
+        ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an eps below 0; an
+            unknown activation; parameters or a residual of the wrong shape or on another device.
     """
+    halo, = _whole("halo", halo, 1)
     _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
+    if not eps >= 0:
+        raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
+    _check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
+                   running_var=running_var)
     if not use_input_stats:
         y = F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
         y = activate(y, activation, negative_slope)
@@ -182,6 +191,12 @@ def _check_per_channel(channels: int, **parameters: Tensor | None) -> None:
             raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(parameter.shape)}")
 
 
+def _check_devices(input: Tensor, **others: Tensor | None) -> None:
+    for name, other in others.items():
+        if other is not None and other.device != input.device:
+            raise ValueError(f"{name} is on {other.device} and input on {input.device}: they must be on one device")
+
+
 def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):
     with torch.no_grad():
         count = x.shape[2] * x.shape[3]
@@ -207,7 +222,7 @@ def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) ->
     Raises:
         ValueError: a padding that is negative or does not fit.
     """
-    left, right, top, bottom = (padding,) * 4 if isinstance(padding, int) else padding
+    left, right, top, bottom = _whole("padding", padding, 4)
     batched = _batched("reflection_pad2d", input)
     _check_reflection("reflection_pad2d", batched, left, right, top, bottom)
     y = _reflection_pad2d(batched, (left, right, top, bottom))
@@ -233,8 +248,20 @@ def _check_reflection(op: str, x: Tensor, left: int, right: int, top: int, botto
         )
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def _whole(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """``count`` whole numbers, of one that stands for all of them or of so many. ValueError for anything else."""
+    if isinstance(value, (int, torch.SymInt)):
+        return (value,) * count
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not all(isinstance(each, (int, torch.SymInt)) for each in values):
+        try:
+            values = tuple(map(operator.index, values))  # numpy's integers
+        except TypeError:
+            values = ()
+    if len(values) not in (1, count):
+        numbers = "a whole number" if count == 1 else f"a whole number or {count} of them"
+        raise ValueError(f"{name} must be {numbers}, got {value!r}")
+    return values * count if len(values) == 1 else values
 
 
 def reflection_pad_conv2d(
@@ -258,12 +285,16 @@ def reflection_pad_conv2d(
         (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
 
     Raises:
-        ValueError: a padding that is negative or does not fit; RuntimeError from torch for a weight that does not fit.
+        ValueError: a padding that is negative or does not fit, a weight or a bias on another device; RuntimeError from
+            torch for a weight that does not fit.
     """
-    pad_h, pad_w = _pair(padding)
+    stride, dilation = _whole("stride", stride, 2), _whole("dilation", dilation, 2)
+    padding = _whole("padding", padding, 2)
+    pad_h, pad_w = padding
     batched = _batched("reflection_pad_conv2d", input)
     _check_reflection("reflection_pad_conv2d", batched, pad_w, pad_w, pad_h, pad_h)
-    y = _reflection_pad_conv2d(batched, weight, bias, _pair(stride), (pad_h, pad_w), _pair(dilation), groups)
+    _check_devices(input, weight=weight, bias=bias)
+    y = _reflection_pad_conv2d(batched, weight, bias, stride, padding, dilation, groups)
     return y if input.dim() == 4 else y.squeeze(0)
 
 
@@ -298,12 +329,14 @@ def conv_transpose2d(
 
     Raises:
         ValueError: an output_size outside the range that the geometry can give (the message names the range), channels
-            that do not fit, an output_padding that is not smaller than stride or dilation, an unknown activation.
+            that do not fit, an output_padding that is not smaller than stride or dilation, an unknown activation, a
+            weight or a bias on another device.
     """
     batched = _batched("conv_transpose2d", input)
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
-    stride, padding, dilation, output_padding = _pair(stride), _pair(padding), _pair(dilation), _pair(output_padding)
+    stride, dilation = _whole("stride", stride, 2), _whole("dilation", dilation, 2)
+    padding, output_padding = _whole("padding", padding, 2), _whole("output_padding", output_padding, 2)
     if weight.dim() != 4 or weight.shape[0] != batched.shape[1]:
         raise ValueError(
             f"conv_transpose2d needs a weight of shape ({batched.shape[1]}, O / groups, kH, kW) for an input of shape "
@@ -331,6 +364,7 @@ def conv_transpose2d(
                 f"output_padding must be at least 0 and smaller than stride or dilation, got {extra[0]} for the {axis} "
                 f"with stride {extra[1]} and dilation {extra[2]}"
             )
+    _check_devices(input, weight=weight, bias=bias)
     geometry = smallest._replace(output_padding=output_padding)
     if size[0] < 1 or size[1] < 1 or min(geometry.output_size(size, kernel)) < 1:
         raise ValueError(
@@ -365,7 +399,7 @@ def l1_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -
         A scalar, or the input's shape for ``"none"``; the promoted dtype of input and target (float32 under autocast).
 
     Raises:
-        ValueError: an unknown reduction, or a target that is neither a tensor nor a number.
+        ValueError: an unknown reduction, a target that is neither a tensor nor a number, or one on another device.
     """
     return _loss("l1_loss", input, target, "l1", reduction)
 
@@ -406,6 +440,8 @@ def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction
         raise ValueError(f"{name} needs a tensor or a number as target, got {type(target).__name__}")
     if not input.is_floating_point():
         raise ValueError(f"{name} needs a floating-point input, got {input.dtype}")
+    if isinstance(target, Tensor) and (target.dim() > 0 or input.dim() == 0):  # else a number, which may lie anywhere
+        _check_devices(input, target=target)
     if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
         raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
     return _pointwise_loss(input, target, kind, reduction)

@@ -125,6 +125,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **stock)
         if activation not in F.ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(F.ACTIVATIONS)}")
+        if not isinstance(halo, int) or halo < 0:
+            raise ValueError(f"halo must be a whole number of at least 0, got {halo!r}")
         self.activation = activation
         self.negative_slope = negative_slope
         self.halo = halo
@@ -169,7 +171,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 class ReflectionPadConv2d(nn.Conv2d):
     """``nn.Conv2d`` with ``padding_mode="reflect"`` in one op.
 
-    Arguments as for ``nn.Conv2d`` (padding: one number or (height, width)); shape as
+    Arguments as for ``nn.Conv2d`` (padding: one number or (height, width); padding_mode: ``"reflect"``); shape as
     :func:`fastgan.functional.reflection_pad_conv2d`.
     """
 
@@ -183,13 +185,16 @@ class ReflectionPadConv2d(nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "reflect",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         if isinstance(padding, str):
             raise ValueError(f"padding must be a number or a pair of numbers, got {padding!r}")
+        if padding_mode != "reflect":
+            raise ValueError(f"padding_mode must be 'reflect', got {padding_mode!r}: nn.Conv2d has the other ones")
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, "reflect", device, dtype
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
 
     def forward(self, input: Tensor) -> Tensor:

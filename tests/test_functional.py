@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,9 @@ X = torch.zeros(2, 3, 4, 5)
             lambda: ours.instance_norm(X, residual=X[:1]),
             r"residual must have the input's shape \(2, 3, 4, 5\), got \(1, 3, 4, 5\)",
         ),
+        (lambda: ours.instance_norm(X, eps=-1e-5), r"an eps of at least 0, got -1e-05"),
+        (lambda: ours.instance_norm(X, eps=float("nan")), r"an eps of at least 0, got nan"),
+        (lambda: ours.instance_norm(X, halo=1.5), r"halo must be a whole number, got 1.5"),
         (lambda: ours.instance_norm(X, halo=-1), r"halo must be at least 0.*; got -1"),
         (lambda: ours.instance_norm(X[0], halo=1), r"halo must be at least 0, and 0 for inputs that are not.*; got 1"),
         (lambda: ours.instance_norm(X, halo=4), r"a halo of 4 must be smaller than the image, 4 x 5"),
@@ -60,6 +64,9 @@ X = torch.zeros(2, 3, 4, 5)
             lambda: ours.reflection_pad2d(X, (1, 5, 0, 0)),
             r"smaller than the image, 4 x 5; got left 1, right 5, top 0, bottom 0",
         ),
+        (lambda: ours.reflection_pad2d(X, (1, 1)), r"padding must be a whole number or 4 of them, got \(1, 1\)"),
+        (lambda: ours.reflection_pad_conv2d(X, X, padding="same"), r"padding must be .* 2 of them, got 'same'"),
+        (lambda: ours.conv_transpose2d(X, X, stride=(1, 1, 1)), r"stride must be .* 2 of them, got \(1, 1, 1\)"),
         (
             lambda: ours.reflection_pad_conv2d(X, X, padding=(4, 0)),
             r"smaller than the image, 4 x 5; got left 0, right 0, top 4",
@@ -107,6 +114,40 @@ def test_bad_input_gets_a_sentence(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+ELSEWHERE = torch.zeros(3, 3, 3, 3, device="meta")
+VECTOR = ELSEWHERE[0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: ours.batch_norm(X, None, None, VECTOR, training=True), "weight"),
+        (lambda: ours.batch_norm(X, VECTOR, VECTOR), "running_mean"),
+        (lambda: ours.instance_norm(X, bias=VECTOR), "bias"),
+        (lambda: ours.instance_norm(X, residual=X.to("meta")), "residual"),
+        (lambda: ours.reflection_pad_conv2d(X, ELSEWHERE, padding=1), "weight"),
+        (lambda: ours.conv_transpose2d(X, ELSEWHERE), "weight"),
+        (lambda: ours.conv_transpose2d(X, torch.zeros(3, 3, 3, 3), VECTOR), "bias"),
+        (lambda: ours.l1_loss(X, X.to("meta")), "target"),
+        (lambda: ours.bce_with_logits(X, X.to("meta")), "target"),
+        (lambda: ours.mse_loss(X[0, 0, 0, 0], VECTOR[0]), "target"),
+    ],
+)
+def test_tensors_on_several_devices_are_refused(call, name):
+    """The meta device stands for any other; the shape rule must not answer with memory that nobody wrote."""
+    with pytest.raises(ValueError, match=f"^{name} is on meta and input on cpu: they must be on one device$"):
+        call()
+
+
+def test_whole_numbers_are_read_as_in_torch():
+    weight = torch.randn(3, 3, 3, 3)
+    for one in (np.int64(1), (1,), [1, 1]):
+        torch.testing.assert_close(ours.reflection_pad_conv2d(X, weight, None, one, one, one),
+                                   ours.reflection_pad_conv2d(X, weight, None, 1, 1, 1))
+        assert ours.conv_transpose2d(X, weight, None, one, one).shape == X.shape
+    assert ours.reflection_pad2d(X, np.int32(2)).shape == (2, 3, 8, 9)
 
 
 def test_output_size_names_what_is_possible():

@@ -22,6 +22,9 @@ PAIRS = {
     ),
     "pad": (fastgan.nn.ReflectionPad2d, nn.ReflectionPad2d, (2,), {}),
     "pad, uneven": (fastgan.nn.ReflectionPad2d, nn.ReflectionPad2d, ((0, 1, 2, 3),), {}),
+    "reflected convolution": (
+        fastgan.nn.ReflectionPadConv2d, nn.Conv2d, (3, 6, 3, (2, 1), (1, 2), 1, 3), {"padding_mode": "reflect"},
+    ),
     "transposed": (fastgan.nn.ConvTranspose2d, nn.ConvTranspose2d, (3, 6, 3, 2, 1, 1, 3), {"dilation": 2}),
     "transposed, no bias": (
         fastgan.nn.ConvTranspose2d, nn.ConvTranspose2d, (3, 2, (2, 3)), {"stride": (1, 2), "bias": False},
@@ -98,7 +101,9 @@ def test_constructor_starts_with_the_stock_arguments(name):
     mine, stock, *_ = PAIRS[name]
     ours, theirs = (list(inspect.signature(layer.__init__).parameters.values()) for layer in (mine, stock))
     theirs = [p for p in theirs if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert [(p.name, p.default) for p in ours[: len(theirs)]] == [(p.name, p.default) for p in theirs]
+    assert [p.name for p in ours[: len(theirs)]] == [p.name for p in theirs]
+    other = {p.name for a, p in zip(ours, theirs) if a.default != p.default}
+    assert other == ({"padding_mode"} if mine is fastgan.nn.ReflectionPadConv2d else set())
     assert all(p.kind is not p.POSITIONAL_OR_KEYWORD for p in ours[len(theirs) :])
 
 
@@ -241,6 +246,9 @@ def test_old_state_dicts_with_running_statistics_are_refused_as_in_stock():
     ("call", "message"),
     [
         (lambda: fastgan.nn.InstanceNorm2d(3, activation="elu"), "unknown activation 'elu'"),
+        (lambda: fastgan.nn.InstanceNorm2d(3, halo=-1), "halo must be a whole number of at least 0, got -1"),
+        (lambda: fastgan.nn.InstanceNorm2d(3, halo=0.5), "halo must be a whole number of at least 0, got 0.5"),
+        (lambda: fastgan.nn.ReflectionPadConv2d(3, 3, 3, padding_mode="zeros"), "must be 'reflect', got 'zeros'"),
         (lambda: fastgan.nn.ConvTranspose2d(3, 3, 3, activation="elu"), "unknown activation 'elu'"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(2, 4, 5, 5)), r"expected 3 channels, got .* \(2, 4, 5, 5\)"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 5)), "expected 3D or 4D input"),

@@ -53,9 +53,30 @@ def with_signature(function: type[torch.autograd.Function]) -> type[torch.autogr
 
 def run(function: type[torch.autograd.Function], *args):
     """``function.apply(*args)``, or its forward alone (20 us less) where no derivative can be asked for."""
-    if torch.compiler.is_compiling() or _transformed() or (torch.is_grad_enabled() and any(map(_has_grad, args))):
+    if torch.compiler.is_compiling():
+        return function.apply(*args)
+    if _transformed():
+        return _apply_transformed(function, *args)
+    if torch.is_grad_enabled() and any(map(_has_grad, args)):
         return function.apply(*args)
     return function.forward(*args)
+
+
+_RULES = {"the jvp ": "forward-mode differentiation (jvp)", "the vmap ": "vmap"}
+
+
+def _apply_transformed(function: type[torch.autograd.Function], *args):
+    """``function.apply(*args)``; torch's error for want of a rule advises the author, ours the user."""
+    try:
+        return function.apply(*args)
+    except RuntimeError as error:  # NotImplementedError is one
+        missing = [rule for words, rule in _RULES.items() if words in str(error)]
+        if not missing:
+            raise
+        raise NotImplementedError(
+            f"fastgan's {function.__name__} has no rule for {missing[0]}: inside \"with fastgan.backend('reference'):\" "
+            "it is plain torch, which has one"
+        ) from error
 
 
 def _has_grad(argument) -> bool:

@@ -305,8 +305,17 @@ def test_forward_mode_is_refused(name, grad_mode):
     """A tangent that would be lost is an error, with gradients switched off as well."""
     with fastgan.backend("plain"), torch.set_grad_enabled(grad_mode), forward_ad.dual_level():
         x = forward_ad.make_dual(draw((2, 3, 4, 5)), draw((2, 3, 4, 5)))
-        with pytest.raises(NotImplementedError, match="jvp"):
+        with pytest.raises(NotImplementedError, match=r"has no rule for forward-mode differentiation \(jvp\): inside"):
             DERIVED[name](x)
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_vmap_is_refused_with_its_remedy(name):
+    x = draw((2, 2, 3, 4, 5))
+    with fastgan.backend("plain"), pytest.raises(NotImplementedError, match=r"has no rule for vmap: inside"):
+        torch.func.vmap(DERIVED[name])(x)
+    with fastgan.backend("reference"):
+        torch.testing.assert_close(torch.func.vmap(DERIVED[name])(x), torch.stack([DERIVED[name](each) for each in x]))
 
 
 @pytest.mark.parametrize("name", DERIVED)
