@@ -7,6 +7,7 @@ taken in float32 (float64 for float64 input), without atomics: two runs give the
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -86,7 +87,7 @@ def _check_batch_norm(input, running_mean, running_var, weight, bias, training, 
     if not input.is_floating_point():
         raise ValueError(f"batch_norm needs a floating-point input, got {input.dtype}")
     channels = input.shape[1]
-    if training and input.shape[0] * input.shape[2:].numel() == 1:
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"batch_norm needs an eps of at least 0, and above 0 in training; got {eps}")
@@ -164,7 +165,7 @@ def _check_instance_norm(input, running_mean, running_var, weight, bias, use_inp
     if not input.is_floating_point():
         raise ValueError(f"instance_norm needs a floating-point input, got {input.dtype}")
     channels, spatial = input.shape[1], input.shape[2:]
-    if use_input_stats and spatial.numel() == 1:
+    if use_input_stats and math.prod(spatial) == 1:
         raise ValueError(f"instance_norm needs more than one spatial element a channel, got shape {tuple(input.shape)}")
     _check_activation(activation)
     if (running_mean is None) != (running_var is None) or (not use_input_stats and running_mean is None):

@@ -124,6 +124,18 @@ def forced(op: str) -> str | None:
     return _forced.get(op)
 
 
+def holds(condition: bool | torch.SymBool) -> bool:
+    """Whether a condition on sizes holds, for a choice that both answers allow.
+
+    To torch.export only what holds for all sizes does: asking fixes none of those that may vary.
+    """
+    if torch.compiler.is_exporting():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return statically_known_true(condition)
+    return bool(condition)
+
+
 def note(op: str, device: str, text: str) -> None:
     """Keep for ``fastgan.info`` what the choice for ``op`` on ``device`` depends on besides the dtype."""
     _notes[op, device] = text

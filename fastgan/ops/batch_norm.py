@@ -192,7 +192,7 @@ _backend.note(
 def _stock_is_faster(x: Tensor) -> bool:
     """Whether torch's own op is to be preferred to the C++ kernels for x."""
     planes = x.dim() > 2 and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
-    return 0 < x.numel() < (_LEAST_PLANES if planes else _LEAST)
+    return _backend.holds(0 < x.numel()) and _backend.holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
 
 
 def _as_images(x: Tensor) -> Tensor:

@@ -304,7 +304,7 @@ def _stock_is_faster(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
     if x.dtype == torch.float64:
         return False, False, False
     last = is_channels_last(x)
-    large = x.shape[2] * x.shape[3] >= 1024 and weight.shape[1] >= 64
+    large = weight.shape[1] >= 64 and _backend.holds(x.shape[2] * x.shape[3] >= 1024)
     narrow = x.dtype == torch.float32 and weight.shape[1] <= 3 and x.shape[1] >= 64
     return last and (large or narrow), last or not large, not large
 

@@ -278,7 +278,7 @@ def _winograd_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilat
         return False
     h, w = output_size(x.shape[2:], (3, 3), stride, padding, dilation)
     tiles = x.shape[0] * -(-h // 4) * -(-w // 4)
-    return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and tiles >= _WINOGRAD_TILES
+    return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and _backend.holds(tiles >= _WINOGRAD_TILES)
 
 
 def _halo_serves(device: str, dtype: torch.dtype, asked: bool) -> str:

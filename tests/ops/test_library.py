@@ -282,6 +282,28 @@ def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
         torch.testing.assert_close(dx, other, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("channels", [3, 64])
+@pytest.mark.parametrize(
+    "name", ["instance_norm", "batch_norm", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss"]
+)
+def test_exports_with_sizes_that_vary(name, channels, fresh_compiler):
+    """One program for images of any batch and size: no check and no choice of a backend fixes those of the example."""
+    layer = {
+        "instance_norm": fastgan.nn.InstanceNorm2d(channels, affine=True, activation="relu", halo=1),
+        "batch_norm": fastgan.nn.BatchNorm2d(channels, track_running_stats=False, activation="relu"),
+        "reflection_pad_conv2d": fastgan.nn.ReflectionPadConv2d(channels, channels, 3, padding=1),
+        "conv_transpose2d": fastgan.nn.ConvTranspose2d(channels, channels, 3, 2, 1),
+        "l1_loss": fastgan.nn.L1Loss(reduction="none"),
+    }[name]
+    count = 2 if name == "l1_loss" else 1
+    vary = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(layer, (draw((2, channels, 8, 9), dtype=torch.float32),) * count,
+                                  dynamic_shapes=(vary,) * count).module()
+    for batch, height, width in ((1, 40, 40), (3, 4, 7)):
+        images = (draw((batch, channels, height, width), dtype=torch.float32),) * count
+        torch.testing.assert_close(program(*images), layer(*images), rtol=1e-4, atol=1e-4)
+
+
 def test_shapes_on_the_meta_device():
     """As with stock layers, a model's shapes can be worked out without memory."""
     x = torch.empty(2, 3, 4, 5, device="meta")
