@@ -60,6 +60,7 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     folder = RunFolder(asked.checkpoints_dir, recipe_class.name if asked.name is None else asked.name)
     if asked.resume:
         folder.check_resume()
+        folder.claim()
         content = checkpoint.load(folder.checkpoint)
         checkpoint.check_recipe(content, recipe_class.name, folder.checkpoint)
         run, why = settings.resume(content["description"], classes, given), "as the run was started"
@@ -84,14 +85,14 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     _say_what(recipe, dataset, test, run)
 
     progress = None if content is None else loop.restore(recipe, dataset, content)
-    if progress is None:
-        folder.start()
     examples = fixed_batch(dataset if test is None else test, options.sample_count)
     grids = SampleGrids(recipe, device.move_batch(examples, on, layout), folder.samples, data.make_grid)
     training = loop.Loop(recipe, dataset, folder, run, on, sample=grids.write, progress=progress)
     _say("run", f"{folder.path}: {training.describe()}")
     if training.finished():
         raise UserError(f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it")
+    if progress is None:  # from here on nothing that was typed can be wrong: what is overwritten may go
+        folder.start()
     run.write(folder.options)
     finished = training.run()
 

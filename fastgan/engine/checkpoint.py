@@ -63,7 +63,17 @@ def save(path: Path, *, description: Mapping[str, Any], progress: Progress, stat
         "data": dict(data),
         "versions": versions(),
     }
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    write_atomically(path, lambda temporary: _write(content, temporary, path))
+
+
+def _write(content: dict[str, Any], temporary: Path, path: Path) -> None:
+    try:
+        torch.save(content, temporary)
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
+            raise
+        # Where a disk is full, torch's writer speaks of positions in the file alone.
+        raise UserError(f"{path} cannot be written to its end: the disk may be full") from error
 
 
 def load(path: str | Path) -> dict[str, Any]:

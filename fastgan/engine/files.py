@@ -18,6 +18,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # what a full disk says names no file, and nobody knows the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Collection, Sequence
@@ -113,7 +114,10 @@ def _reader(kind: type, optional: bool):
         if optional and kind is not str and text.lower() == "none":
             return None
         try:
-            return kind(text)
+            value = kind(text)
+            if kind is float and not math.isfinite(value):
+                raise ValueError
+            return value
         except ValueError:
             wanted = {int: "a whole number", float: "a number"}[kind]
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{' or none' if optional else ''}") from None

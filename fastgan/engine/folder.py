@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from .command import UserError
 from .settings import is_run_description
@@ -29,6 +36,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.pt"
         self.networks = self.path / "networks.safetensors"
         self.metrics = self.path / "metrics.json"
+        self._claimed = False
 
     def description(self) -> dict[str, Any] | None:
         """The run description in options.json, or None when the folder is not one of ours."""
@@ -56,12 +64,33 @@ class RunFolder:
             raise UserError(f"{self.path} already holds a run: go on with it (--resume), choose another --name, "
                             "or replace it (--overwrite)")
 
+    def claim(self) -> None:
+        """Keep other processes from training in the folder, which exists, as long as this object lives.
+
+        UserError if one trains there. Where the system or the file system has no locks, nobody is kept out.
+        """
+        if fcntl is None or self._claimed:
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(f"another process is training in {self.path}: wait for its end, or choose another --name "
+                            "for a new run") from None
+        except OSError:
+            pass
+        self._claimed = True
+        weakref.finalize(self, os.close, descriptor)
+
     def start(self) -> None:
-        """Make the folder for a new run; files of an earlier run of ours go, others that lie there stay."""
+        """Make the folder for a new run, and claim it; files of an earlier run of ours go, others that lie there stay.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from None
+        self.claim()
         for path in (self.checkpoint, self.networks, self.metrics, self.losses, *self.samples.glob("step_*.png")):
             path.unlink(missing_ok=True)
         self.samples.mkdir(exist_ok=True)

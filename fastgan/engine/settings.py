@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .command import UserError
+from .files import write_atomically
 
 FORMAT = "fastgan run"
 
@@ -41,7 +42,8 @@ class Settings:
         return {"format": FORMAT, "recipe": self.recipe, "preset": self.preset, "options": options}
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_json(), indent=2) + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def is_run_description(value: Any) -> bool:

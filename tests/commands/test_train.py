@@ -101,6 +101,8 @@ def test_nothing_is_overwritten_without_being_asked(tiny_train, tmp_path):
     # What goes wrong before training leaves the earlier run alone, even with --overwrite.
     before = (tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt").read_bytes()
     assert tiny_train(*short, "--overwrite", "--dataroot", "nowhere").code == 2
+    assert tiny_train(*short, "--overwrite", "--n-epochs", 0, "--n-epochs-decay", 0).code == 2
+    assert tiny_train(*short, "--overwrite", "--sample-count", 1, "--seed", 2 ** 64).code == 2
     assert (tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt").read_bytes() == before
     (tmp_path / "checkpoints" / "thesis").mkdir()
     (tmp_path / "checkpoints" / "thesis" / "thesis.tex").write_text("years of work")

@@ -47,6 +47,8 @@ def test_none_for_optional_numbers():
 
 @pytest.mark.parametrize(("argv", "sentence"), [
     (["--lr", "fast"], "--lr: 'fast' is not a number"),
+    (["--lr", "nan"], "--lr: 'nan' is not a number"),
+    (["--lr=-inf"], "--lr: '-inf' is not a number"),
     (["--max-steps", "1.5"], "--max-steps: '1.5' is not a whole number or none"),
     (["--norm", "group"], "--norm: invalid choice: 'group'"),
     (["--batchsize", "4"], "unknown argument '--batchsize': did you mean --batch-size?"),

@@ -1,8 +1,12 @@
 """What may be written to, and what is left alone."""
 
-import pytest
+import gc
 
-from fastgan.engine.command import UserError
+import pytest
+import torch
+
+from fastgan.engine import checkpoint
+from fastgan.engine.command import UserError, sentence
 from fastgan.engine.files import write_atomically
 from fastgan.engine.folder import RunFolder
 from tests.engine.tiny_recipe import make_settings, new_loop
@@ -64,6 +68,48 @@ def test_resume_needs_a_saved_run(folder):
     make_settings().write(folder.options)
     with pytest.raises(UserError, match="ended before its first checkpoint; start it again with --overwrite"):
         folder.check_resume()
+
+
+def test_one_process_trains_in_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    folder, other = RunFolder(tmp_path, "mine"), RunFolder(tmp_path, "mine")
+    folder.start()
+    for attempt in (other.claim, other.start):
+        with pytest.raises(UserError, match="another process is training in .*mine: wait for its end, or choose"):
+            attempt()
+    del folder  # as at the end of its process
+    gc.collect()
+    for _ in range(2):
+        other.claim()
+
+
+@pytest.fixture
+def small_files():
+    """No file can grow beyond 4 KiB: what a full disk does, without one."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_gets_a_sentence_and_keeps_what_was_there(tmp_path, small_files):
+    path = tmp_path / "checkpoint.pt"
+    path.write_text("old")
+    description = make_settings().to_json()
+    with pytest.raises(UserError, match=r"checkpoint.pt cannot be written to its end: the disk may be full$"):
+        checkpoint.save(path, description=description, progress=checkpoint.Progress(), rng={}, data={},
+                        state={"weights": torch.zeros(10000)})
+    with pytest.raises(OSError) as caught:
+        write_atomically(path, lambda temporary: temporary.write_bytes(bytes(10000)))
+    assert sentence(caught.value).startswith(f"{path}: ")
+    options = tmp_path / "options.json"
+    make_settings().write(options)
+    kept = options.read_text()
+    with pytest.raises(OSError):
+        make_settings(name=5000 * "n", device=5000 * "d").write(options)
+    assert options.read_text() == kept and path.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [path, options]
 
 
 @pytest.mark.parametrize("name", ["", " ", ".", "..", "../up", "/root"])
