@@ -19,16 +19,15 @@ from fastgan.engine.classifier import classifier_of
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
 from fastgan.engine.evaluation import write_metrics
-from fastgan.engine.flags import Parser, add_common
+from fastgan.engine.flags import Parser, add_common, read_seed
 from fastgan.engine.networks import load_run
 from fastgan.engine.pictures import beside
 
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
-    for name, least in (("count", 2), ("seed", 0)):
-        if getattr(arguments, name) < least:
-            raise UserError(f"--{name} is {getattr(arguments, name)}: it must be {least} or more")
+    if arguments.count < 2:
+        raise UserError(f"--count is {arguments.count}: it must be 2 or more")
     recipe, description = load_run(arguments.checkpoint)
     stored = description["options"]
     options = data.DataOptions(**stored["data"])
@@ -58,7 +57,8 @@ in XDG_CACHE_HOME or ~/.cache).""",
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     parser.add_argument("--dataroot", metavar="TEXT", help="folder of the data (default: as the run was trained)")
     parser.add_argument("--count", type=int, default=5000, metavar="N", help="images to generate (default: 5000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="what their codes are drawn by (default: 0)")
+    parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
+                        help="what their codes are drawn by (default: 0)")
     parser.add_argument("--output", metavar="JSON",
                         help="where the figures go; those of the same recipe that are there already are brought up to "
                              "date (default: metrics.json in the run's folder)")

@@ -20,7 +20,7 @@ from fastgan.engine import command
 from fastgan.engine.codes import check_latent, parse_classes
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser, add_common
+from fastgan.engine.flags import Parser, add_common, read_seed
 from fastgan.engine.networks import load_recipe
 from fastgan.engine.pictures import beside, check_free, check_suffix, write
 
@@ -69,7 +69,8 @@ told classes, or as a file for each image.""",
                                                          "any); each shows the same codes")
     parser.add_argument("--count", type=int, metavar="N",
                         help=f"images of each class, or in all (default: {ROW} of each class, {ROW * ROW} without)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="what the codes are drawn by (default: 0)")
+    parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
+                        help="what the codes are drawn by (default: 0)")
     parser.add_argument("--files", action="store_true", help="write a file for each image, not one picture")
     parser.add_argument("--output", metavar="PATH", help="the picture, or the folder of the files (default: "
                                                          "generated.png, or generated, in the run's folder)")

@@ -22,7 +22,7 @@ from fastgan.engine import command
 from fastgan.engine.codes import check_class, check_latent, mixtures, path
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser, add_common
+from fastgan.engine.flags import Parser, add_common, read_seed
 from fastgan.engine.networks import load_recipe
 from fastgan.engine.pictures import beside, check_free, check_suffix, save_gif, write
 
@@ -67,12 +67,13 @@ classes that one code is shown as.""",
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     ends = parser.add_mutually_exclusive_group()
     ends.add_argument("--images", nargs=2, metavar="IMAGE", help="the ends are the mean codes of two image files")
-    ends.add_argument("--seeds", nargs=2, type=int, metavar="N", help="the ends are random codes (default: 0 1, unless "
-                                                                      "--labels is given)")
+    ends.add_argument("--seeds", nargs=2, type=read_seed, metavar="N",
+                      help="the ends are random codes (default: 0 1, unless --labels is given)")
     parser.add_argument("--labels", nargs=2, type=int, metavar="N",
                         help="classes of the ends, for systems that are told classes; alone, one random code is shown "
                              "as both")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="what that one code is drawn by (default: 0)")
+    parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
+                        help="what that one code is drawn by (default: 0)")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="steps from end to end (default: 10)")
     parser.add_argument("--output", metavar="PNG", help="the strip (default: interpolated.png in the run's folder)")
     parser.add_argument("--gif", metavar="GIF", help="write a moving picture, there and back, too")

@@ -108,15 +108,15 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     if test is not None and limit > 0:
         _measure(recipe, test, limit, folder, step)
     if recipe.directions:
-        print(f"translate a folder of images with:\n  python -m fastgan.translate {folder.path} DIR")
+        print(f"translate a folder of images with:\n  python -m fastgan.translate {shlex.quote(str(folder.path))} DIR")
     else:
-        print(f"make images with:\n  python -m fastgan.generate {folder.path}")
+        print(f"make images with:\n  python -m fastgan.generate {shlex.quote(str(folder.path))}")
     return 0
 
 
 def _recipe(name: str) -> type[recipes.Recipe]:
     if name not in recipes.RECIPES:
-        close = difflib.get_close_matches(name, recipes.RECIPES, n=1)
+        close = difflib.get_close_matches(name.lower(), recipes.RECIPES, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise UserError(f"unknown recipe {name!r}{hint}: choose from {', '.join(recipes.RECIPES)}")
     return recipes.get(name)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from .command import UserError
+from .options import LARGEST_SEED
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,6 +81,13 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, leav
         metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
         group.add_argument(flag, type=_reader(kind, optional), choices=choices, metavar=metavar,
                            default=argparse.SUPPRESS, dest=field.name, help=text)
+
+
+def read_seed(text: str) -> int:
+    """A conversion for argparse: a seed that torch takes."""
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST_SEED}")
+    return int(text)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

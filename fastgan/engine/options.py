@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+LARGEST_SEED = 2 ** 64 - 1  # that torch takes
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -54,5 +55,7 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be {least} or more")
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"--seed is {self.seed}: it must be {LARGEST_SEED} or less")
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")

@@ -76,7 +76,7 @@ def test_figures_of_training_are_kept_and_files_of_others_are_not_touched(call, 
 
 def test_bad_requests_get_one_sentence(call, runs, tmp_path):
     for arguments, said in ((("--count", "1"), "--count is 1: it must be 2 or more"),
-                            (("--seed", "-1"), "--seed is -1: it must be 0 or more"),
+                            (("--seed", "-1"), "--seed: '-1' is not a whole number from 0 to"),
                             (("--dataroot", "nowhere"), "nowhere is missing: it should hold IDX files")):
         outcome = call(evaluate, runs("dcgan"), *arguments)
         assert outcome.code == 2 and said in outcome.err and outcome.err.count("\n") == 1

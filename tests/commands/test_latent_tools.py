@@ -185,6 +185,8 @@ def test_pictures_stay_unless_asked(call, runs, digits):
 @pytest.mark.parametrize("name, recipe, arguments, said", [
     ("generate", "vae", ("--labels", "3"), "--labels 3: vae is told no classes, and shows what it likes"),
     ("generate", "cgan", ("--labels", "3,12"), "there is no class 12: classes run from 0 to 9"),
+    ("generate", "vae", ("--seed", 2 ** 64), "--seed: '18446744073709551616' is not a whole number from 0 to 1844"),
+    ("interpolate", "vae", ("--seeds", "1", "x"), "--seeds: 'x' is not a whole number from 0 to"),
     ("generate", "vae", ("--count", "0"), "--count is 0: it must be 1 or more"),
     ("generate", "vae", ("--output", "grid.jpg"),
      "--output grid.jpg: the file is written as PNG, so its name ends in .png"),

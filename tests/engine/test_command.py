@@ -52,6 +52,12 @@ def test_debug_lets_the_traceback_through(monkeypatch):
     (ValueError(""), "ValueError (FASTGAN_DEBUG=1 shows where)"),
     (ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
                 "  File x\nfastgan.data.images.ImageError: a.png: truncated"), "a.png: truncated"),
+    (ValueError("Expected more than 1 value per channel when training, got input size (1, 64)"),
+     "batch norm needs two images or more in a batch: give a larger --batch-size (FASTGAN_DEBUG=1 shows where)"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                  "to allocate 2147483648000 bytes. Error code 12 (Cannot allocate memory)"),
+     "out of memory: 2,000.0 GiB were asked for at once; a smaller --batch-size, --crop-size or network needs less "
+     "(FASTGAN_DEBUG=1 shows where)"),
     (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. More"),
      "CUDA out of memory: a smaller --batch-size or --crop-size needs less (FASTGAN_DEBUG=1 shows where)"),
 ])
