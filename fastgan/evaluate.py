@@ -33,6 +33,9 @@ def main(argv: list[str]) -> int:
     options = data.DataOptions(**stored["data"])
     if arguments.dataroot is not None:
         options = dataclasses.replace(options, dataroot=arguments.dataroot)
+        if not recipe.directions:  # images become what the networks take
+            options = dataclasses.replace(options, input_nc=recipe.options.input_nc,
+                                          image_size=recipe.options.image_size)
     recipe.to(pick_device(arguments.device))
     path = Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "metrics.json")
     kept = _kept(path, recipe.name)
@@ -70,6 +73,10 @@ def _measure_images(recipe: recipes.Recipe, options: data.DataOptions, seed: int
                     arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     train, test = (data.open_dataset(recipe.data_kind, options, split, seed) for split in ("train", "test"))
     recipe.check_images(*train[0]["image"].shape[-2:])
+    told = getattr(recipe.options, "n_classes", train.classes)
+    if train.classes != told:
+        raise UserError(f"{recipe.name} was trained on {told} classes and these images have {train.classes}: figures "
+                        "of classes compare the same ones")
     figures, lines = {}, []
     measured = measures.measure(recipe, test, len(test))
     if measured is not None:

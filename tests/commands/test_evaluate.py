@@ -74,6 +74,17 @@ def test_figures_of_training_are_kept_and_files_of_others_are_not_touched(call, 
         assert path.read_text() == content
 
 
+def test_other_data_becomes_what_the_networks_take(call, runs, images, tmp_path):
+    """Colours and another size, of a run on grey digits of 28 x 28."""
+    for name in "ab":
+        images(tmp_path / "letters" / name, sizes=((30, 30),) * 12)
+    outcome = call(evaluate, runs("vae"), "--dataroot", "letters", "--count", 20, "--output", "figures.json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "figures.json").read_text())["images"] == 2
+    outcome = call(evaluate, runs("cvae"), "--dataroot", "letters", "--count", 20, "--output", "more.json")
+    assert outcome.code == 2 and "cvae was trained on 10 classes and these images have 2" in outcome.err
+
+
 def test_bad_requests_get_one_sentence(call, runs, tmp_path):
     for arguments, said in ((("--count", "1"), "--count is 1: it must be 2 or more"),
                             (("--seed", "-1"), "--seed: '-1' is not a whole number from 0 to"),

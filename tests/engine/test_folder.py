@@ -103,6 +103,9 @@ def test_a_full_disk_gets_a_sentence_and_keeps_what_was_there(tmp_path, small_fi
     with pytest.raises(OSError) as caught:
         write_atomically(path, lambda temporary: temporary.write_bytes(bytes(10000)))
     assert sentence(caught.value).startswith(f"{path}: ")
+    with pytest.raises(OSError) as caught:
+        write_atomically(tmp_path / "no" / "file", lambda temporary: temporary.write_bytes(b""))
+    assert sentence(caught.value) == f"{tmp_path / 'no' / 'file'}: No such file or directory"
     options = tmp_path / "options.json"
     make_settings().write(options)
     kept = options.read_text()
