@@ -21,8 +21,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import setuptools
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
@@ -179,6 +181,15 @@ def build_ext_with_fallback(base: type, record: dict, required: bool) -> type:
     return BuildExt
 
 
+def check_tools() -> None:
+    """Stop with a sentence where setuptools cannot make wheels: those before 70.1 need the package wheel for it."""
+    if not {"dist_info", "bdist_wheel", "editable_wheel"} & set(sys.argv[1:]):
+        return
+    if find_spec("setuptools.command.bdist_wheel") is None and find_spec("wheel") is None:
+        raise SystemExit(f"fastgan: setuptools {setuptools.__version__} makes no wheels without the package wheel: run "
+                         "pip install --upgrade setuptools")
+
+
 def build_options() -> dict:
     """What ``setup`` needs to build the extension, or to leave it out."""
     if METADATA_COMMANDS & set(sys.argv[1:]):
@@ -202,8 +213,10 @@ def build_options() -> dict:
     }
 
 
+check_tools()
 names, folders = packages()
 setup(
-    version=version(), packages=names, package_dir=folders, package_data={"fastgan.tables": ["*.json"]},
+    version=version(), license="MIT",  # here, as setuptools before 77 knows no licence expression in pyproject.toml
+    packages=names, package_dir=folders, package_data={"fastgan": ["py.typed"], "fastgan.tables": ["*.json"]},
     **build_options(),
 )

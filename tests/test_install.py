@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -17,19 +18,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder with an installed copy of the package, without the extension; built from a copy of the sources."""
-    pytest.importorskip("pip")
-    folder = tmp_path_factory.mktemp("install")
-    source = folder / "source"
+def source(tmp_path_factory):
+    """A copy of the sources."""
+    source = tmp_path_factory.mktemp("sources") / "source"
     left_out = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "build", "*.egg-info", ".*")
     for name in ("fastgan", "kernels", "csrc", "tests", "bench"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name, ignore=left_out)
     for path in ROOT.iterdir():
-        if path.is_file() and path.suffix in ("", ".md", ".py", ".toml") and not path.name.startswith("."):
+        if path.is_file() and path.suffix in ("", ".in", ".md", ".py", ".toml", ".txt") and not path.name.startswith("."):
             shutil.copy(path, source)
     (source / "fastgan" / "tables" / "a-device.json").write_text('{"device": "A Device", "entries": []}')
+    return source
+
+
+@pytest.fixture(scope="module")
+def installed(source, tmp_path_factory):
+    """A folder with an installed copy of the package, without the extension; built from a copy of the sources."""
+    pytest.importorskip("pip")
+    folder = tmp_path_factory.mktemp("install")
     environment = os.environ | {"FASTGAN_BUILD_EXTENSION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     pip = [sys.executable, "-m", "pip", "--no-input", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
     result = subprocess.run(
@@ -69,8 +76,29 @@ def test_a_wheel_holds_every_subpackage_and_the_kernels(installed):
     assert kernels == {path.name for path in (installed / "fastgan" / "kernels").glob("*.py")}
 
 
-def test_a_wheel_holds_the_measured_tables(installed):
+def test_a_wheel_holds_the_measured_tables_and_says_that_it_is_typed(installed):
     assert (installed / "fastgan" / "tables" / "a-device.json").is_file()
+    assert (installed / "fastgan" / "py.typed").is_file()
+
+
+def test_a_wheel_names_its_licence(installed):
+    (metadata,) = installed.glob("fastgan-*.dist-info")
+    assert list(metadata.rglob("LICENSE")) and "MIT" in (metadata / "METADATA").read_text().split("Description", 1)[0]
+
+
+def test_a_source_distribution_holds_what_a_build_needs(source, tmp_path):
+    result = subprocess.run([sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)], cwd=source,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        held = {name.partition("/")[2] for name in files.getnames()}
+    for folder in ("csrc", "kernels", "fastgan"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".cpp", ".cu", ".h", ".py", ".typed"):
+                assert path.relative_to(ROOT).as_posix() in held
+    assert {"LICENSE", "README.md", "setup.py", "pyproject.toml", "fastgan/tables/a-device.json"} <= held
+    assert not any(name.startswith(("tests", "bench")) for name in held)
 
 
 def test_it_imports_without_extension_compiler_and_triton(installed):
@@ -168,6 +196,16 @@ def test_torch_absent_at_build_time_means_a_python_install_that_says_so(tmp_path
     result = build({"PYTHONPATH": str(tmp_path), "FASTGAN_BUILD_EXTENSION": "auto"}, "bdist_wheel")
     assert result.returncode == 0 and "ext_modules" not in result.stdout
     assert "torch could not be imported at build time (ImportError: hidden)" in result.stderr
+
+
+def test_tools_too_old_to_make_a_wheel_get_a_sentence():
+    code = (
+        "import sys, runpy, importlib.util; importlib.util.find_spec = lambda name: None;"
+        "sys.argv = ['setup.py', 'dist_info']; runpy.run_path('setup.py')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "makes no wheels without the package wheel: run pip install --upgrade setuptools" in result.stderr
 
 
 def test_unknown_mode_is_refused():
