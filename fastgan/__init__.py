@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import functional, nn
+    from . import data, functional, models, nn, recipes
     from .ops._backend import backend, set_backend
 
-__all__ = ["__version__", "backend", "functional", "nn", "set_backend"]
+__all__ = ["__version__", "backend", "data", "functional", "models", "nn", "recipes", "set_backend"]
 
 # Imported at first use: the commands set how OpenMP's threads wait, which counts only before torch is imported.
-_HOMES = {"functional": None, "nn": None, "backend": "ops._backend", "set_backend": "ops._backend"}
+_HOMES = {**dict.fromkeys(("data", "functional", "models", "nn", "recipes")),
+          **dict.fromkeys(("backend", "set_backend"), "ops._backend")}
 
 
 def __getattr__(name: str) -> Any:

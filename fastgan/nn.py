@@ -85,6 +85,9 @@ class BatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
         activation, negative_slope: see :func:`fastgan.functional.batch_norm`.
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
+    What replaces a batch norm by a layer of torch's own, as ``nn.SyncBatchNorm.convert_sync_batchnorm`` does, knows of
+    no activation and drops it: leave it at ``"none"`` there, and let ``nn.ReLU`` follow.
+
     Shape:
         (N, C) or (N, C, L), kept.
     """

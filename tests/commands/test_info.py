@@ -1,12 +1,14 @@
-"""python -m fastgan.info, as a user meets it."""
+"""python -m fastgan.info, as a user meets it; and python -m fastgan, which lists the commands."""
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import fastgan
+from fastgan import __main__ as commands
 from fastgan import info
 from fastgan.ops import _backend
 
@@ -40,6 +42,15 @@ def test_bad_input_gets_a_sentence(call, monkeypatch, variable, argv, sentence):
     finally:
         fastgan.set_backend("auto")
     assert outcome.code == 2 and outcome.err.startswith(f"error: {sentence}") and outcome.err.count("\n") == 1
+
+
+def test_every_command_is_listed(call):
+    outcome = call(commands)
+    assert outcome.code == 0 and not outcome.err
+    folder = Path(fastgan.__file__).parent
+    names = {path.stem for path in folder.glob("[a-z]*.py") if "command.run(main)" in path.read_text(encoding="utf-8")}
+    assert {line.split(".")[1].split()[0].rstrip(":") for line in outcome.out.splitlines()} == names
+    assert call(commands, "train", "vae").err.endswith("write a point, not a space: python -m fastgan.train vae\n")
 
 
 def test_a_reader_that_goes_away():
