@@ -106,6 +106,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         activation, negative_slope, halo: see :func:`fastgan.functional.instance_norm`.
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
+    Call:
+        ``layer(input, residual=None)``; the residual, of the input's shape, is added after the activation.
+
     Shape:
         (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo).
     """
@@ -212,6 +215,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     Args:
         in_channels ... dtype: as for ``nn.ConvTranspose2d``.
         activation, negative_slope, shape, errors: see :func:`fastgan.functional.conv_transpose2d`.
+
+    Call:
+        ``layer(input, output_size=None)``; an output_size (H', W') takes the place of output_padding.
     """
 
     def __init__(
@@ -263,21 +269,23 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 class L1Loss(nn.L1Loss):
-    """Mean absolute error against a tensor or a number; see :func:`fastgan.functional.l1_loss`."""
+    """``nn.L1Loss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.l1_loss`."""
 
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class MSELoss(nn.MSELoss):
-    """Mean squared error against a tensor or a number; see :func:`fastgan.functional.mse_loss`."""
+    """``nn.MSELoss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.mse_loss`.
+    """
 
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
-    """Binary cross-entropy on logits against a tensor or a number; see :func:`fastgan.functional.bce_with_logits`."""
+    """``nn.BCEWithLogitsLoss``, whose target may be a number: ``loss(input, target)``; see
+    :func:`fastgan.functional.bce_with_logits`."""
 
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
         return F.bce_with_logits(

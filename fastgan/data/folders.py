@@ -22,10 +22,11 @@ CACHE_BYTES = 2 ** 30  # of one folder's pixels after the resize: 4,300 images o
 _Result = TypeVar("_Result")
 
 
-def find_images(folder: str | Path) -> list[str]:
+def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
     """The image files of a folder and its sub-folders, as relative POSIX paths in natural order (2.png before 10.png).
 
-    What counts is the suffix (see ``files.SUFFIXES``). Hidden files and folders do not.
+    What counts is the suffix (see ``files.SUFFIXES``). Hidden files and folders do not. ``wanted`` is what an error says
+    that the folder should hold.
 
     Raises:
         ValueError: the folder is missing, not a folder, or holds no such file.
@@ -33,7 +34,7 @@ def find_images(folder: str | Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         state = "not a folder" if folder.exists() else "missing"
-        raise ValueError(f"{folder} is {state}: it should hold the images of one domain")
+        raise ValueError(f"{folder} is {state}: it should hold {wanted}")
     found, visited = [], set()
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
@@ -71,7 +72,7 @@ class ImageFolder:
     def __init__(self, folder: str | Path, transform: Transform, *, channels: int = 3, limit: int | None = None,
                  cache_bytes: int = CACHE_BYTES, substitute: bool = True):
         self.folder, self.transform, self.channels, self.substitute = Path(folder), transform, channels, substitute
-        files = find_images(self.folder)[:limit]
+        files = find_images(self.folder, getattr(transform, "wanted", "the images of one domain"))[:limit]
         skipped: dict[str, str] = {}
         headers = self._read(files, lambda name: read_header(self.folder / name), skipped)
         for name, header in headers.items():

@@ -95,6 +95,8 @@ class SideBySide:
     It stands in for a :class:`Transform` where a folder's images are opened; the crop comes later, to the halves.
     """
 
+    wanted = "images with A and B side by side"
+
     def __init__(self, transform: Transform):
         self.transform, self.preprocess = transform, transform.preprocess
 

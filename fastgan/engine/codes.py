@@ -49,9 +49,8 @@ def parse_classes(text: str, classes: int) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise UserError(f"{text!r} names no classes: write them as 3, as 0,2,4 or as 0-4")
-        found += range(int(first), int(last if dash else first) + 1)
-    for each in found:
-        check_class(each, classes)
+        first, last = (check_class(int(number), classes) for number in (first, last if dash else first))
+        found += range(first, last + 1)
     return list(dict.fromkeys(found))
 
 

@@ -29,6 +29,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     _sync_folder(path.parent)
 
 
+def unfinished(path: Path) -> list[Path]:
+    """The temporary files beside ``path`` that :func:`write_atomically` fills, or left when its process was killed."""
+    prefix = f".{path.name}."
+    return [file for file in path.parent.iterdir() if file.name.startswith(prefix) and
+            file.name.removeprefix(prefix).isdecimal()]
+
+
 def _sync_folder(folder: Path) -> None:
     """Bring a rename to the disk; some systems (Windows) open no folders and need no such call."""
     try:

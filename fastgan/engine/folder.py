@@ -14,6 +14,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from .command import UserError
+from .files import unfinished
 from .settings import is_run_description
 
 
@@ -80,6 +81,10 @@ class RunFolder:
                             "for a new run") from None
         except OSError:
             pass
+        else:
+            for path in (self.checkpoint, self.networks, self.options, self.losses):
+                for half in unfinished(path):  # of a process that was killed while it wrote
+                    half.unlink(missing_ok=True)
         self._claimed = True
         weakref.finalize(self, os.close, descriptor)
 

@@ -83,6 +83,15 @@ def test_one_process_trains_in_a_folder(tmp_path):
         other.claim()
 
 
+def test_what_a_killed_process_left_half_written_goes(folder):
+    folder.path.mkdir(parents=True)
+    left = [folder.path / name for name in (".checkpoint.pt.4711", ".checkpoint.pt.old", ".thesis.tex.4711")]
+    for path in left:
+        path.write_text("half")
+    folder.claim()
+    assert [path.exists() for path in left] == [False, True, True]
+
+
 @pytest.fixture
 def small_files():
     """No file can grow beyond 4 KiB: what a full disk does, without one."""
