@@ -72,7 +72,7 @@ class ImageFolder:
     def __init__(self, folder: str | Path, transform: Transform, *, channels: int = 3, limit: int | None = None,
                  cache_bytes: int = CACHE_BYTES, substitute: bool = True):
         self.folder, self.transform, self.channels, self.substitute = Path(folder), transform, channels, substitute
-        files = find_images(self.folder, getattr(transform, "wanted", "the images of one domain"))[:limit]
+        files = find_images(self.folder, transform.wanted)[:limit]
         skipped: dict[str, str] = {}
         headers = self._read(files, lambda name: read_header(self.folder / name), skipped)
         for name, header in headers.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +29,8 @@ class Transform:
     Attributes:
         random: crops where the generator says, and flips; otherwise the crop is in the middle and nothing is flipped.
     """
+
+    wanted: ClassVar[str] = "the images of one domain"  # in a folder to which it is applied
 
     preprocess: str
     load_size: int

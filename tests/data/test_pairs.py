@@ -268,6 +268,9 @@ def test_images_that_are_no_pairs_get_a_sentence(aligned):
         open_dataset("aligned", options(aligned, preprocess="crop"))
     with pytest.raises(ValueError, match="nowhere is missing: it should hold the folder train, of images with A and B"):
         open_dataset("aligned", options(aligned / "nowhere"))
+    (aligned / "train").rename(aligned / "trainA")
+    with pytest.raises(ValueError, match="train is missing: it should hold images with A and B side by side"):
+        open_dataset("aligned", options(aligned))
 
 
 def test_aligned_broken_files_do_not_stop_a_set(aligned, caplog):
