@@ -9,7 +9,7 @@ import torch
 
 from fastgan import _process
 
-from . import ceilings, record, report
+from . import ceilings, record, tables
 from .measure import Race, rounds_within
 
 # As in our commands: a result then costs its computation, not the page faults of its memory, whoever computes it.
@@ -32,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="cpu, cuda, cuda:N or auto: CUDA where there is one (default: auto)",
     )
     group.addoption(
+        "--benchmark-variants", default="", dest="bench_variants", metavar="TEXT,...",
+        help="of the variants of a training step, only those whose names contain one of these (default: all)",
+    )
+    group.addoption(
         "--benchmark-record", type=Path, dest="bench_record", metavar="PATH",
         help="write the record there instead of into bench/results",
     )
@@ -50,7 +54,7 @@ class Run:
             torch.cuda.set_device(self.device)
         self.cases: list[dict] = []
         self.failed: list[dict] = []
-        self.left_for_full = 0
+        self.left_for_full = self.left_for_compile = 0
         self._environment: dict | None = None
         self._ceilings: dict | None = None
 
@@ -67,11 +71,11 @@ class Run:
 
 
 def _selection(config: pytest.Config) -> str:
-    """What was asked for, in words: the -k expression or the files named, and whether the full set."""
-    keyword = config.getoption("keyword")
+    """What was asked for, in words: the -k expression or the files named, the -m expression, whether the full set."""
+    keyword, marks = config.getoption("keyword"), config.getoption("markexpr")
     files = [Path(arg.split("::")[0]).stem.removeprefix("test_") for arg in config.args]
     words = [keyword] if keyword else [name for name in files if name != HERE.name]
-    return " ".join(words + ["full"] * config.getoption("bench_full")) or "all"
+    return " ".join(words + [marks] * bool(marks) + ["full"] * config.getoption("bench_full")) or "all"
 
 
 RUN = pytest.StashKey[Run]()
@@ -82,6 +86,7 @@ SKIPPED = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full(*device_types): timed only with --benchmark-full (on these devices)")
     config.addinivalue_line("markers", "cuda: timed on CUDA only")
+    config.addinivalue_line("markers", "compile: beside torch.compile, which takes minutes; timed only with -m compile")
     if not config.getoption("bench", False):
         return
     if not config.pluginmanager.hasplugin("benchmark"):
@@ -110,17 +115,48 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("full")
         return mark is not None and (not mark.args or run.device.type in mark.args)
 
-    impossible = [item for item in benches if item.get_closest_marker("cuda") and run.device.type != "cuda"]
-    left = [] if full else [item for item in benches if item not in impossible and for_full_only(item)]
-    run.left_for_full = len(left)
-    config.hook.pytest_deselected(items=impossible + left)
-    items[:] = [item for item in items if item not in impossible and item not in left]
+    asked = "compile" in config.getoption("markexpr")
+    impossible = {item for item in benches if item.get_closest_marker("cuda") and run.device.type != "cuda"}
+    compiled = {item for item in benches if item.get_closest_marker("compile") and not asked} - impossible
+    left = {item for item in benches if for_full_only(item) and not full} - impossible - compiled
+    run.left_for_compile, run.left_for_full = len(compiled), len(left)
+    out = impossible | compiled | left
+    config.hook.pytest_deselected(items=[item for item in items if item in out])
+    items[:] = [item for item in items if item not in out]
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device to time on (--benchmark-device)."""
     return request.config.stash[RUN].device
+
+
+@pytest.fixture
+def chosen(request: pytest.FixtureRequest):
+    """A function that keeps of a step's variants those that --benchmark-variants asks for."""
+    texts = [text.strip() for text in request.config.getoption("bench_variants").split(",")]
+
+    def choose(variants: tuple) -> tuple:
+        found = tuple(variant for variant in variants if any(text in variant.name for text in texts))
+        missing = [text for text in texts if not any(text in variant.name for variant in variants)]
+        if missing:
+            names = ", ".join(variant.name for variant in variants)
+            pytest.fail(f"--benchmark-variants: no variant has {missing[0]!r} in its name: {names}", pytrace=False)
+        return found
+
+    return choose
+
+
+@pytest.fixture
+def keep(request: pytest.FixtureRequest):
+    """A function that puts the entry of a case into the record."""
+    run = request.config.stash[RUN]
+
+    def put(entry: dict) -> None:
+        run.measure_machine()
+        run.cases.append(entry)
+
+    return put
 
 
 @pytest.fixture
@@ -141,7 +177,7 @@ def race(request: pytest.FixtureRequest, benchmark):
         rounds = rounds_within(run.budget * len(contest.runners), round_seconds, least=case.least_rounds)
         names = list(contest.runners)
         # pytest-benchmark drives the rounds and times one provider of ours; the others take their turns around it.
-        ours = next(name for name in names if name.startswith("ours"))
+        ours = next((name for name in names if name.startswith("ours")), names[0])
         benchmark.pedantic(
             contest.turn,
             args=(ours,),
@@ -150,7 +186,7 @@ def race(request: pytest.FixtureRequest, benchmark):
             rounds=rounds,
         )
         timings = {name: timing.summary() for name, timing in contest.timings.items()}
-        entry = {**case.describe(), "providers": timings, "speedup": record.speedups(timings)}
+        entry = {**case.describe(), "providers": timings, "speedup": case.speedups(timings)}
         benchmark.extra_info.update(entry)
         run.cases.append(entry)
 
@@ -166,10 +202,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run.cases or run.failed:
         content = run.content()
         terminalreporter.section("bench")
-        terminalreporter.write_line(report.markdown([content]))
+        terminalreporter.write_line(tables.markdown([content]))
         if not config.getoption("bench_no_record"):
             path = config.getoption("bench_record") or record.new_path(content["environment"], run.selection)
             record.write(path, content)
-            terminalreporter.write_line(f"record: {path} (python -m bench.report makes tables and a plot of records)")
+            terminalreporter.write_line(f"record: {path} (python -m bench.report makes tables and plots of records)")
+    if run.left_for_compile:
+        left = run.left_for_compile
+        terminalreporter.write_line(f"bench: {left} cases beside torch.compile were left out: add -m compile")
     if run.left_for_full:
         terminalreporter.write_line(f"bench: {run.left_for_full} larger cases were left out: add --benchmark-full")

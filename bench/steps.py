@@ -1,0 +1,131 @@
+"""A training step as a case of the bench: trials apart, the check of its losses, and the race of its variants."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastgan.recipes._precision import PRECISIONS
+
+from . import record
+from .cases import Served, passed_over, worst
+from .measure import Clock, Runner, step_clock
+from .systems import PLAIN, Step, System, Variant
+from .trial import first_losses, in_fresh_process
+
+# What a loss of ours may be off by from the float32 twin's, beside twice what the eager twin in the same precision is.
+SLACK = {"fp32": 1e-4, "bf16": 1e-2}
+
+
+class StepCase:
+    """One turn of a system's schedule by every variant, from the same weights on the same images."""
+
+    least_rounds = 3
+    warm_up_rounds = 1
+
+    def __init__(self, system: System, size: int, count: int, variants: tuple[Variant, ...], device: torch.device,
+                 trial=None) -> None:
+        self.system, self.size, self.count, self.device = system, size, count, device
+        self.variants = {variant.name: variant for variant in variants}
+        self.clock: Clock = step_clock(device)
+        self.caches = tempfile.TemporaryDirectory(prefix="fastgan-bench-")
+        self._trial = trial or (lambda variant: in_fresh_process(system.name, size, count, variant.name, device,
+                                                                 self.caches.name))
+        self.flops = 0
+        self.trials: dict[str, dict[str, Any]] = {}
+        self.errors: dict[str, float] = {}
+        self.failed: dict[str, str] = {}
+        self.served: dict[str, dict[str, list[str]]] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """The case's entry in a record, without its times."""
+        channels = 3 if self.system.paired else 1
+        return {
+            "op": self.system.name,
+            "variant": self.system.variant,
+            "shape": f"{self.count}x{channels}x{self.size}x{self.size}",
+            "dtype": "",
+            "direction": "step",
+            "bytes": 0,
+            "flops": self.flops,
+            "backend": {
+                "name": "",
+                "served": self.served,
+                "passed_over": passed_over("instance_norm", self.device, torch.float32),
+            },
+            "deviation": record.finite(self.errors),
+            "trials": self.trials,
+            "not_timed": self.failed,
+        }
+
+    def check(self) -> None:
+        """Try each variant in a process of its own, and compare its first losses with the float32 twin's.
+
+        What torch refuses is left out, with its reason. AssertionError unless every variant of ours runs and its losses
+        are as close to the float32 twin's as those of the eager twin in the same precision.
+        """
+        expected = self._reference()
+        for name, variant in self.variants.items():
+            found = self._trial(variant)
+            losses = found.pop("losses", None)
+            if "failed" in found:
+                self.failed[name] = found["failed"]
+                continue
+            self.trials[name] = found
+            if losses is not None:
+                self.errors[name] = worst(abs(losses[key] - value) / max(1.0, abs(value))
+                                          for key, value in expected.items())
+        broken = {name: reason for name, reason in self.failed.items() if name.startswith("ours")}
+        assert not broken, f"not timed, because it does not run: {broken}"
+        wrong = {}
+        for name, variant in self.variants.items():
+            if variant.who == "ours" and not self.errors[name] <= self._allowed(variant.precision):
+                wrong[name] = f"{self.errors[name]:.2g} (allowed: {self._allowed(variant.precision):.2g})"
+        assert not wrong, f"not timed, because the losses of the first step are wrong: {wrong}"
+
+    def _reference(self) -> dict[str, float]:
+        """The losses of the first turn in float32, whose work is counted."""
+        step = Step(self.system, self.size, self.count, PLAIN, self.device)
+        with FlopCounterMode(display=False) as counter, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with step.without_dropout():
+                losses = first_losses(step)
+        self.flops = counter.get_total_flops()
+        return losses
+
+    def _allowed(self, precision: str) -> float:
+        eager = (self.errors[name] for name, variant in self.variants.items()
+                 if variant.who == "eager" and variant.precision == precision and name in self.errors)
+        return 2 * max(eager, default=0.0) + SLACK[precision]
+
+    def runners(self) -> dict[str, Runner]:
+        """The variants that run, compiled from the caches that the trials left."""
+        steps, before = {}, os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = self.caches.name
+        try:
+            for name in self.trials:
+                variant = self.variants[name]
+                step = steps[name] = Step(self.system, self.size, self.count, variant, self.device)
+                if variant.who == "compile":
+                    step(0)
+                elif variant.who == "ours":
+                    with Served() as served:
+                        step(0)
+                    self.served[name] = served.backends
+        finally:
+            if before is None:
+                del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            else:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+        return steps
+
+    def speedups(self, timings: dict[str, dict]) -> dict[str, dict[str, float]]:
+        return record.step_speedups(timings)
+
+
+def dtype_of(precision: str) -> str:
+    """The name of a precision's dtype, under which a record has its ceiling."""
+    return str(PRECISIONS[precision]).removeprefix("torch.")
