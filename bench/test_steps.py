@@ -13,13 +13,15 @@ from .systems import COMPILED, COMPILED_ON_CUDA, EAGER, OURS, SYSTEMS
 # System, side of the images, images in a batch: as the recipes have them, and CycleGAN by resolution and batch.
 CASES = [
     ("cyclegan", 128, 1),
-    ("pix2pix", 256, 1),
+    ("pix2pix", 128, 1),
     ("dcgan", 28, 128),
     ("wgan_gp", 28, 64),
     ("vae", 28, 128),
 ]
 LARGE = [("cyclegan", 256, 1)]
-FULL_ON_CPU = [("cyclegan", 64, 1), ("cyclegan", 128, 4), ("cyclegan", 128, 16), ("cyclegan", 256, 4)]
+FULL_ON_CPU = [
+    ("cyclegan", 64, 1), ("cyclegan", 128, 4), ("cyclegan", 128, 16), ("cyclegan", 256, 4), ("pix2pix", 256, 1),
+]  # fmt: skip
 CUDA = [("cyclegan", 256, 16), ("cyclegan", 512, 1), ("pix2pix", 256, 16)]
 FULL, ON_CUDA = (pytest.mark.full("cpu"),), (pytest.mark.cuda,)
 
