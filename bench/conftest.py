@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--benchmark-variants", default="", dest="bench_variants", metavar="TEXT,...",
-        help="of the variants of a training step, only those whose names contain one of these (default: all)",
+        help="of the variants of a training step, only those with one of these names, or parts of names (default: all)",
     )
     group.addoption(
         "--benchmark-record", type=Path, dest="bench_record", metavar="PATH",
@@ -137,12 +137,14 @@ def chosen(request: pytest.FixtureRequest):
     texts = [text.strip() for text in request.config.getoption("bench_variants").split(",")]
 
     def choose(variants: tuple) -> tuple:
-        found = tuple(variant for variant in variants if any(text in variant.name for text in texts))
-        missing = [text for text in texts if not any(text in variant.name for variant in variants)]
-        if missing:
-            names = ", ".join(variant.name for variant in variants)
-            pytest.fail(f"--benchmark-variants: no variant has {missing[0]!r} in its name: {names}", pytrace=False)
-        return found
+        names, wanted = [variant.name for variant in variants], set()
+        for text in texts:
+            found = {text} & set(names) or {name for name in names if text in name}
+            if not found:
+                reason = f"--benchmark-variants: no variant has {text!r} in its name: {', '.join(names)}"
+                pytest.fail(reason, pytrace=False)
+            wanted |= found
+        return tuple(variant for variant in variants if variant.name in wanted)
 
     return choose
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastgan.recipes._precision import PRECISIONS
 
 from . import record
-from .cases import Served, passed_over, worst
+from .cases import passed_over, worst
 from .measure import Clock, Runner, step_clock
 from .systems import PLAIN, Step, System, Variant
 from .trial import first_losses, in_fresh_process
@@ -71,11 +71,13 @@ class StepCase:
         expected = self._reference()
         for name, variant in self.variants.items():
             found = self._trial(variant)
-            losses = found.pop("losses", None)
+            losses, served = found.pop("losses", None), found.pop("served", None)
             if "failed" in found:
                 self.failed[name] = found["failed"]
                 continue
             self.trials[name] = found
+            if variant.who == "ours":
+                self.served[name] = served
             if losses is not None:
                 self.errors[name] = worst(abs(losses[key] - value) / max(1.0, abs(value))
                                           for key, value in expected.items())
@@ -102,25 +104,10 @@ class StepCase:
         return 2 * max(eager, default=0.0) + SLACK[precision]
 
     def runners(self) -> dict[str, Runner]:
-        """The variants that run, compiled from the caches that the trials left."""
-        steps, before = {}, os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        """The variants that run; torch.compile finds at their first turn what the trials compiled."""
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = self.caches.name
-        try:
-            for name in self.trials:
-                variant = self.variants[name]
-                step = steps[name] = Step(self.system, self.size, self.count, variant, self.device)
-                if variant.who == "compile":
-                    step(0)
-                elif variant.who == "ours":
-                    with Served() as served:
-                        step(0)
-                    self.served[name] = served.backends
-        finally:
-            if before is None:
-                del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-            else:
-                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
-        return steps
+        return {name: Step(self.system, self.size, self.count, self.variants[name], self.device)
+                for name in self.trials}
 
     def speedups(self, timings: dict[str, dict]) -> dict[str, dict[str, float]]:
         return record.step_speedups(timings)

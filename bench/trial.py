@@ -14,6 +14,7 @@ from fastgan import _process  # noqa: I001
 
 _process.settle()  # before torch is imported
 
+import contextlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 
+from .cases import Served
 from .record import ROOT
 from .systems import SYSTEMS, VARIANTS, Step, System, Variant
 
@@ -68,10 +70,10 @@ def first_losses(step: Step) -> dict[str, float]:
 
 
 def trial(system: System, size: int, count: int, variant: Variant, device: torch.device) -> dict[str, Any]:
-    """``{"first_step": seconds, "peak_bytes", "losses"}`` of the first turns; dropout is off in the first.
+    """``{"first_step": seconds, "peak_bytes", "losses", "served"}`` of two turns; dropout is off in the first.
 
-    A compiled variant keeps its dropout and then has no losses to compare. ``{"failed": reason}`` instead, where torch
-    refuses the variant.
+    ``served`` are the backends of fastgan's low-level ops. A compiled variant keeps its dropout, and then has no losses
+    to compare. ``{"failed": reason}`` instead, where torch refuses the variant.
     """
     peak = Peak(device)
     try:
@@ -85,8 +87,10 @@ def trial(system: System, size: int, count: int, variant: Variant, device: torch
             losses = first_losses(step)
         first = time.perf_counter() - began
         peak.reset()
-        step(1)
-        return {"first_step": first, "peak_bytes": peak.read(), "losses": losses if comparable else None}
+        with Served() if variant.who == "ours" else contextlib.nullcontext() as served:
+            step(1)
+        return {"first_step": first, "peak_bytes": peak.read(), "losses": losses if comparable else None,
+                "served": served.backends if served else {}}
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         return {"failed": f"{type(error).__name__}: {lines[0]}"}

@@ -130,7 +130,15 @@ def test_the_peak_holds_what_was_allocated_and_freed():
 def test_a_trial_in_a_fresh_process(tmp_path):
     found = trial.in_fresh_process("vae", 12, 2, "ours fp32 nchw", CPU, str(tmp_path))
     assert found["first_step"] > 0 and found["losses"].keys() == {"recon", "kl"}
-    assert trial.in_fresh_process("vae", 13, 2, "ours fp32 nchw", CPU, str(tmp_path)).keys() == {"failed"}
+    assert found["peak_bytes"] is None or found["peak_bytes"] > 0
+
+
+def test_a_process_that_ends_early_gives_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\necho first >&2; echo killed >&2; exit 9\n")
+    (tmp_path / "python").chmod(0o755)
+    found = trial.in_fresh_process("vae", 12, 2, "ours fp32 nchw", CPU, str(tmp_path))
+    assert found == {"failed": "its process ended early: killed"}
 
 
 def test_beside_compile_only_when_asked():
