@@ -23,11 +23,10 @@ STEPS, WINDOW, SEEDS = 200, 20, (0, 1, 2)
 EAGER, OURS = Variant("eager", "bf16", "nchw"), Variant("ours", "bf16", "channels_last")
 # System, side of the images, images in a batch.
 CASES = {
-    "cyclegan": (cyclegan_system(6, ngf=16, ndf=16), 32, 1),
+    "cyclegan": (cyclegan_system(6, ngf=8, ndf=8), 32, 1),
     "pix2pix": (pix2pix_system(ngf=8, ndf=8), 128, 1),
-    "dcgan": (SYSTEMS["dcgan"], 28, 8),
-    "wgan_gp": (SYSTEMS["wgan_gp"], 28, 8),
-    "vae": (SYSTEMS["vae"], 28, 32),
+    "wgan_gp": (SYSTEMS["wgan_gp"], 12, 8),
+    "vae": (SYSTEMS["vae"], 12, 32),
 }
 
 
@@ -35,7 +34,8 @@ def means(system: System, size: int, count: int, variant: Variant, seed: int,
           device: torch.device) -> dict[str, Tensor]:
     """Each loss of a training, averaged over every ``WINDOW`` steps (those that have it)."""
     step = Step(system, size, count, variant, device, seed)
-    options = DataOptions(load_size=size + size // 8, crop_size=size, batch_size=count, max_dataset_size=400)
+    options = DataOptions(load_size=size + size // 8, crop_size=size, image_size=size, batch_size=count,
+                          max_dataset_size=400)
     dataset = open_dataset(recipes.get(system.name).data_kind, options, seed=seed)
     batches = iter(loader(dataset, BatchKeys(len(dataset), count, seed, drop_last=True), 0, False))
     torch.manual_seed(seed)
