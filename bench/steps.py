@@ -7,9 +7,8 @@ import tempfile
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from fastgan.recipes._precision import PRECISIONS
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from . import record
 from .cases import passed_over, worst
@@ -92,10 +91,9 @@ class StepCase:
     def _reference(self) -> dict[str, float]:
         """The losses of the first turn in float32, whose work is counted."""
         step = Step(self.system, self.size, self.count, PLAIN, self.device)
-        with FlopCounterMode(display=False) as counter, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            with step.without_dropout():
-                losses = first_losses(step)
-        self.flops = counter.get_total_flops()
+        with Work() as work, step.without_dropout(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            losses = first_losses(step)
+        self.flops = work.flops
         return losses
 
     def _allowed(self, precision: str) -> float:
@@ -113,6 +111,18 @@ class StepCase:
         return record.step_speedups(timings)
 
 
-def dtype_of(precision: str) -> str:
-    """The name of a precision's dtype, under which a record has its ceiling."""
-    return str(PRECISIONS[precision]).removeprefix("torch.")
+class Work(TorchDispatchMode):
+    """Inside, ``flops`` counts the multiplications and additions of matrix products and convolutions.
+
+    torch's FlopCounterMode does so, too, but follows modules by hooks that torch.autograd.grad refuses.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out

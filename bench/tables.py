@@ -256,7 +256,8 @@ def _sentence(reason: str) -> str:
 TABLES: dict[str, Callable[[list[Run]], str]] = {
     "ops": ops, "summary": summary, "steps": steps, "loader": loader, "training": training,
     "machine": lambda runs: "\n\n".join(map(machine, runs)),
-    "remarks": lambda runs: "\n".join(filter(None, map(remarks, runs))),
+    "remarks": lambda runs: "\n\n".join(text if len(runs) == 1 else f"{run['selection']}:\n\n{text}"
+                                        for run in runs if (text := remarks(run))),
 }  # fmt: skip
 
 
