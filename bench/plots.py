@@ -142,16 +142,16 @@ def _steps(runs: list[Run], figure: Any) -> None:
                              (by_side, [(at, t) for (count, at), t in found if count == 1])):
             if chosen:
                 axes.plot(*zip(*chosen), style, color=colour, label=line)
-        per_pixel = sorted((count * at * at, 1e9 * t / (count * at * at)) for (count, at), t in found)
+        per_pixel = sorted((count * at * at, 1e6 * t / (count * at * at)) for (count, at), t in found)
         if per_pixel:
             by_pixel.plot(*zip(*per_pixel), style, color=colour, label=line)
     for precision, found in floors.items():
-        per_pixel = sorted((count * at * at, 1e9 * t / (count * at * at)) for (count, at), t in found.items())
+        per_pixel = sorted((count * at * at, 1e6 * t / (count * at * at)) for (count, at), t in found.items())
         by_pixel.plot(*zip(*per_pixel), color="black", linewidth=0.8, label=f"floor {precision}",
                       linestyle="-" if precision == "fp32" else ":")
     by_batch.set(xlabel=f"images in a batch, {side}x{side}", ylabel="seconds a step", xscale="log", yscale="log")
     by_side.set(xlabel="side of the image in pixels, batch 1", ylabel="seconds a step", xscale="log", yscale="log")
-    by_pixel.set(xlabel="pixels in a batch", ylabel="nanoseconds a pixel", xscale="log", ylim=(0, None))
+    by_pixel.set(xlabel="pixels in a batch", ylabel="microseconds a pixel", xscale="log", ylim=(0, None))
     for axes, values in ((by_batch, {count for line in points.values() for count, at in line if at == side}),
                          (by_side, {at for line in points.values() for count, at in line if count == 1})):
         axes.set_xticks(sorted(values), [str(value) for value in sorted(values)])
