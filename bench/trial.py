@@ -53,7 +53,10 @@ class Peak:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self.before is not None:
-            CLEAR_REFS.write_text("5")
+            try:
+                CLEAR_REFS.write_text("5")
+            except OSError:
+                self.before = None
 
     def read(self) -> int | None:
         """None where the system does not tell."""
