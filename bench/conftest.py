@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from fastgan import _process  # noqa: I001
+
+# As in our commands, before torch is imported: a result then costs its computation, not the page faults of its memory,
+# and a neighbour on the machine costs less, whoever computes it.
+_process.settle()
+
 from pathlib import Path
 
 import pytest
 import torch
 
-from fastgan import _process
-
 from . import ceilings, record, tables
 from .measure import Race, rounds_within
-
-# As in our commands: a result then costs its computation, not the page faults of its memory, whoever computes it.
-_process.keep_freed_memory()
 
 HERE = Path(__file__).resolve().parent
 NOTHING_TIMED = "nothing was timed: add --benchmark (pytest bench --benchmark)"
