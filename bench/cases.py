@@ -9,6 +9,7 @@ from typing import Callable, Iterable
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan.ops import _backend
 
@@ -98,6 +99,7 @@ class OpCase:
     least_rounds: int = 5
     warm_up_rounds: int = 2
     errors: dict[str, float] = field(default_factory=dict)
+    served: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def describe(self) -> dict:
         """The case's entry in a record, without its times."""
@@ -109,9 +111,31 @@ class OpCase:
             "direction": self.direction,
             "bytes": self.bytes_moved,
             "flops": self.flops,
-            "backend": chosen_backend(self.op, self.device, self.dtype),
+            "backend": {
+                "name": self._backend_name(),
+                "served": self.served,
+                "passed_over": passed_over(self.op, self.device, self.dtype),
+            },
             "deviation": record.finite(self.errors),
         }
+
+    def _backend_name(self) -> str:
+        """Who computed the direction; by layout where the layouts differ."""
+        names = {name.removeprefix("ours "): self._computed_by(calls) for name, calls in self.served.items()}
+        if len(set(names.values())) < 2:
+            return next(iter(names.values()), "")
+        return ", ".join(f"{name}: {backend}" for name, backend in names.items())
+
+    def _computed_by(self, calls: dict[str, list[str]]) -> str:
+        if self.direction == "backward":  # the forward op ran too, but untimed; some ops have no other
+            calls = {op: backends for op, backends in calls.items() if op != self.op} or calls
+        own = {op: backends for op, backends in calls.items() if op.startswith(self.op) or op == "pointwise_loss"}
+        parts = [" and ".join(dict.fromkeys(backend for backends in own.values() for backend in backends))]
+        parts += [f"{op} by {' and '.join(backends)}" for op, backends in calls.items() if op not in own]
+        return ", ".join(filter(None, parts)) or "reference"
+
+    def speedups(self, timings: dict[str, dict]) -> dict[str, dict[str, float]]:
+        return record.speedups(timings)
 
     @property
     def clock(self) -> Clock:
@@ -145,7 +169,10 @@ class OpCase:
             seed = torch.randn_like(stock(*exact)).to(self.dtype).double()
         expected = self._results(stock, exact, seed)
         for provider in self.providers:
-            results = self._results(provider.compute, self._inputs(made, provider.layout), seed)
+            with Served() as served:
+                results = self._results(provider.compute, self._inputs(made, provider.layout), seed)
+            if provider.name.startswith("ours"):
+                self.served[provider.name] = served.backends
             self.errors[provider.name] = worst(map(deviation, results, expected))
         eager = max(error for name, error in self.errors.items() if name.startswith("eager"))
         allowed = self.times_eager * eager + 4 * torch.finfo(self.dtype).eps
@@ -189,11 +216,28 @@ class OpCase:
         return both
 
 
-def chosen_backend(op: str, device: torch.device, dtype: torch.dtype) -> dict:
-    """The backend that serves ``op`` by itself, and why each one before it was passed over."""
-    chosen = _backend.select(op, device.type, dtype)
-    passed_over = {name: reason for name, reason in _backend.refusals(op, device.type, dtype).items() if reason}
-    return {"name": chosen, "passed_over": passed_over}
+class Served(TorchDispatchMode):
+    """Inside, ``backends`` collects who computes each low-level op of fastgan, backward included.
+
+    An op that is missing was computed by stock torch throughout.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backends: dict[str, list[str]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "fastgan":
+            found = self.backends.setdefault(func._schema.name.removeprefix("fastgan::"), [])
+            backend = (kwargs or {}).get("backend") or args[-1]
+            if backend not in found:
+                found.append(backend)
+        return func(*args, **(kwargs or {}))
+
+
+def passed_over(op: str, device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Why the automatic choice passes over backends of ``op``, whatever the shape."""
+    return {name: reason for name, reason in _backend.refusals(op, device.type, dtype).items() if reason}
 
 
 def away_from_ties(x: Tensor, distance: float = 2e-3, over: tuple[int, ...] = (2, 3)) -> Tensor:

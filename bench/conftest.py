@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from fastgan import _process  # noqa: I001
+
+# As in our commands, before torch is imported: a result then costs its computation, not the page faults of its memory,
+# and a neighbour on the machine costs less, whoever computes it.
+_process.settle()
+
 from pathlib import Path
 
 import pytest
 import torch
 
-from fastgan import _process
-
-from . import ceilings, record, report
+from . import ceilings, record, tables
 from .measure import Race, rounds_within
-
-# As in our commands: a result then costs its computation, not the page faults of its memory, whoever computes it.
-_process.keep_freed_memory()
 
 HERE = Path(__file__).resolve().parent
 NOTHING_TIMED = "nothing was timed: add --benchmark (pytest bench --benchmark)"
@@ -30,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--benchmark-device", default="auto", dest="bench_device", metavar="DEVICE",
         help="cpu, cuda, cuda:N or auto: CUDA where there is one (default: auto)",
+    )
+    group.addoption(
+        "--benchmark-variants", default="", dest="bench_variants", metavar="TEXT,...",
+        help="of the variants of a training step, only those with one of these names, or parts of names (default: all)",
     )
     group.addoption(
         "--benchmark-record", type=Path, dest="bench_record", metavar="PATH",
@@ -50,7 +55,7 @@ class Run:
             torch.cuda.set_device(self.device)
         self.cases: list[dict] = []
         self.failed: list[dict] = []
-        self.left_for_full = 0
+        self.left_for_full = self.left_for_compile = 0
         self._environment: dict | None = None
         self._ceilings: dict | None = None
 
@@ -67,11 +72,11 @@ class Run:
 
 
 def _selection(config: pytest.Config) -> str:
-    """What was asked for, in words: the -k expression or the files named, and whether the full set."""
-    keyword = config.getoption("keyword")
+    """What was asked for, in words: the -k expression or the files named, the -m expression, whether the full set."""
+    keyword, marks = config.getoption("keyword"), config.getoption("markexpr")
     files = [Path(arg.split("::")[0]).stem.removeprefix("test_") for arg in config.args]
     words = [keyword] if keyword else [name for name in files if name != HERE.name]
-    return " ".join(words + ["full"] * config.getoption("bench_full")) or "all"
+    return " ".join(words + [marks] * bool(marks) + ["full"] * config.getoption("bench_full")) or "all"
 
 
 RUN = pytest.StashKey[Run]()
@@ -82,6 +87,7 @@ SKIPPED = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full(*device_types): timed only with --benchmark-full (on these devices)")
     config.addinivalue_line("markers", "cuda: timed on CUDA only")
+    config.addinivalue_line("markers", "compile: beside torch.compile, which takes minutes; timed only with -m compile")
     if not config.getoption("bench", False):
         return
     if not config.pluginmanager.hasplugin("benchmark"):
@@ -110,17 +116,50 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("full")
         return mark is not None and (not mark.args or run.device.type in mark.args)
 
-    impossible = [item for item in benches if item.get_closest_marker("cuda") and run.device.type != "cuda"]
-    left = [] if full else [item for item in benches if item not in impossible and for_full_only(item)]
-    run.left_for_full = len(left)
-    config.hook.pytest_deselected(items=impossible + left)
-    items[:] = [item for item in items if item not in impossible and item not in left]
+    asked = "compile" in config.getoption("markexpr")
+    impossible = {item for item in benches if item.get_closest_marker("cuda") and run.device.type != "cuda"}
+    compiled = {item for item in benches if item.get_closest_marker("compile") and not asked} - impossible
+    left = {item for item in benches if for_full_only(item) and not full} - impossible - compiled
+    run.left_for_compile, run.left_for_full = len(compiled), len(left)
+    out = impossible | compiled | left
+    config.hook.pytest_deselected(items=[item for item in items if item in out])
+    items[:] = [item for item in items if item not in out]
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device to time on (--benchmark-device)."""
     return request.config.stash[RUN].device
+
+
+@pytest.fixture
+def chosen(request: pytest.FixtureRequest):
+    """A function that keeps of a step's variants those that --benchmark-variants asks for."""
+    texts = [text.strip() for text in request.config.getoption("bench_variants").split(",")]
+
+    def choose(variants: tuple) -> tuple:
+        names, wanted = [variant.name for variant in variants], set()
+        for text in texts:
+            found = {text} & set(names) or {name for name in names if text in name}
+            if not found:
+                reason = f"--benchmark-variants: no variant has {text!r} in its name: {', '.join(names)}"
+                pytest.fail(reason, pytrace=False)
+            wanted |= found
+        return tuple(variant for variant in variants if variant.name in wanted)
+
+    return choose
+
+
+@pytest.fixture
+def keep(request: pytest.FixtureRequest):
+    """A function that puts the entry of a case into the record."""
+    run = request.config.stash[RUN]
+
+    def put(entry: dict) -> None:
+        run.measure_machine()
+        run.cases.append(entry)
+
+    return put
 
 
 @pytest.fixture
@@ -141,7 +180,7 @@ def race(request: pytest.FixtureRequest, benchmark):
         rounds = rounds_within(run.budget * len(contest.runners), round_seconds, least=case.least_rounds)
         names = list(contest.runners)
         # pytest-benchmark drives the rounds and times one provider of ours; the others take their turns around it.
-        ours = next(name for name in names if name.startswith("ours"))
+        ours = next((name for name in names if name.startswith("ours")), names[0])
         benchmark.pedantic(
             contest.turn,
             args=(ours,),
@@ -150,7 +189,7 @@ def race(request: pytest.FixtureRequest, benchmark):
             rounds=rounds,
         )
         timings = {name: timing.summary() for name, timing in contest.timings.items()}
-        entry = {**case.describe(), "providers": timings, "speedup": record.speedups(timings)}
+        entry = {**case.describe(), "providers": timings, "speedup": case.speedups(timings)}
         benchmark.extra_info.update(entry)
         run.cases.append(entry)
 
@@ -166,10 +205,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run.cases or run.failed:
         content = run.content()
         terminalreporter.section("bench")
-        terminalreporter.write_line(report.markdown([content]))
+        terminalreporter.write_line(tables.markdown([content]))
         if not config.getoption("bench_no_record"):
             path = config.getoption("bench_record") or record.new_path(content["environment"], run.selection)
             record.write(path, content)
-            terminalreporter.write_line(f"record: {path} (python -m bench.report makes tables and a plot of records)")
+            terminalreporter.write_line(f"record: {path} (python -m bench.report makes tables and plots of records)")
+    if run.left_for_compile:
+        left = run.left_for_compile
+        terminalreporter.write_line(f"bench: {left} cases beside torch.compile were left out: add -m compile")
     if run.left_for_full:
         terminalreporter.write_line(f"bench: {run.left_for_full} larger cases were left out: add --benchmark-full")

@@ -125,8 +125,10 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def losses(case: dict) -> list[dict]:
-    """Where a provider of ours is slower than eager torch given the same layout, by more than ``TIE``."""
-    found = [(name, ratios["same_layout"]) for name, ratios in case["speedup"].items()]
+    """Where a provider of ours is slower by more than ``TIE``: an op than eager torch given the same layout, a step
+    than the best of torch in the same precision."""
+    group = "same_precision" if case["direction"] == "step" else "same_layout"
+    found = [(name, ratios[group]) for name, ratios in case["speedup"].items() if group in ratios]
     return [{"case": title(case), "provider": name, "ratio": ratio} for name, ratio in found if ratio < 1 - TIE]
 
 
@@ -159,6 +161,11 @@ def layout(provider: str) -> str:
     return "channels_last" if "channels_last" in provider else "nchw"
 
 
+def precision(variant: str) -> str:
+    """The precision of a step's variant, which its name tells."""
+    return "bf16" if " bf16" in variant else "fp32"
+
+
 def speedups(timings: dict[str, dict]) -> dict[str, dict[str, float]]:
     """For each provider of ours: the best eager one's time over its own, among those of its layout and among all.
 
@@ -171,6 +178,24 @@ def speedups(timings: dict[str, dict]) -> dict[str, dict[str, float]]:
         ratios[ours] = {
             group + suffix: min(timings[name][figure] for name in names) / timings[ours][figure]
             for group, names in groups.items()
+            for figure, suffix in (("median", ""), ("min", "_by_minima"))
+        }
+    return ratios
+
+
+def step_speedups(timings: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """For each variant of ours: over its time, that of the fastest eager one in float32, and of the fastest one of
+    torch, compiled or not, in the same precision, where such were timed; by medians, and by minima, which a busy
+    machine disturbs less."""
+    torch_only = [name for name in timings if not name.startswith("ours")]
+    eager_fp32 = [name for name in torch_only if name.startswith("eager") and precision(name) == "fp32"]
+    ratios = {}
+    for ours in (name for name in timings if name.startswith("ours")):
+        groups = {"eager_fp32": eager_fp32,
+                  "same_precision": [name for name in torch_only if precision(name) == precision(ours)]}
+        ratios[ours] = {
+            group + suffix: min(timings[name][figure] for name in names) / timings[ours][figure]
+            for group, names in groups.items() if names
             for figure, suffix in (("median", ""), ("min", "_by_minima"))
         }
     return ratios

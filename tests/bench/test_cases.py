@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.cases import NHWC, OpCase, away_from_ties, deviation, providers
+from bench.cases import NHWC, OpCase, Served, away_from_ties, deviation, providers
+from fastgan import functional as fg
+from fastgan.ops import _backend
 
 
 def case(ours, direction="forward", eager=F.relu, dtype=torch.float32):
@@ -93,3 +95,41 @@ def test_deviation_is_relative_and_forgives_one_in_a_hundred_thousand():
     flipped[7] = 9.0
     assert deviation(flipped, exact) == 0
     assert deviation(exact[1:], exact) == float("inf")
+
+
+def convolution(channels, direction):
+    shape = (1, channels, 24, 24)
+    return OpCase(
+        "reflection_pad_conv2d", "3x3", shape, torch.float32, direction, torch.device("cpu"),
+        make=lambda: (torch.randn(shape), torch.randn(channels, channels, 3, 3) / channels, torch.randn(channels)),
+        providers=providers(lambda x, w, b: F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), w, b),
+                            lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=1)),
+        bytes_moved=1, leaves=3, times_eager=8,
+    )
+
+
+@pytest.mark.skipif(not _backend.EXTENSION_LOADED, reason="the choice is between kernels of the extension")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_backend_is_the_one_that_served_these_shapes(direction):
+    """At 24x24 Winograd is taken from 64 channels on; below, our padding and torch's convolution."""
+    wide, narrow = convolution(64, direction), convolution(4, direction)
+    for each in (wide, narrow):
+        each.check()
+    assert wide.describe()["backend"]["name"] == "winograd"
+    assert "reflection_pad2d by cpp" in narrow.describe()["backend"]["name"]
+    assert "winograd" not in narrow.describe()["backend"]["name"]
+
+
+def test_what_stock_torch_computes_is_the_references():
+    good = case(lambda x: F.relu(x))
+    good.check()
+    assert good.describe()["backend"]["name"] == "reference"
+
+
+def test_the_backward_of_an_op_is_told_apart_from_its_forward():
+    x = torch.randn(1, 2, 4, 4, requires_grad=True)
+    with Served() as served:
+        fg.instance_norm(x).sum().backward()
+    backend = _backend.select("instance_norm", "cpu", torch.float32)
+    expected = {} if backend == "reference" else {"instance_norm": [backend], "instance_norm_backward": [backend]}
+    assert served.backends == expected

@@ -1,0 +1,287 @@
+"""What a training step is raced in: systems, each as our recipe and as the plain-torch twin of the tests; variants."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ContextManager
+
+import torch
+from torch import Tensor, nn
+
+from fastgan import recipes
+from fastgan.recipes import _precision
+from tests.twins import cyclegan, dcgan, pix2pix, vae, wgan_gp
+
+from .cases import LAYOUTS
+
+BATCHES = 4
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class System:
+    """A recipe and its twin, with the networks of the recipe's defaults unless ``options`` say otherwise.
+
+    Attributes:
+        name: of the recipe.
+        twin: side of the images in pixels -> the twin with those networks.
+        options: side of the images -> options of the recipe.
+        paired: a batch is "A" and "B" of 3 channels; otherwise "image" of one channel and "label".
+        calls: steps in one turn of the system's schedule; a sample is one turn.
+        variant: what a turn is, in words.
+        one_region: whether no network is used again after its optimizer's step, so that one autocast region, with its
+            cache of cast weights, may span the step.
+    """
+
+    name: str
+    twin: Callable[[int], Any]
+    options: Callable[[int], dict[str, Any]] = lambda size: {}
+    paired: bool = True
+    calls: int = 1
+    variant: str = ""
+    one_region: bool = False
+
+    def recipe(self, size: int, precision: str = "fp32") -> recipes.Recipe:
+        kind = recipes.get(self.name)
+        return kind(kind.Options(**self.options(size)), precision=precision)
+
+    def batches(self, size: int, count: int) -> list[Batch]:
+        """Random batches of ``count`` images of ``size`` x ``size``, on the CPU; always the same ones."""
+        generator = torch.Generator().manual_seed(1)
+
+        def images(channels: int) -> Tensor:
+            return 2 * torch.rand(count, channels, size, size, generator=generator) - 1
+
+        if self.paired:
+            return [{"A": images(3), "B": images(3)} for _ in range(BATCHES)]
+        return [{"image": images(1), "label": torch.randint(10, (count,), generator=generator)} for _ in range(BATCHES)]
+
+
+class _CycleGAN(cyclegan.CycleGAN):
+    def __init__(self, **options: Any):
+        super().__init__([torch.Generator().manual_seed(i) for i in (0, 1)], inplace=False, **options)
+
+    def step(self, batch: Batch) -> Batch:
+        return super().step(batch["A"], batch["B"])
+
+
+def cyclegan_system(blocks: int = 9, **widths: int) -> System:
+    """CycleGAN with generators of ``blocks`` residual blocks."""
+    return System(
+        "cyclegan", lambda size: _CycleGAN(n_blocks=blocks, **widths),
+        lambda size: {"netG": f"resnet_{blocks}blocks", **widths}, one_region=True,
+    )  # fmt: skip
+
+
+def pix2pix_system(**widths: int) -> System:
+    """pix2pix with the U-Net of 256 or 128 pixels."""
+    return System("pix2pix", lambda size: pix2pix.Twin(num_downs=size.bit_length() - 1, **widths),
+                  lambda size: {"netG": f"unet_{size}", **widths})
+
+
+def _small(size: int) -> dict[str, Any]:
+    return {"image_size": size}
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        cyclegan_system(),
+        pix2pix_system(),
+        System("dcgan", lambda size: dcgan.Twin(100, size), _small, paired=False),
+        System("wgan_gp", lambda size: wgan_gp.Twin(100, size), _small, paired=False, calls=5,
+               variant="5 steps of the critic, 1 of the generator"),
+        System("vae", lambda size: vae.Twin(2, size), _small, paired=False),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a step.
+
+    Attributes:
+        who: "eager" and "compile" run the twin, "ours" the recipe.
+        precision: "fp32", or "bf16" by autocast.
+        layout: of images and weights.
+        in_place: activations of the twin overwrite what they are given.
+        fused: the twin's Adams run in one pass, as ours do; torch's default does not.
+        how: the mode of torch.compile, or "force-layout" for its option force_layout_optimization.
+        graph: the twin's whole step is captured by hand in a CUDA graph.
+    """
+
+    who: str
+    precision: str
+    layout: str
+    in_place: bool = False
+    fused: bool = True
+    how: str = ""
+    graph: bool = False
+
+    @property
+    def name(self) -> str:
+        flags = {"in-place": self.in_place, "default Adam": not self.fused, self.how: True, "in a graph": self.graph}
+        return " ".join(filter(None, (self.who, self.precision, self.layout, *(word for word in flags if flags[word]))))
+
+
+PLAIN = Variant("eager", "fp32", "nchw")
+EAGER = (
+    Variant("eager", "fp32", "nchw", in_place=True, fused=False),  # the published code
+    Variant("eager", "fp32", "nchw", in_place=True),
+    PLAIN,
+    Variant("eager", "bf16", "nchw"),
+    Variant("eager", "bf16", "channels_last"),
+)
+COMPILED = (Variant("compile", "fp32", "nchw"), Variant("compile", "bf16", "channels_last"))
+COMPILED_ON_CUDA = (
+    Variant("compile", "bf16", "channels_last", how="max-autotune-no-cudagraphs"),
+    Variant("compile", "bf16", "channels_last", how="force-layout"),
+    Variant("eager", "bf16", "channels_last", graph=True),
+    Variant("compile", "bf16", "channels_last", graph=True),
+    Variant("compile", "bf16", "channels_last", how="max-autotune-no-cudagraphs", graph=True),
+    Variant("compile", "bf16", "channels_last", how="force-layout", graph=True),
+)
+OURS = tuple(Variant("ours", precision, layout) for precision in ("fp32", "bf16") for layout in LAYOUTS)
+VARIANTS = {variant.name: variant for variant in EAGER + COMPILED + COMPILED_ON_CUDA + OURS}
+
+
+class Step:
+    """A variant of a system, built and moved: called with a round's number it runs one turn and returns the losses.
+
+    The first weights, which ``seed`` decides, and the batches are the same in every variant and process.
+    """
+
+    def __init__(self, system: System, size: int, count: int, variant: Variant, device: torch.device,
+                 seed: int = 0) -> None:
+        self.system, self.variant, self.device = system, variant, device
+        torch.manual_seed(seed)
+        recipe = system.recipe(size, variant.precision if variant.who == "ours" else "fp32")
+        self.networks: dict[str, nn.Module] = recipe.networks
+        self.twin: Any = None
+        self.format = LAYOUTS[variant.layout]
+        if variant.who == "ours":
+            recipe.to(device, self.format)
+            self._step = recipe.step
+        else:
+            twin = self.twin = system.twin(size)
+            _copy_weights(recipe.networks, twin.networks)
+            self.networks = twin.networks
+            for network in twin.networks.values():
+                network.to(device, memory_format=self.format)
+            if variant.in_place:
+                _in_place(twin.networks)
+            _set(_optimizers(twin), fused=variant.fused, capturable=variant.graph)
+            if variant.who == "compile":
+                for network in twin.networks.values():
+                    network.compile(**_compile_arguments(variant.how))
+            self._step = self._under_autocast(twin.step)
+        self.batches = [self.moved(batch) for batch in system.batches(size, count)]
+        if variant.graph:
+            self._step = _captured(self._step, self.batches[0])
+
+    def __call__(self, number: int) -> dict[str, Tensor]:
+        for call in range(self.system.calls):
+            losses = self._step(self.batches[(number * self.system.calls + call) % BATCHES])
+        return losses
+
+    def moved(self, batch: Batch) -> Batch:
+        """The tensors of a batch on the device, images in the layout of the variant."""
+        return {name: value.to(self.device, memory_format=self.format if value.dim() == 4 else torch.preserve_format)
+                for name, value in batch.items() if isinstance(value, Tensor)}
+
+    def on(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on a batch that :meth:`moved` gave."""
+        return self._step(batch)
+
+    def _under_autocast(self, step: Callable[[Batch], dict[str, Tensor]]) -> Callable[[Batch], dict[str, Tensor]]:
+        variant, dtype = self.variant, _precision.PRECISIONS[self.variant.precision]
+
+        def region() -> ContextManager[Any]:
+            if variant.precision == "fp32":
+                return contextlib.nullcontext()
+            return torch.autocast(self.device.type, dtype, cache_enabled=self.system.one_region and not variant.graph)
+
+        def run(batch: Batch) -> dict[str, Tensor]:
+            with region():
+                return step(batch)
+
+        return run
+
+    @property
+    def drops_out(self) -> bool:
+        """Whether there are dropout layers: their random masks depend on layout and compiler."""
+        return any(isinstance(module, nn.Dropout) for module in _modules(self.networks))
+
+    @contextlib.contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """Inside, dropout layers drop nothing."""
+        before = {module: module.p for module in _modules(self.networks) if isinstance(module, nn.Dropout)}
+        for module in before:
+            module.p = 0.0
+        try:
+            yield
+        finally:
+            for module, p in before.items():
+                module.p = p
+
+
+def _modules(networks: dict[str, nn.Module]) -> Iterator[nn.Module]:
+    return (module for network in networks.values() for module in network.modules())
+
+
+def _copy_weights(source: dict[str, nn.Module], target: dict[str, nn.Module]) -> None:
+    """Tensors of the state dicts correspond by their order."""
+    for name, network in target.items():
+        values = source[name].state_dict().values()
+        for ours, its in zip(values, network.state_dict().values(), strict=True):
+            its.copy_(ours)
+
+
+def _in_place(networks: dict[str, nn.Module]) -> None:
+    """Let activations overwrite their input, but where they come first: that input is used elsewhere, too."""
+    for module in _modules(networks):
+        if isinstance(module, nn.Sequential):
+            for layer in list(module)[1:]:
+                if isinstance(layer, (nn.ReLU, nn.LeakyReLU)):
+                    layer.inplace = True
+
+
+def _compile_arguments(how: str) -> dict[str, Any]:
+    if how == "force-layout":
+        return {"options": {"force_layout_optimization": True}}
+    return {"mode": how} if how else {}
+
+
+def _optimizers(twin: Any) -> list[torch.optim.Optimizer]:
+    found = [value for value in vars(twin).values() if isinstance(value, torch.optim.Optimizer)]
+    return found + list(getattr(twin, "optimizers", {}).values())
+
+
+def _set(optimizers: list[torch.optim.Optimizer], **settings: bool) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.update(settings)
+
+
+def _captured(step: Callable[[Batch], dict[str, Tensor]], batch: Batch) -> Callable[[Batch], dict[str, Tensor]]:
+    """``step`` recorded once in a CUDA graph, after three ordinary ones that end all compiling and choosing."""
+    inputs = {name: value.clone(memory_format=torch.preserve_format) for name, value in batch.items()}
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step(inputs)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = step(inputs)
+
+    def replay(batch: Batch) -> dict[str, Tensor]:
+        for name, value in batch.items():
+            inputs[name].copy_(value)
+        graph.replay()
+        return losses
+
+    return replay

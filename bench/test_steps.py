@@ -1,0 +1,49 @@
+"""One training step of each system: our recipe against the plain-torch twin that the tests compare it with.
+
+With torch.compile in the race, ``-m compile``: it takes a minute for each network and variant.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .steps import StepCase
+from .systems import COMPILED, COMPILED_ON_CUDA, EAGER, OURS, SYSTEMS
+
+# System, side of the images, images in a batch: as the recipes have them, and CycleGAN by resolution and batch.
+CASES = [
+    ("cyclegan", 128, 1),
+    ("pix2pix", 128, 1),
+    ("dcgan", 28, 128),
+    ("wgan_gp", 28, 64),
+    ("vae", 28, 128),
+]
+LARGE = [("cyclegan", 256, 1)]
+FULL_ON_CPU = [
+    ("cyclegan", 64, 1), ("cyclegan", 128, 4), ("cyclegan", 128, 16), ("cyclegan", 256, 4), ("pix2pix", 256, 1),
+]  # fmt: skip
+CUDA = [("cyclegan", 256, 16), ("cyclegan", 512, 1), ("pix2pix", 256, 16)]
+FULL, ON_CUDA = (pytest.mark.full("cpu"),), (pytest.mark.cuda,)
+
+
+def parameters(*groups: tuple[list[tuple[str, int, int]], tuple[pytest.MarkDecorator, ...]]) -> list:
+    return [pytest.param(system, size, count, id=f"{system}-{size}x{size}-batch{count}", marks=marks)
+            for cases, marks in groups for system, size, count in cases]
+
+
+@pytest.mark.parametrize(
+    "system, size, count",
+    parameters((CASES, ()), (LARGE + FULL_ON_CPU, FULL), (CUDA, ON_CUDA)),
+)
+def test_step(race, chosen, device, system, size, count):
+    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + OURS), device))
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    "system, size, count",
+    parameters((CASES + LARGE, ()), (FULL_ON_CPU, FULL), (CUDA, ON_CUDA)),
+)
+def test_step_beside_compile(race, chosen, device, system, size, count):
+    compiled = COMPILED + (COMPILED_ON_CUDA if device.type == "cuda" else ())
+    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + compiled + OURS), device))
