@@ -131,14 +131,6 @@ def test_far_from_zero(device):
     check(*NAMED["last"], "nhwc", torch.bfloat16, device, which=0, offset=-2.3)
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_repeats_bitwise(direction, device):
-    how = NAMED["last"][3]
-    tensors = operands(*NAMED["last"], "nhwc", torch.float32, device)
-    first, second = (compute(direction, *tensors, how, None) for _ in range(2))
-    assert torch.equal(first, second)
-
-
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy's, in the interpreter
 @pytest.mark.parametrize("name", ("trunk", "last"))
 def test_nan_reaches_what_sees_it_and_nothing_else(name, device):
