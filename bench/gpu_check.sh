@@ -6,7 +6,7 @@
 #   correct    info kernels cuda ops repeat      the tests of the GPU's kernels, and two processes bitwise equal
 #   thorough   huge memcheck racecheck suite     more than 2^31 elements, compute-sanitizer, the rest of the tests
 #   speed      steps norms convolutions losses   the benches, each with a record
-#   tune                                         the table of measured configurations
+#   tune                                         the table of measured configurations, for fastgan/tables
 #
 # Without an argument: all of them, in this order. Each stage has a time of its own, and LIMIT bounds the seconds of all
 # together: what is under way is then interrupted, and reports what it has. The log, the records and the table go to the
@@ -136,7 +136,10 @@ for name in "${stages[@]}"; do
     norms) bench norms 240 bench/test_instance_norm.py bench/test_batch_norm.py ;;
     convolutions) bench convolutions 240 bench/test_reflection_pad_conv2d.py bench/test_conv_transpose2d.py ;;
     losses) bench losses 120 bench/test_losses.py ;;
-    tune) run tune 540 "$PYTHON" -m fastgan.tune --dtype bf16 --layout nhwc --output "$OUT/$DEVICE.json" ;;
+    tune)
+      for dtype in bf16 fp32; do
+        run "tune-$dtype" 400 "$PYTHON" -m fastgan.tune --dtype "$dtype" --layout nhwc --output "$OUT/$DEVICE.json"
+      done ;;
   esac
 done
 

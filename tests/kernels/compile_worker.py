@@ -136,8 +136,9 @@ def convolutions(everything):
                         default = cut is None and (dtype, layout) in ((bf16, "nhwc"), (fp32, "nchw"))
                         targets = TARGETS if everything or default else (90,)
                         yield targets, convolution, (direction, layer, dtype, layout), dict(cut=cut)
-            yield TARGETS if everything else (90,), convolution, (direction, layer, fp64, "nhwc"), {}
-        yield TARGETS if everything else (90,), convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
+            targets = TARGETS if everything or layer == "trunk" else (90,)
+            yield targets, convolution, (direction, layer, fp64, "nhwc"), {}
+        yield TARGETS, convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
         yield (90,), convolution, (direction, "huge", fp16, "nhwc"), {}
         for layout in ("nhwc", "nchw"):
             yield (90,), convolution, (direction, "ragged", fp16, layout), {}
