@@ -1,6 +1,7 @@
 """Registers tests/ops/plain.py as the backend "plain" while the tests of the ops run; counts torch's samples."""
 
 import pytest
+import torch
 
 from fastgan.ops import _backend, batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
 
@@ -41,6 +42,15 @@ def plain_backend():
         launcher = lambda backend: plain.losses.forward if backend == "plain" else other(backend)  # noqa: E731
         patch.setattr(losses, "_launcher", launcher)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def full_precision():
+    """Convolutions of float32 in float32 on a GPU: theirs and ours then round alike, whichever uses tensor cores."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture
