@@ -3,7 +3,9 @@
 # make learn      train the recipes on real data, an hour or two, and write what they learnt to bench/results
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
-# make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has
+# make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate, ten minutes, without a GPU
+# make tritons    run the Triton kernels' tests with the oldest supported and the newest release of triton
+# make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
 # The first four set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ RUN := $(VENV)/bin/python
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: cyclegan test learn bench sanitize gpu-check setup clean
+.PHONY: cyclegan test learn bench sanitize kernels tritons gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -41,8 +43,25 @@ sanitize: setup
 	$(UNDER_SANITIZERS) $(RUN) -m pytest tests/csrc --ignore-glob "*/test_cuda_*" $(ARGS)
 	$(UNDER_SANITIZERS) $(RUN) -m pytest tests/ops -k "cpp and not compile" $(ARGS)
 
+kernels: setup
+	FASTGAN_COMPILE=all $(RUN) -m pytest tests/kernels/test_compile.py $(ARGS)
+
+# Each beside the packages of .venv, before which Python finds it; triton 3.6's interpreter needs a numpy before 2.4.
+TRITONS := build/triton-oldest build/triton-newest
+
+tritons: setup $(TRITONS)
+	for folder in $(TRITONS); do \
+		PYTHONPATH=$$folder $(RUN) -c "import triton; print('triton', triton.__version__)" && \
+		PYTHONPATH=$$folder $(RUN) -m pytest -n logical --dist loadfile tests/kernels $(ARGS) || exit 1; \
+	done
+
+build/triton-oldest: PACKAGES = triton==3.6.0 "numpy<2.4"
+build/triton-newest: PACKAGES = triton
+$(TRITONS): | setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $@ $(PACKAGES)
+
 gpu-check:
-	PYTHON=$(PYTHON) bench/gpu_check.sh
+	PYTHON=$(PYTHON) bench/gpu_check.sh $(STAGES)
 
 setup: $(VENV)/extension.stamp
 

@@ -60,7 +60,12 @@ def main(argv: list[str]) -> int:
     device = torch.device("cuda", torch.cuda.current_device())
     name = torch.cuda.get_device_name(device)
     path = options.output or _table.FOLDER / _table.file_name(name)
-    environment = {"torch": torch.__version__, "triton": triton.__version__, "cuda": torch.version.cuda or ""}
+    environment = {
+        "capability": "{}.{}".format(*torch.cuda.get_device_capability(device)),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": torch.version.cuda or "",
+    }
     run = {"reflection_pad_conv2d": _tuner.tune_convolution, "instance_norm": _tuner.tune_norm}
     say = lambda text: print(f"  {text}", file=sys.stderr)  # noqa: E731
     for op in options.op:

@@ -7,6 +7,9 @@ import triton
 import triton.language as tl
 
 
+MOST_PIXELS = 2**30  # an image has fewer, so that the sum of two positions in it is a 32-bit number
+
+
 def dense_layout(tensor: torch.Tensor, name: str) -> str:
     """"nchw" or "nhwc", the layout of a dense 4-d tensor; ValueError for any other strides."""
     if tensor.dim() == 4:

@@ -7,8 +7,8 @@ algorithm 1).
 
 NHWC: a batch is one sample of instance norm with all pixels in a row, and goes to its kernels. NCHW: a channel is an
 image whose rows are the samples' planes, far apart; `splits` programs take it in two launches, as those of instance
-norm take a plane: partial sums, then their merge in a fixed order, each program for itself. Constant statistics need one
-launch, forward and backward. Nothing is atomic: results repeat bitwise.
+norm take a plane: partial sums, then their merge in a fixed order, each program for itself. Constant statistics need
+one launch, forward and backward. Nothing is atomic: results repeat bitwise.
 """
 
 from typing import Optional
@@ -18,7 +18,15 @@ import triton
 import triton.language as tl
 
 from . import instance_norm
-from ._common import accumulator_dtype, dense_layout, division_magic, launch_options, memory_format, on_device
+from ._common import (
+    MOST_PIXELS,
+    accumulator_dtype,
+    dense_layout,
+    division_magic,
+    launch_options,
+    memory_format,
+    on_device,
+)
 from .instance_norm import (
     Config,
     _activate,
@@ -43,7 +51,7 @@ def _nchw_place(tile, channels, height, width, magic, shift, ROWS: tl.constexpr,
     return i.to(tl.int64) * (channels * (width.to(tl.int64) * COLS)) + j, mask
 
 
-@triton.jit(do_not_specialize=["width", "magic", "shift", "splits", "tiles"])
+@triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_statistics(
     x_ptr, offset_ptr, square_ptr, channels, height, width, magic, shift, splits, tiles,
     ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -65,7 +73,7 @@ def _nchw_batch_statistics(
     tl.store(square_ptr + pid, square)
 
 
-@triton.jit(do_not_specialize=["width", "magic", "shift", "splits", "tiles"])
+@triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_apply(
     x_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
     channels, height, width, magic, shift, splits, tiles, eps: tl.float64, slope: tl.float64,
@@ -112,7 +120,7 @@ def _gradient(
     return _activation_gradient(gradient, z, slope, ACTIVATION), n
 
 
-@triton.jit(do_not_specialize=["width", "magic", "shift", "splits", "tiles"])
+@triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_sums(
     dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, sums_ptr, dots_ptr,
     channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
@@ -145,7 +153,7 @@ def _nchw_batch_sums(
     tl.store(dots_ptr + pid, _nchw_sum(dot))
 
 
-@triton.jit(do_not_specialize=["width", "magic", "shift", "splits", "tiles"])
+@triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_backward(
     dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, sums_ptr, dots_ptr, sum_ptr, dot_ptr,
     channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
@@ -265,11 +273,11 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
 
 
 def _check(x: torch.Tensor, weight, bias, activation: str, **statistics: torch.Tensor) -> str:
-    """The layout; ValueError for what instance norm refuses, more than 2^31 elements a channel, or odd statistics."""
+    """The layout; ValueError for what instance norm refuses, 2^30 elements a channel, or odd statistics."""
     layout = instance_norm._check(x, weight, bias, activation, 0)
     channels = x.shape[1]
-    if x.numel() >= 2**31 * max(1, channels):
-        raise ValueError(f"an input of shape {tuple(x.shape)} has 2^31 elements a channel or more: cut the batch")
+    if x.numel() >= MOST_PIXELS * max(1, channels):
+        raise ValueError(f"an input of shape {tuple(x.shape)} has 2^30 elements a channel or more: cut the batch")
     dtype = accumulator_dtype(x.dtype)
     for name, tensor in statistics.items():
         if tensor.shape != (channels,) or tensor.dtype != dtype or not tensor.is_contiguous():

@@ -11,6 +11,8 @@ A plane is handled in one of two ways, chosen by `config` from the shape alone:
 * by `splits` programs in two launches: the first writes partial sums, the second merges them, each program for itself
   and in a fixed order, and writes its part of the output. Its programs start from the end, where the cache is warm.
 
+`_forward` and `_backward` kernels are that second launch, and with SPLITS == 0 the whole of the first way.
+
 Statistics are sums of deviations from the plane's first element: exact for data far from zero. Within a lane they are
 merged by Welford's recurrence, across lanes and programs by Chan's formula. Nothing is atomic: results repeat bitwise.
 """
@@ -22,6 +24,7 @@ import triton
 import triton.language as tl
 
 from ._common import (
+    MOST_PIXELS,
     accumulator_dtype,
     check_dtype,
     dense_layout,
@@ -120,7 +123,7 @@ def _nchw_merged_parts(offset_ptr, square_ptr, first, splits, part, count, SPLIT
     live = s < splits
     offsets = tl.load(offset_ptr + first + s, mask=live, other=0.0)
     squares = tl.load(square_ptr + first + s, mask=live, other=0.0)
-    counts = tl.maximum(tl.minimum(count - s * part, part), 0).to(offsets.dtype)
+    counts = tl.where(live, tl.minimum(count - s * part, part), 0).to(offsets.dtype)
     offset = tl.sum(counts * offsets, axis=0) / count
     offsets -= offset
     return offset, tl.sum(squares + counts * offsets * offsets, axis=0)
@@ -169,53 +172,10 @@ def _nchw_interior_write(
     tl.store(y_ptr + (i + HALO) * (width * COLS + 2 * HALO) + (j + HALO), y, mask=mask)
 
 
-@triton.jit(do_not_specialize=["magic", "shift"])
-def _nchw_forward(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr,
-    channels, height, width, magic, shift, residual_n, residual_c, residual_h, eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr,
-):
-    """One program, one plane, held in registers."""
-    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
-    sample = tl.program_id(0) // channels
-    c = tl.program_id(0) % channels
-    plane = tl.program_id(0).to(tl.int64)
-    count = height * width * COLS
-    x_ptr += plane * count
-    y_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
-    residual_ptr += sample.to(tl.int64) * residual_n + c.to(tl.int64) * residual_c
-
-    i, j, mask = _nchw_tile(0, height, width, magic, shift, ROWS, COLS)
-    x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
-    shift = tl.load(x_ptr).to(DTYPE)
-    deviation = tl.where(mask, x - shift, 0.0)
-    offset = _nchw_sum(deviation) / count
-    deviation = tl.where(mask, deviation - offset, 0.0)
-    square = _nchw_sum(deviation * deviation)
-    rstd = _rstd(square, count, eps, DTYPE)
-    mean = shift + offset
-    tl.store(mean_ptr + plane, mean)
-    tl.store(rstd_ptr + plane, rstd)
-    if HAS_VARIANCE:
-        tl.store(variance_ptr + plane, square / (count - 1))
-
-    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
-    _nchw_interior_write(
-        x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
-        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
-    )
-    if HALO > 0:
-        _nchw_border_write(
-            0, 1, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
-            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS, BORDER,
-        )
-
-
-@triton.jit(do_not_specialize=["first_plane", "splits", "tiles"])
+@triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_statistics(
-    x_ptr, offset_ptr, square_ptr, first_plane, height, width, splits, tiles, ROWS: tl.constexpr, COLS: tl.constexpr
+    x_ptr, offset_ptr, square_ptr, first_plane, channels, height, width, magic, shift, splits, tiles,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Mean, relative to the plane's first element, and sum of squared deviations of `tiles` tiles of one plane."""
     DTYPE: tl.constexpr = offset_ptr.dtype.element_ty
@@ -224,14 +184,14 @@ def _nchw_statistics(
     split = pid % splits
     vectors = height * width
     x_ptr += plane * (vectors * COLS)
-    shift = tl.load(x_ptr).to(DTYPE)
+    origin = tl.load(x_ptr).to(DTYPE)
     mean = tl.zeros((ROWS, COLS), DTYPE)
     square = tl.zeros((ROWS, COLS), DTYPE)
     lanes = tl.zeros((ROWS, 1), DTYPE)
     for t in range(0, tiles):
         v = (split * tiles + t) * ROWS + tl.arange(0, ROWS)[:, None]
         mask = v < vectors
-        x = tl.load(x_ptr + v * COLS + tl.arange(0, COLS)[None, :], mask=mask, other=0.0).to(DTYPE) - shift
+        x = tl.load(x_ptr + v * COLS + tl.arange(0, COLS)[None, :], mask=mask, other=0.0).to(DTYPE) - origin
         mean, square, lanes = _welford(x, mask, t, mean, square, lanes)
     offset, square = _nchw_merged_lanes(mean, square, lanes, COLS)
     tl.store(offset_ptr + plane * splits + split, offset)
@@ -239,7 +199,7 @@ def _nchw_statistics(
 
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
-def _nchw_forward_apply(
+def _nchw_forward(
     x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
     first_plane, channels, height, width, magic, shift, splits, tiles, residual_n, residual_c, residual_h,
     eps: tl.float64, slope: tl.float64,
@@ -247,7 +207,9 @@ def _nchw_forward_apply(
     ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     BORDER: tl.constexpr, SPLITS: tl.constexpr,
 ):
-    """Merges the partial statistics of a plane and writes the output for `tiles` tiles of it."""
+    """Merges the partial statistics of a plane and writes the output for `tiles` tiles of it. SPLITS 0: the plane is
+    one tile, whose statistics are taken here.
+    """
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
     plane = first_plane + pid // splits
@@ -260,11 +222,20 @@ def _nchw_forward_apply(
     y_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
     residual_ptr += sample.to(tl.int64) * residual_n + c.to(tl.int64) * residual_c
 
-    offset, square = _nchw_merged_parts(
-        offset_ptr, square_ptr, plane * splits, splits, tiles * ROWS * COLS, count, SPLITS
-    )
+    origin = tl.load(x_ptr).to(DTYPE)
+    if SPLITS == 0:
+        i, j, mask = _nchw_tile(0, height, width, magic, shift, ROWS, COLS)
+        x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
+        deviation = tl.where(mask, x - origin, 0.0)
+        offset = _nchw_sum(deviation) / count
+        deviation = tl.where(mask, deviation - offset, 0.0)
+        square = _nchw_sum(deviation * deviation)
+    else:
+        offset, square = _nchw_merged_parts(
+            offset_ptr, square_ptr, plane * splits, splits, tiles * ROWS * COLS, count, SPLITS
+        )
+    mean = origin + offset
     rstd = _rstd(square, count, eps, DTYPE)
-    mean = tl.load(x_ptr).to(DTYPE) + offset
     if split == 0:
         tl.store(mean_ptr + plane, mean)
         tl.store(rstd_ptr + plane, rstd)
@@ -273,13 +244,19 @@ def _nchw_forward_apply(
 
     weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
-    for t in range(0, tiles):
-        i, j, mask = _nchw_tile(split * tiles + t, height, width, magic, shift, ROWS, COLS)
-        x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
+    if SPLITS == 0:
         _nchw_interior_write(
             x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
             HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
         )
+    else:
+        for t in range(0, tiles):
+            i, j, mask = _nchw_tile(split * tiles + t, height, width, magic, shift, ROWS, COLS)
+            x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
+            _nchw_interior_write(
+                x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
+                HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
+            )
     if HALO > 0:
         _nchw_border_write(
             split, splits, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
@@ -318,40 +295,22 @@ def _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE: tl.constexpr, HAL
     return gradient
 
 
-@triton.jit(do_not_specialize=["magic", "shift"])
-def _nchw_backward(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
-    channels, height, width, magic, shift, slope: tl.float64,
+@triton.jit
+def _nchw_gradient(
+    tile, dy_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
     HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
-    """One program, one plane, input and gradient held in registers."""
-    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
-    c = tl.program_id(0) % channels
-    plane = tl.program_id(0).to(tl.int64)
-    count = height * width * COLS
-    x_ptr += plane * count
-    dx_ptr += plane * count
-    dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
-    mean = tl.load(mean_ptr + plane)
-    rstd = tl.load(rstd_ptr + plane)
-    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
-
-    i, j, mask = _nchw_tile(0, height, width, magic, shift, ROWS, COLS)
-    inner = i * (width * COLS) + j
-    x = tl.load(x_ptr + inner, mask=mask, other=0.0).to(DTYPE)
-    gradient = _nchw_fold(dy_ptr, 0, i, j, mask, height, width, DTYPE, HALO, ROWS, COLS)
+    """(g, n, place in the plane, mask) of a tile's pixels, g behind the activation; writes what the residual gets."""
+    i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
+    place = i * (width * COLS) + j
+    x = tl.load(x_ptr + place, mask=mask, other=0.0).to(mean.dtype)
+    gradient = _nchw_fold(dy_ptr, tile, i, j, mask, height, width, mean.dtype, HALO, ROWS, COLS)
     if HAS_RESIDUAL:
-        tl.store(dresidual_ptr + plane * count + inner, gradient, mask=mask)
+        tl.store(dresidual_ptr + place, gradient, mask=mask)
     n = (x - mean) * rstd
-    gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
-    total = _nchw_sum(gradient)
-    dot = _nchw_sum(gradient * n)
-    tl.store(sum_ptr + plane, total)
-    tl.store(dot_ptr + plane, dot)
-    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
-    tl.store(dx_ptr + inner, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
+    z = _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS)
+    return _activation_gradient(gradient, z, slope, ACTIVATION), n, place, mask
 
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
@@ -377,12 +336,10 @@ def _nchw_backward_sums(
     total = tl.zeros((ROWS, COLS), DTYPE)
     dot = tl.zeros((ROWS, COLS), DTYPE)
     for t in range(0, tiles):
-        tile = split * tiles + t
-        i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
-        x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
-        gradient = _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE, HALO, ROWS, COLS)
-        n = (x - mean) * rstd
-        gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        gradient, n, _, _ = _nchw_gradient(
+            split * tiles + t, dy_ptr, x_ptr, x_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
+            HAS_WEIGHT, HAS_BIAS, False, ACTIVATION, HALO, ROWS, COLS,
+        )
         total += gradient
         dot += gradient * n
     tl.store(sums_ptr + plane * splits + split, _nchw_sum(total))
@@ -390,14 +347,16 @@ def _nchw_backward_sums(
 
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
-def _nchw_backward_apply(
+def _nchw_backward(
     dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
     sums_ptr, dots_ptr,
     first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
     HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
 ):
-    """Merges the partial sums of a plane and writes dx for `tiles` tiles of it."""
+    """Merges the partial sums of a plane and writes dx for `tiles` tiles of it. SPLITS 0: the plane is one tile, and is
+    summed here.
+    """
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
     plane = first_plane + pid // splits
@@ -407,29 +366,36 @@ def _nchw_backward_apply(
     count = height * width * COLS
     x_ptr += plane * count
     dx_ptr += plane * count
+    dresidual_ptr += plane * count
     dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
     mean = tl.load(mean_ptr + plane)
     rstd = tl.load(rstd_ptr + plane)
     weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
-    s = tl.arange(0, SPLITS)
-    total = tl.sum(tl.load(sums_ptr + plane * splits + s, mask=s < splits, other=0.0), axis=0)
-    dot = tl.sum(tl.load(dots_ptr + plane * splits + s, mask=s < splits, other=0.0), axis=0)
+    if SPLITS == 0:
+        gradient, n, place, mask = _nchw_gradient(
+            0, dy_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
+            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
+        )
+        total = _nchw_sum(gradient)
+        dot = _nchw_sum(gradient * n)
+    else:
+        s = tl.arange(0, SPLITS)
+        total = tl.sum(tl.load(sums_ptr + plane * splits + s, mask=s < splits, other=0.0), axis=0)
+        dot = tl.sum(tl.load(dots_ptr + plane * splits + s, mask=s < splits, other=0.0), axis=0)
     if split == 0:
         tl.store(sum_ptr + plane, total)
         tl.store(dot_ptr + plane, dot)
     scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
-    for t in range(0, tiles):
-        tile = split * tiles + t
-        i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
-        inner = i * (width * COLS) + j
-        x = tl.load(x_ptr + inner, mask=mask, other=0.0).to(DTYPE)
-        gradient = _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE, HALO, ROWS, COLS)
-        if HAS_RESIDUAL:
-            tl.store(dresidual_ptr + plane * count + inner, gradient, mask=mask)
-        n = (x - mean) * rstd
-        gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
-        tl.store(dx_ptr + inner, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
+    if SPLITS == 0:
+        tl.store(dx_ptr + place, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
+    else:
+        for t in range(0, tiles):
+            gradient, n, place, mask = _nchw_gradient(
+                split * tiles + t, dy_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift,
+                slope, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
+            )
+            tl.store(dx_ptr + place, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
 
 
 # NHWC. A tile is ROWS pixels by COLS channels; pixel arithmetic is done once per row of the tile, in 64 bits where it
@@ -447,9 +413,9 @@ def _nhwc_channels(block, channels, COLS: tl.constexpr, EVEN: tl.constexpr):
 
 
 @triton.jit
-def _nhwc_mean_square(x_ptr, shift, begin, end, c, live, channels, DTYPE: tl.constexpr, ROWS: tl.constexpr,
+def _nhwc_mean_square(x_ptr, origin, begin, end, c, live, channels, DTYPE: tl.constexpr, ROWS: tl.constexpr,
                       COLS: tl.constexpr):
-    """Mean less shift, and sum of squared deviations, of pixels begin..end, per channel."""
+    """Mean less origin, and sum of squared deviations, of pixels begin..end, per channel."""
     mean = tl.zeros((ROWS, COLS), DTYPE)
     square = tl.zeros((ROWS, COLS), DTYPE)
     lanes = tl.zeros((ROWS, 1), DTYPE)
@@ -457,7 +423,7 @@ def _nhwc_mean_square(x_ptr, shift, begin, end, c, live, channels, DTYPE: tl.con
         p = p0 + tl.arange(0, ROWS)[:, None]
         mask = p < end
         x = tl.load(x_ptr + p.to(tl.int64) * channels + c[None, :], mask=mask & live[None, :], other=0.0).to(DTYPE)
-        x -= shift[None, :]
+        x -= origin[None, :]
         mean, square, lanes = _welford(x, mask, (p0 - begin) // ROWS, mean, square, lanes)
     offset = tl.sum(mean * lanes, axis=0) / (end - begin)
     mean -= offset[None, :]
@@ -489,41 +455,9 @@ def _nhwc_write(
         tl.store(y_ptr + o.to(tl.int64) * channels + c[None, :], y, mask=mask)
 
 
-@triton.jit
-def _nhwc_forward(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr,
-    channels, height, width, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
-):
-    """One program, one sample, one block of channels; the second reading of x comes from cache."""
-    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
-    blocks = tl.cdiv(channels, COLS)
-    pid = tl.program_id(0)
-    n = (pid // blocks).to(tl.int64)
-    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
-    count = height * width
-    out_count = (height + 2 * HALO) * (width + 2 * HALO)
-    x_ptr += n * count * channels
-    shift = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
-    offset, square = _nhwc_mean_square(x_ptr, shift, 0, count, c, live, channels, DTYPE, ROWS, COLS)
-    mean = shift + offset
-    rstd = _rstd(square, count, eps, DTYPE)
-    tl.store(mean_ptr + n * channels + c, mean, mask=live)
-    tl.store(rstd_ptr + n * channels + c, rstd, mask=live)
-    if HAS_VARIANCE:
-        tl.store(variance_ptr + n * channels + c, square / (count - 1), mask=live)
-    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
-    _nhwc_write(
-        0, out_count, x_ptr, residual_ptr + n * residual_n, y_ptr + n * out_count * channels, mean, rstd, weight, bias,
-        c, live, residual_h, channels, height, width, slope, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
-    )
-
-
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_statistics(
-    x_ptr, offset_ptr, square_ptr, first_sample, channels, count, splits, tiles,
+    x_ptr, offset_ptr, square_ptr, first_sample, channels, height, width, splits, tiles,
     ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
 ):
     """Mean, relative to the first pixel, and sum of squared deviations of `tiles` tiles of pixels, per channel."""
@@ -533,24 +467,41 @@ def _nhwc_statistics(
     c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
     split = (pid // blocks) % splits
     n = first_sample + (pid // blocks // splits).to(tl.int64)
+    count = height * width
     x_ptr += n * count * channels
-    shift = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
+    origin = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
     begin = split * (tiles * ROWS)
     end = tl.minimum(begin + tiles * ROWS, count)
-    offset, square = _nhwc_mean_square(x_ptr, shift, begin, end, c, live, channels, DTYPE, ROWS, COLS)
+    offset, square = _nhwc_mean_square(x_ptr, origin, begin, end, c, live, channels, DTYPE, ROWS, COLS)
     tl.store(offset_ptr + (n * splits + split) * channels + c, offset, mask=live)
     tl.store(square_ptr + (n * splits + split) * channels + c, square, mask=live)
 
 
+@triton.jit
+def _nhwc_merged_parts(offset_ptr, square_ptr, first, channels, splits, part, count, c, live, SPLITS: tl.constexpr):
+    """Mean less origin, and sum of squared deviations, per channel, of `splits` partial results from row `first` on."""
+    s = tl.arange(0, SPLITS)[:, None]
+    present = (s < splits) & live[None, :]
+    place = (first + s) * channels + c[None, :]
+    offsets = tl.load(offset_ptr + place, mask=present, other=0.0)
+    squares = tl.load(square_ptr + place, mask=present, other=0.0)
+    counts = tl.where(s < splits, tl.minimum(count - s * part, part), 0).to(offsets.dtype)
+    offset = tl.sum(counts * offsets, axis=0) / count
+    offsets -= offset[None, :]
+    return offset, tl.sum(squares + counts * offsets * offsets, axis=0)
+
+
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
-def _nhwc_forward_apply(
+def _nhwc_forward(
     x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
     first_sample, channels, height, width, splits, tiles, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
     ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     EVEN: tl.constexpr, SPLITS: tl.constexpr,
 ):
-    """Merges the partial statistics of a block of channels and writes one of `splits` parts of the output pixels."""
+    """Merges the partial statistics of a block of channels and writes one of `splits` parts of the output pixels.
+    SPLITS 0: takes the statistics, too; the second reading of x comes from cache.
+    """
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
     blocks = tl.cdiv(channels, COLS)
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -561,16 +512,14 @@ def _nhwc_forward_apply(
     out_count = (height + 2 * HALO) * (width + 2 * HALO)
     x_ptr += n * count * channels
 
-    s = tl.arange(0, SPLITS)[:, None]
-    present = (s < splits) & live[None, :]
-    partial = (n * splits + s) * channels + c[None, :]
-    offsets = tl.load(offset_ptr + partial, mask=present, other=0.0)
-    squares = tl.load(square_ptr + partial, mask=present, other=0.0)
-    counts = tl.maximum(tl.minimum(count - s * (tiles * ROWS), tiles * ROWS), 0).to(DTYPE)
-    offset = tl.sum(counts * offsets, axis=0) / count
-    offsets -= offset[None, :]
-    square = tl.sum(squares + counts * offsets * offsets, axis=0)
-    mean = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE) + offset
+    origin = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
+    if SPLITS == 0:
+        offset, square = _nhwc_mean_square(x_ptr, origin, 0, count, c, live, channels, DTYPE, ROWS, COLS)
+    else:
+        offset, square = _nhwc_merged_parts(
+            offset_ptr, square_ptr, n * splits, channels, splits, tiles * ROWS, count, c, live, SPLITS
+        )
+    mean = origin + offset
     rstd = _rstd(square, count, eps, DTYPE)
     if split == 0:
         tl.store(mean_ptr + n * channels + c, mean, mask=live)
@@ -660,44 +609,10 @@ def _nhwc_gradient_write(
         tl.store(dx_ptr + inner, dx, mask=mask)
 
 
-@triton.jit
-def _nhwc_backward(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
-    channels, height, width, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
-):
-    """One program, one sample, one block of channels; the second reading of x and dy comes from cache."""
-    DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
-    blocks = tl.cdiv(channels, COLS)
-    pid = tl.program_id(0)
-    n = (pid // blocks).to(tl.int64)
-    c, live = _nhwc_channels(pid % blocks, channels, COLS, EVEN)
-    count = height * width
-    out_count = (height + 2 * HALO) * (width + 2 * HALO)
-    x_ptr += n * count * channels
-    dy_ptr += n * out_count * channels
-    mean = tl.load(mean_ptr + n * channels + c, mask=live, other=0.0)
-    rstd = tl.load(rstd_ptr + n * channels + c, mask=live, other=0.0)
-    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
-    total, dot = _nhwc_gradient_sums(
-        0, out_count, dy_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
-        HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
-    )
-    tl.store(sum_ptr + n * channels + c, total, mask=live)
-    tl.store(dot_ptr + n * channels + c, dot, mask=live)
-    _nhwc_gradient_write(
-        0, count, dy_ptr, x_ptr, dx_ptr + n * count * channels, dresidual_ptr + n * count * channels, mean, rstd,
-        weight, bias, total / count, dot / count, c, live, channels, height, width, slope,
-        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
-    )
-
-
-@triton.jit(do_not_specialize=["first_sample", "splits"])
+@triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_backward_sums(
     dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
-    first_sample, channels, height, width, splits, slope: tl.float64,
+    first_sample, channels, height, width, splits, tiles, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
     HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
 ):
@@ -725,14 +640,16 @@ def _nhwc_backward_sums(
 
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
-def _nhwc_backward_apply(
+def _nhwc_backward(
     dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
     sums_ptr, dots_ptr,
     first_sample, channels, height, width, splits, tiles, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
     HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
 ):
-    """Merges the partial sums of a block of channels and writes dx for `tiles` tiles of pixels."""
+    """Merges the partial sums of a block of channels and writes dx for `tiles` tiles of pixels. SPLITS 0: sums, too;
+    the second reading of x and dy comes from cache.
+    """
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
     blocks = tl.cdiv(channels, COLS)
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -745,19 +662,27 @@ def _nhwc_backward_apply(
     rstd = tl.load(rstd_ptr + n * channels + c, mask=live, other=0.0)
     weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
-    s = tl.arange(0, SPLITS)[:, None]
-    present = (s < splits) & live[None, :]
-    partial = (n * splits + s) * channels + c[None, :]
-    total = tl.sum(tl.load(sums_ptr + partial, mask=present, other=0.0), axis=0)
-    dot = tl.sum(tl.load(dots_ptr + partial, mask=present, other=0.0), axis=0)
+    x_ptr += n * count * channels
+    dy_ptr += n * out_count * channels
+    if SPLITS == 0:
+        total, dot = _nhwc_gradient_sums(
+            0, out_count, dy_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
+            HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+        )
+    else:
+        s = tl.arange(0, SPLITS)[:, None]
+        present = (s < splits) & live[None, :]
+        partial = (n * splits + s) * channels + c[None, :]
+        total = tl.sum(tl.load(sums_ptr + partial, mask=present, other=0.0), axis=0)
+        dot = tl.sum(tl.load(dots_ptr + partial, mask=present, other=0.0), axis=0)
     if split == 0:
         tl.store(sum_ptr + n * channels + c, total, mask=live)
         tl.store(dot_ptr + n * channels + c, dot, mask=live)
     begin = split * (tiles * ROWS)
     _nhwc_gradient_write(
-        begin, tl.minimum(begin + tiles * ROWS, count), dy_ptr + n * out_count * channels,
-        x_ptr + n * count * channels, dx_ptr + n * count * channels, dresidual_ptr + n * count * channels, mean, rstd,
-        weight, bias, total / count, dot / count, c, live, channels, height, width, slope,
+        begin, tl.minimum(begin + tiles * ROWS, count), dy_ptr, x_ptr, dx_ptr + n * count * channels,
+        dresidual_ptr + n * count * channels, mean, rstd, weight, bias, total / count, dot / count, c, live,
+        channels, height, width, slope,
         HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
     )
 
@@ -868,10 +793,37 @@ def candidates(direction: str, layout: str, shape: tuple[int, int, int, int], it
 
 
 def _share(count: int, layout: str, cut: Config) -> tuple[int, int]:
-    """(splits, tiles): at most cut.splits programs of `tiles` tiles each, none without a pixel."""
+    """(splits, tiles): at most cut.splits programs, at least one, of `tiles` tiles each, none without a pixel."""
     tiles = triton.cdiv(count, cut.rows * cut.cols if layout == "nchw" else cut.rows)
-    each = triton.cdiv(tiles, cut.splits)
+    each = triton.cdiv(tiles, max(1, cut.splits))
     return triton.cdiv(tiles, each), each
+
+
+def _launches(layout: str, shape: tuple[int, int, int, int], cut: Config):
+    """(grid, sizes) of each pair of launches over (N, C, H, W); sizes are what all kernels of a layout get."""
+    batch, channels, height, width = shape
+    splits, tiles = _share(height * width, layout, cut)
+    if layout == "nchw":
+        blocks, width = channels, width // cut.cols
+        plane = (height, width, *division_magic(width))
+    else:
+        blocks, plane = triton.cdiv(channels, cut.cols), (height, width)
+    for first in range(0, batch, cut.samples):
+        number = first * channels if layout == "nchw" else first
+        yield (min(cut.samples, batch - first) * blocks * splits,), (number, channels, *plane, splits, tiles)
+
+
+def _partial_sums(like: torch.Tensor, cut: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two buffers for what the first launch hands to the second; `like`, of (N, C), stands in where there is none."""
+    if not cut.splits:
+        return like, like
+    return like.new_empty((*like.shape, cut.splits)), like.new_empty((*like.shape, cut.splits))
+
+
+def _tile_constants(layout: str, channels: int, cut: Config) -> dict:
+    """What every kernel of a layout is compiled for."""
+    even = {} if layout == "nchw" else {"EVEN": channels % cut.cols == 0}
+    return dict(ROWS=cut.rows, COLS=cut.cols, **even, **launch_options(cut.warps))
 
 
 def _check(x: torch.Tensor, weight, bias, activation: str, halo: int) -> str:
@@ -887,8 +839,8 @@ def _check(x: torch.Tensor, weight, bias, activation: str, halo: int) -> str:
         raise ValueError(f"halo must be 0 or less than both sides of the {height}x{width} image, not {halo}")
     if x.shape[0] * channels >= 2**31:
         raise ValueError(f"{x.shape[0]} samples of {channels} channels are 2^31 planes or more: cut the batch")
-    if (height + 2 * halo) * (width + 2 * halo) >= 2**31:
-        raise ValueError(f"an image of {height}x{width} with halo {halo} has 2^31 pixels or more: cut it into tiles")
+    if (height + 2 * halo) * (width + 2 * halo) >= MOST_PIXELS:
+        raise ValueError(f"an image of {height}x{width} with halo {halo} has 2^30 pixels or more: cut it into tiles")
     return layout
 
 
@@ -964,53 +916,23 @@ def forward(
         HAS_VARIANCE=variance is not None,
         ACTIVATION=activation,
         HALO=halo,
-        ROWS=cut.rows,
-        COLS=cut.cols,
-        **launch_options(cut.warps),
+        SPLITS=cut.split_block,
+        **_tile_constants(layout, channels, cut),
     )
-    if cut.splits:
-        splits, tiles = _share(height * width, layout, cut)
-        partial = (batch, splits, channels)
-        offset = torch.empty(partial, dtype=statistics, device=x.device)
-        square = torch.empty(partial, dtype=statistics, device=x.device)
-
+    scalars = (float(eps), float(negative_slope))
+    if layout == "nchw":
+        scalars = (*strides, *scalars)
+        flags["BORDER"] = 32 * cut.warps
+        statistics_kernel, kernel = _nchw_statistics, _nchw_forward
+    else:
+        scalars = (strides[0], strides[2], *scalars)
+        statistics_kernel, kernel = _nhwc_statistics, _nhwc_forward
+    offset, square = _partial_sums(mean, cut)
     with on_device(x):
-        if layout == "nchw":
-            size = (height, width // cut.cols)
-            division = division_magic(size[1])
-            scalars = (*strides, float(eps), float(negative_slope))
-            flags["BORDER"] = 32 * cut.warps
-            if not cut.splits:
-                _nchw_forward[(batch * channels,)](*tensors, channels, *size, *division, *scalars, **flags)
-                return y, mean, rstd
-            for first in range(0, batch, cut.samples):
-                grid = (min(cut.samples, batch - first) * channels * splits,)
-                place = (first * channels,)
-                _nchw_statistics[grid](
-                    x, offset, square, *place, *size, splits, tiles,
-                    ROWS=cut.rows, COLS=cut.cols, **launch_options(cut.warps),
-                )
-                _nchw_forward_apply[grid](
-                    *tensors, offset, square, *place, channels, *size, *division, splits, tiles, *scalars,
-                    SPLITS=cut.split_block, **flags,
-                )
-        else:
-            scalars = (strides[0], strides[2], float(eps), float(negative_slope))
-            blocks = triton.cdiv(channels, cut.cols)
-            flags["EVEN"] = channels % cut.cols == 0
-            if not cut.splits:
-                _nhwc_forward[(batch * blocks,)](*tensors, channels, height, width, *scalars, **flags)
-                return y, mean, rstd
-            for first in range(0, batch, cut.samples):
-                grid = (min(cut.samples, batch - first) * blocks * splits,)
-                _nhwc_statistics[grid](
-                    x, offset, square, first, channels, height * width, splits, tiles,
-                    ROWS=cut.rows, COLS=cut.cols, EVEN=flags["EVEN"], **launch_options(cut.warps),
-                )
-                _nhwc_forward_apply[grid](
-                    *tensors, offset, square, first, channels, height, width, splits, tiles, *scalars,
-                    SPLITS=cut.split_block, **flags,
-                )
+        for grid, sizes in _launches(layout, (batch, channels, height, width), cut):
+            if cut.splits:
+                statistics_kernel[grid](x, offset, square, *sizes, **_tile_constants(layout, channels, cut))
+            kernel[grid](*tensors, offset, square, *sizes, *scalars, **flags)
     return y, mean, rstd
 
 
@@ -1072,48 +994,20 @@ def backward(
             HAS_BIAS=bias is not None,
             ACTIVATION=activation,
             HALO=halo,
-            ROWS=cut.rows,
-            COLS=cut.cols,
-            **launch_options(cut.warps),
+            **_tile_constants(layout, channels, cut),
         )
         slope = float(negative_slope)
-        if cut.splits:
-            splits, tiles = _share(height * width, layout, cut)
-            partial = (batch, splits, channels)
-            totals = torch.empty(partial, dtype=statistics, device=x.device)
-            dots = torch.empty(partial, dtype=statistics, device=x.device)
+        nchw = layout == "nchw"
+        sums_kernel, kernel = (_nchw_backward_sums, _nchw_backward) if nchw else (_nhwc_backward_sums, _nhwc_backward)
+        sums, dots = _partial_sums(total, cut)
         with on_device(x):
-            if layout == "nchw":
-                size = (height, width // cut.cols, *division_magic(width // cut.cols))
-                if not cut.splits:
-                    _nchw_backward[(batch * channels,)](
-                        *inputs, *outputs, channels, *size, slope, HAS_RESIDUAL=write_residual, **flags
-                    )
-                else:
-                    for first in range(0, batch, cut.samples):
-                        grid = (min(cut.samples, batch - first) * channels * splits,)
-                        place = (first * channels, channels, *size, splits, tiles, slope)
-                        _nchw_backward_sums[grid](*inputs, totals, dots, *place, **flags)
-                        _nchw_backward_apply[grid](
-                            *inputs, *outputs, totals, dots, *place,
-                            HAS_RESIDUAL=write_residual, SPLITS=cut.split_block, **flags,
-                        )
-            else:
-                blocks = triton.cdiv(channels, cut.cols)
-                flags["EVEN"] = channels % cut.cols == 0
-                if not cut.splits:
-                    _nhwc_backward[(batch * blocks,)](
-                        *inputs, *outputs, channels, height, width, slope, HAS_RESIDUAL=write_residual, **flags
-                    )
-                else:
-                    for first in range(0, batch, cut.samples):
-                        grid = (min(cut.samples, batch - first) * blocks * splits,)
-                        place = (first, channels, height, width, splits)
-                        _nhwc_backward_sums[grid](*inputs, totals, dots, *place, slope, **flags)
-                        _nhwc_backward_apply[grid](
-                            *inputs, *outputs, totals, dots, *place, tiles, slope,
-                            HAS_RESIDUAL=write_residual, SPLITS=cut.split_block, **flags,
-                        )
+            for grid, sizes in _launches(layout, (batch, channels, height, width), cut):
+                if cut.splits:
+                    sums_kernel[grid](*inputs, sums, dots, *sizes, slope, **flags)
+                kernel[grid](
+                    *inputs, *outputs, sums, dots, *sizes, slope,
+                    HAS_RESIDUAL=write_residual, SPLITS=cut.split_block, **flags,
+                )
 
     none = torch.empty(0, dtype=torch.float32, device=x.device)
     dweight = none if weight is None else dot.sum(0).to(weight.dtype)

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from ._common import (
+    MOST_PIXELS,
     accumulator_dtype,
     check_dtype,
     dense_layout,
@@ -150,8 +151,8 @@ def _check(tensor: torch.Tensor, name: str, shape, left: int, right: int, top: i
             f"padding (left {left}, right {right}, top {top}, bottom {bottom}) must be at least 0 and less than "
             f"the side that it extends of the {height}x{width} image"
         )
-    if (height + top + bottom) * (width + left + right) >= 2**31:
-        raise ValueError(f"a padded image of {height}x{width} has 2^31 pixels or more: cut it into tiles")
+    if (height + top + bottom) * (width + left + right) >= MOST_PIXELS:
+        raise ValueError(f"a padded image of {height}x{width} has 2^30 pixels or more: cut it into tiles")
     return layout
 
 

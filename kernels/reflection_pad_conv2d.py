@@ -32,6 +32,7 @@ import triton.language as tl
 
 from . import reflection_pad
 from ._common import (
+    MOST_PIXELS,
     accumulator_dtype,
     check_dtype,
     dense_layout,
@@ -682,7 +683,7 @@ def geometry(x_shape, weight_shape, stride, padding, dilation) -> Geometry:
         raise ValueError(
             f"a {kh}x{kw} kernel with dilation {g.dilation} does not fit the padded {height}x{width} image"
         )
-    if (height + 2 * g.padding[0]) * (width + 2 * g.padding[1]) >= 2**30:
+    if (height + 2 * g.padding[0]) * (width + 2 * g.padding[1]) >= MOST_PIXELS:
         raise ValueError(f"a padded image of {height}x{width} has 2^30 pixels or more: cut it into tiles")
     if outputs * channels * kh * kw >= 2**31:
         raise ValueError(f"a weight of shape {tuple(weight_shape)} has 2^31 elements or more: cut the channels")

@@ -1,4 +1,7 @@
-"""Settings of every test: Triton's interpreter where there is no GPU, hypothesis profiles, poisoned allocations."""
+"""Settings of every test: Triton's interpreter where there is no GPU, hypothesis profiles, poisoned allocations.
+
+After the tests, the table of how many of torch's own samples passed.
+"""
 
 import os
 
@@ -44,3 +47,24 @@ def poisoned_empties():
 @pytest.fixture
 def seed():
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Counts come with the reports of passed tests, from whichever process ran them."""
+    samples = {}  # (suite, name, device): samples compared, and left out by reason, over all dtypes and backends
+    for report in terminalreporter.stats.get("passed", ()):
+        counts = [value for key, value in report.user_properties if key == "torch's samples"]
+        for suite, name, device, compared, left in counts:
+            before, reasons = samples.setdefault((suite, name, device), (0, {}))
+            for reason, count in left.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+            samples[suite, name, device] = (before + compared, reasons)
+    if not samples:
+        return
+    terminalreporter.section("torch's own samples, in every dtype and by every backend")
+    for (suite, name, device), (compared, left) in sorted(samples.items()):
+        reasons = "".join(f"; left out {count}: {reason}" for reason, count in left.items())
+        terminalreporter.write_line(f"{suite:10} {name:48} {device:4} {compared:4} passed{reasons}")
+    for suite in sorted({key[0] for key in samples}):
+        total = sum(compared for key, (compared, _) in samples.items() if key[0] == suite)
+        terminalreporter.write_line(f"{suite:10} {'all':53} {total:4} passed")

@@ -3,13 +3,18 @@
 The launchers themselves are called, on meta tensors of true sizes, with the launch replaced by a recorder: what is
 compiled is what they would launch, specialised as triton would specialise it. Prints one JSON object per kernel.
 
-    python -m tests.kernels.compile_worker SHARD SHARDS
+    python -m tests.kernels.compile_worker SHARD SHARDS [--all] [--tables FOLDER ...]
+
+Always: every kernel for every target, as the heuristics launch it for a generator's layers; every tile of the norms and
+every candidate of the tuner for the layout and dtype that recipes train in, for sm_90; every configuration in the
+measured tables, for the table's GPU. With --all: every tile and every candidate, for every target.
 """
+
+import argparse
 
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,9 +28,11 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from fastgan.kernels import batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from fastgan.ops import _table
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float64: "*fp64"}
+TARGETS = (80, 90, 100)
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 HEAVY = dict(affine=True, residual=True, activation="leaky_relu", halo=1)
 # Input, output channels, kernel, padding: a generator's trunk, first and last layer; sizes that fill no block; sizes of
@@ -90,7 +97,11 @@ def pad(direction, shape, dtype, layout, padding, cut=None):
 def convolution(direction, layer, dtype, layout, precision="tf32", cut=None):
     shape, outputs, kernel, padding = CONVOLUTIONS[layer]
     stride = (2, 1) if layer == "ragged" else (1, 1)
-    how = (stride, padding, (1, 1), precision)
+    convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, (1, 1), precision, cut)
+
+
+def convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, dilation, precision, cut):
+    how = (stride, padding, dilation, precision)
     x, weight = meta(shape, dtype, layout), meta((outputs, shape[1], *kernel), dtype)
     size = reflection_pad_conv2d.geometry(shape, weight.shape, *how[:3]).size
     dy = meta((shape[0], outputs, *size), dtype, layout)
@@ -103,102 +114,123 @@ def convolution(direction, layer, dtype, layout, precision="tf32", cut=None):
 
 
 def convolution_candidates(direction, layer, layout, itemsize):
-    """What the tuner tries; splits are no constants, so that one of each will do."""
+    """What the tuner tries, at every batch size; splits are no constants, so that one of each will do."""
     shape, outputs, kernel, padding = CONVOLUTIONS[layer]
-    g = reflection_pad_conv2d.geometry(shape, (outputs, shape[1], *kernel), (1, 1), padding, (1, 1))
-    return dict.fromkeys(
-        cut._replace(splits=1) for cut in reflection_pad_conv2d.candidates(direction, layout, g, itemsize)
-    )
+    shapes = [(batch, *shape[1:]) for batch in (1, 4, 16)]
+    how = ((1, 1), padding, (1, 1))
+    geometries = [reflection_pad_conv2d.geometry(s, (outputs, shape[1], *kernel), *how) for s in shapes]
+    found = [cut for g in geometries for cut in reflection_pad_conv2d.candidates(direction, layout, g, itemsize)]
+    return dict.fromkeys(cut._replace(splits=1) for cut in found)
 
 
-def convolutions():
+def convolutions(everything):
     bf16, fp16, fp32, fp64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
     for direction in reflection_pad_conv2d.DIRECTIONS:
         for layer in ("trunk", "first", "last"):
-            for cut in convolution_candidates(direction, layer, "nhwc", 2):
-                yield 90, convolution, (direction, layer, bf16, "nhwc"), dict(cut=cut)
-            yield 90, convolution, (direction, layer, bf16, "nchw"), {}
-            for layout in ("nhwc", "nchw"):
-                yield 90, convolution, (direction, layer, fp32, layout), {}
-            for capability in (80, 100):
-                yield capability, convolution, (direction, layer, bf16, "nhwc"), {}
-                yield capability, convolution, (direction, layer, fp32, "nchw"), {}
-            yield 90, convolution, (direction, layer, fp64, "nhwc"), {}
-        yield 90, convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
-        yield 90, convolution, (direction, "huge", fp16, "nhwc"), {}
+            for dtype in (bf16, fp32):
+                for layout in ("nhwc", "nchw"):
+                    cuts = [None]
+                    if everything or (dtype, layout) == (bf16, "nhwc"):
+                        cuts += convolution_candidates(direction, layer, layout, dtype.itemsize)
+                    for cut in cuts:
+                        default = cut is None and (dtype, layout) in ((bf16, "nhwc"), (fp32, "nchw"))
+                        targets = TARGETS if everything or default else (90,)
+                        yield targets, convolution, (direction, layer, dtype, layout), dict(cut=cut)
+            targets = TARGETS if everything or layer == "trunk" else (90,)
+            yield targets, convolution, (direction, layer, fp64, "nhwc"), {}
+        yield TARGETS, convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
+        yield (90,), convolution, (direction, "huge", fp16, "nhwc"), {}
         for layout in ("nhwc", "nchw"):
-            yield 90, convolution, (direction, "ragged", fp16, layout), {}
-            yield 90, convolution, (direction, "one", fp32, layout), {}
+            yield (90,), convolution, (direction, "ragged", fp16, layout), {}
+            yield (90,), convolution, (direction, "one", fp32, layout), {}
+
+
+def measured(folders):
+    """The configurations of the tables in some folders, each for the GPU of its table."""
+    for path in sorted(path for folder in folders for path in Path(folder).glob("*.json")):
+        table = json.loads(path.read_text())
+        target = (int(table["environment"]["capability"].replace(".", "")),)
+        for entry in table["entries"]:
+            dtype, numbers = getattr(torch, entry["dtype"]), [int(n) for n in re.findall(r"\d+", entry["shape"])]
+            for direction, fields in entry["configurations"].items():
+                if entry["op"] == "reflection_pad_conv2d":
+                    shape, outputs, pairs = numbers[:4], numbers[4], [tuple(numbers[i : i + 2]) for i in (5, 7, 9, 11)]
+                    cut = reflection_pad_conv2d.Config(**fields)
+                    args = (direction, dtype, entry["layout"], tuple(shape), outputs, *pairs, "tf32", cut)
+                    yield target, convolve, args, {}
+                else:
+                    args = (direction, tuple(numbers[:4]), dtype, entry["layout"])
+                    light = dict(LIGHT, halo=numbers[4], cut=instance_norm.Config(**fields))
+                    yield target, norm, args, light
 
 
 def norm(direction, *args, **kwargs):
     (norm_forward if direction == "forward" else norm_backward)(*args, **kwargs)
 
 
-def cases():
-    """(capability, function, arguments, options): what is compiled; launches that specialise alike only once."""
+def cases(everything, folders):
+    """(targets, function, arguments, options): what is compiled; launches that specialise alike only once."""
     bf16, fp16, fp32, fp64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+    tiles = TARGETS if everything else (90,)
     for direction in ("forward", "backward"):
         for layout in ("nchw", "nhwc"):
             shape = (16, 256, 64, 64)
             # Every tile with the flags that need most registers; in fp32 and fp64 where it differs from bf16.
             for cut in instance_norm.configurations(direction, layout, 2):
-                yield 90, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=cut)
+                yield tiles, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=cut)
             for cut in instance_norm.configurations(direction, layout, 4):
-                if layout == "nchw" and cut.cols > 1 or layout == "nhwc" and cut.cols == 64:
-                    yield 90, norm, (direction, shape, fp32, layout), dict(HEAVY, cut=cut)
-            for cut in instance_norm.configurations(direction, layout, 8)[-2:]:
-                yield 90, norm, (direction, shape, fp64, layout), dict(HEAVY, cut=cut)
+                if everything or (cut.cols > 1 if layout == "nchw" else cut.cols == 64):
+                    yield tiles, norm, (direction, shape, fp32, layout), dict(HEAVY, cut=cut)
+            for cut in instance_norm.configurations(direction, layout, 8)[0 if everything else -2 :]:
+                yield tiles, norm, (direction, shape, fp64, layout), dict(HEAVY, cut=cut)
             # The largest tiles on the other targets.
-            for capability in (80, 100):
-                largest = [cut for cut in instance_norm.configurations(direction, layout, 2) if cut.splits == 0][-1]
-                yield capability, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=largest)
-                largest = [cut for cut in instance_norm.configurations(direction, layout, 2) if cut.splits][-1]
-                yield capability, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=largest)
+            for split in (False, True):
+                cuts = [cut for cut in instance_norm.configurations(direction, layout, 2) if bool(cut.splits) == split]
+                yield TARGETS, norm, (direction, shape, bf16, layout), dict(HEAVY, cut=cuts[-1])
             # A ResNet generator's layers as they are, and more than 2^31 elements.
             for shape in ((16, 256, 64, 64), (1, 64, 256, 256)):
-                yield 90, norm, (direction, shape, bf16, layout), dict(LIGHT)
-            yield 90, norm, (direction, (1, 256, 64, 64), bf16, layout), dict(LIGHT, halo=1)
-            yield 90, norm, (direction, (4, 256, 4096, 4096), fp16, layout), dict(LIGHT)
+                yield (90,), norm, (direction, shape, bf16, layout), dict(LIGHT)
+            yield (90,), norm, (direction, (1, 256, 64, 64), bf16, layout), dict(LIGHT, halo=1)
+            yield (90,), norm, (direction, (4, 256, 4096, 4096), fp16, layout), dict(LIGHT)
             # Sizes of one, which triton turns into constants, and channels that fill no block.
             for cut in (None, instance_norm.configurations(direction, layout, 4)[-1]):
                 if layout == "nchw":
                     cut = cut and cut._replace(rows=cut.rows * cut.cols, cols=1)
-                    yield 90, norm, (direction, (1, 1, 1, 1), fp32, layout), dict(LIGHT, cut=cut)
-                yield 90, norm, (direction, (1, 3, 2, 1), fp32, layout), dict(LIGHT, residual=True, cut=cut)
-                yield 90, norm, (direction, (1, 3, 1, 2), fp32, layout), dict(LIGHT, residual=True, cut=cut)
+                    yield (90,), norm, (direction, (1, 1, 1, 1), fp32, layout), dict(LIGHT, cut=cut)
+                yield (90,), norm, (direction, (1, 3, 2, 1), fp32, layout), dict(LIGHT, residual=True, cut=cut)
+                yield (90,), norm, (direction, (1, 3, 1, 2), fp32, layout), dict(LIGHT, residual=True, cut=cut)
     for direction in ("forward", "backward"):
         for layout, training in (("nchw", True), ("nchw", False), ("nhwc", False)):
             shape = (16, 256, 64, 64)
             for cut in batch_norm.configurations(direction, layout, 2):
-                yield 90, batch, (direction, shape, bf16, layout, training), dict(cut=cut)
+                yield tiles, batch, (direction, shape, bf16, layout, training), dict(cut=cut)
             for dtype in (fp32, fp64):
-                largest = batch_norm.configurations(direction, layout, dtype.itemsize)[-1]
-                yield 90, batch, (direction, shape, dtype, layout, training), dict(cut=largest)
-            for capability in (80, 100):
-                yield capability, batch, (direction, shape, bf16, layout, training), {}
+                for cut in batch_norm.configurations(direction, layout, dtype.itemsize)[0 if everything else -1 :]:
+                    yield tiles, batch, (direction, shape, dtype, layout, training), dict(cut=cut)
+            yield TARGETS, batch, (direction, shape, bf16, layout, training), {}
             # More than 2^31 elements; sizes of one, and channels that fill no block.
-            yield 90, batch, (direction, (64, 64, 1024, 1024), fp16, layout, training), dict(affine=False)
-            yield 90, batch, (direction, (1, 3, 1, 3), fp32, layout, training), dict(activation="relu")
+            yield (90,), batch, (direction, (64, 64, 1024, 1024), fp16, layout, training), dict(affine=False)
+            yield (90,), batch, (direction, (1, 3, 1, 3), fp32, layout, training), dict(activation="relu")
         # With the statistics of the batch, channels_last is instance norm of one sample, and its variance.
         for shape in ((128, 64, 26, 26), (128, 1024, 1, 1), (1, 512, 8, 8)):
-            yield 90, batch, (direction, shape, bf16, "nhwc", True), {}
+            yield (90,), batch, (direction, shape, bf16, "nhwc", True), {}
     for kind in ("l1", "mse", "bce"):
-        yield 90, loss, (900, fp32, kind, "mean", True, 1.0), {}
-        yield 90, loss, (1 << 22, bf16, kind, "mean", True, None), {}
-        yield 90, loss, (1 << 22, fp64, kind, "none", False, None), {}
-        yield 80, loss, ((1 << 32) + 1, fp32, kind, "sum", True, None), {}
-        yield 100, loss, (1 << 22, bf16, kind, "none", True, 0.0), {}
-        yield 100, loss, (1 << 22, fp16, kind, "mean", True, 0.9), {}
+        yield (90,), loss, (900, fp32, kind, "mean", True, 1.0), {}
+        yield (90,), loss, (1 << 22, bf16, kind, "mean", True, None), {}
+        yield (90,), loss, (1 << 22, fp64, kind, "none", False, None), {}
+        yield (80,), loss, ((1 << 32) + 1, fp32, kind, "sum", True, None), {}
+        yield (100,), loss, (1 << 22, bf16, kind, "none", True, 0.0), {}
+        yield (100,), loss, (1 << 22, fp16, kind, "mean", True, 0.9), {}
     for direction in ("forward", "backward"):
         for layout in ("nchw", "nhwc"):
             for cut in reflection_pad.configurations(direction, layout):
-                yield 90, pad, (direction, (16, 64, 256, 256), bf16, layout, (3, 3, 3, 3)), dict(cut=cut)
-            yield 80, pad, (direction, (1, 3, 256, 256), fp32, layout, (1, 2, 3, 4)), {}
-            yield 100, pad, (direction, (4, 512, 1024, 2048), fp16, layout, (3, 3, 3, 3)), {}
-            yield 90, pad, (direction, (1, 1, 1, 1), fp64, layout, (0, 0, 0, 0)), {}
-        yield 90, pad, (direction, (1 << 24, 2, 64, 3), fp32, "nchw", (1, 1, 1, 1)), {}
-    yield from convolutions()
+                yield tiles, pad, (direction, (16, 64, 256, 256), bf16, layout, (3, 3, 3, 3)), dict(cut=cut)
+            yield (80,), pad, (direction, (1, 3, 256, 256), fp32, layout, (1, 2, 3, 4)), {}
+            yield (100,), pad, (direction, (4, 512, 1024, 2048), fp16, layout, (3, 3, 3, 3)), {}
+            yield (90,), pad, (direction, (1, 1, 1, 1), fp64, layout, (0, 0, 0, 0)), {}
+        yield (90,), pad, (direction, (1 << 24, 2, 64, 3), fp32, "nchw", (1, 1, 1, 1)), {}
+    yield from convolutions(everything)
+    yield from measured(folders)
 
 
 def record_launches():
@@ -257,35 +289,64 @@ def instructions(cubin, name):
     return len(re.findall(rf"\b{name}\b", text))
 
 
-def main(shard, shards):
+def distinct(everything, folders):
+    """(target, kernel, grid, specialisation) of all cases, each specialisation once."""
     launches = record_launches()
     seen = {}
-    disassembled = {}
-    for capability, function, args, kwargs in cases():
+    for targets, function, args, kwargs in cases(everything, folders):
         function(*args, **kwargs)
         for fn, call_args, call_kwargs, grid in launches:
-            key = (capability, fn.__name__, *specialise(fn, call_args, call_kwargs))
-            if repr(key) not in seen:
-                seen[repr(key)] = (capability, fn, grid, key[2:])
+            special = specialise(fn, call_args, call_kwargs)
+            for target in targets:
+                seen.setdefault(repr((target, fn.__name__, special)), (target, fn, grid, special))
         launches.clear()
-    for capability, fn, grid, (signature, constants, attributes, options) in list(seen.values())[shard::shards]:
+    return list(seen.values())
+
+
+def types(signature):
+    return " ".join(sorted({kind for kind in signature.values() if kind.startswith("*")}))
+
+
+def tensor_cores(signature, constants):
+    """Whether a kernel multiplies matrices in a precision that tensor cores have."""
+    if "PRECISION" not in constants or "fp64" in types(signature):
+        return False
+    return constants["PRECISION"] != "ieee" or "16" in types(signature)
+
+
+def to_disassemble(found):
+    """Numbers of the kernels to disassemble, which takes as long as compiling: of those for sm_90 that use tensor
+    cores, one for each kernel, types and layout.
+    """
+    first = {}
+    for number, (target, fn, _grid, (signature, constants, *_)) in enumerate(found):
+        if target == 90 and tensor_cores(signature, constants):
+            first.setdefault((fn.__name__, types(signature), constants["NCHW"]), number)
+    return set(first.values())
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels.compile_worker")
+    parser.add_argument("shard", type=int)
+    parser.add_argument("shards", type=int)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--tables", nargs="*", default=[_table.FOLDER])
+    asked = parser.parse_args(argv)
+    found = distinct(asked.all, asked.tables)
+    disassembled = to_disassemble(found)
+    for number in range(asked.shard, len(found), asked.shards):
+        target, fn, grid, (signature, constants, attributes, options) = found[number]
         began = time.perf_counter()
         source = ASTSource(fn, signature, constants, attributes)
-        kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        kernel = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
         ptx = kernel.asm["ptx"]
-        # Disassembling takes as long as compiling: once for each kernel, types, layout and target.
-        names = ("PRECISION", "NCHW", "PIXELS")
-        alike = (fn.__name__, capability, *signature.values(), *map(constants.get, names))
-        if "PRECISION" in constants and capability == 90 and alike not in disassembled:
-            disassembled[alike] = instructions(kernel.asm["cubin"], "HGMMA")
-        else:
-            alike = None
         row = dict(
             kernel=fn.__name__,
-            capability=capability,
-            types=" ".join(sorted({kind for kind in signature.values() if kind.startswith("*")})),
+            capability=target,
+            types=types(signature),
             constants={k: (v if isinstance(v, (int, str)) else str(v)) for k, v in constants.items()},
             warps=options["num_warps"],
+            stages=options.get("num_stages"),
             programs=grid[0],
             shared=kernel.metadata.shared,
             wide_loads=len(re.findall(r"ld\.global(?:\.\w+)*\.v[24]\.", ptx)),
@@ -293,13 +354,13 @@ def main(shard, shards):
             loads=len(re.findall(r"ld\.global", ptx)),
             stores=len(re.findall(r"st\.global", ptx)),
             seconds=round(time.perf_counter() - began, 2),
-            multiplies="PRECISION" in constants,
+            tensor_cores=tensor_cores(signature, constants),
             wgmma=ptx.count("wgmma.mma_async"),
-            hgmma=disassembled.get(alike),
+            hgmma=instructions(kernel.asm["cubin"], "HGMMA") if number in disassembled else None,
             **resources(kernel.asm["cubin"]),
         )
         print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main()

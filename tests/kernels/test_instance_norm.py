@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,6 +174,36 @@ def test_statistics_far_from_zero(layout, path, device):
     _, expected_mean, expected_rstd = oracle.norm_forward(x, None, None, None, 1e-5, "none", 0.0, 0)
     oracle.assert_within(mean, expected_mean, 1e-3, "mean")  # half a unit in the last place of 1e4 is 4.9e-4
     oracle.assert_within(rstd, expected_rstd, 2e-6, "rstd")
+
+
+@triton.jit
+def _merge_kernel(offset_ptr, square_ptr, merged_ptr, splits, part, count, NCHW: tl.constexpr, SPLITS: tl.constexpr):
+    c = tl.arange(0, 2)
+    if NCHW:
+        offset, square = kernels._nchw_merged_parts(offset_ptr, square_ptr, 0, splits, part, count, SPLITS)
+        tl.store(merged_ptr + c, tl.where(c == 0, offset, square))
+    else:
+        offset, square = kernels._nhwc_merged_parts(
+            offset_ptr, square_ptr, 0, 2, splits, part, count, c, c < 2, SPLITS
+        )
+        tl.store(merged_ptr + 2 * c, offset)
+        tl.store(merged_ptr + 2 * c + 1, square)
+
+
+@pytest.mark.parametrize("layout", ("nchw", "nhwc"))
+def test_merging_the_parts_of_a_large_image(layout, device):
+    """Parts beyond the last would begin at pixels that 32 bits do not hold: they count nothing."""
+    splits, count, channels = 17, 10**9, 1 if layout == "nchw" else 2
+    part = -(-count // splits)
+    means, squares = torch.rand((2, splits, channels), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    merged = torch.empty((channels, 2), dtype=torch.float64, device=device)
+    parts = (means.to(device), squares.to(device))
+    _merge_kernel[(1,)](*parts, merged, splits, part, count, NCHW=layout == "nchw", SPLITS=64)
+    sizes = torch.full((splits, 1), part, dtype=torch.float64)
+    sizes[-1] = count - (splits - 1) * part
+    mean = (sizes * means).sum(0) / count
+    square = (squares + sizes * (means - mean) ** 2).sum(0)
+    torch.testing.assert_close(merged.cpu(), torch.stack((mean, square), 1), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -83,7 +83,11 @@ def forced(op, backend, device, groups=1):
         return {op: "cpp"}
     if device == "cpu":
         return {op: "plain"}
-    return {op: "cuda" if op == "conv_transpose2d" else "triton"}
+    name = "cuda" if op == "conv_transpose2d" else "triton"
+    reason = _backend._verifiers[op][name](device, torch.float32, True)
+    if reason:
+        pytest.skip(reason)
+    return {op: name}
 
 
 def copies(sample):
