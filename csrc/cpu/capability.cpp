@@ -13,14 +13,18 @@ namespace {
 
 std::atomic<const Capability*> chosen{nullptr};
 
+constexpr Capability without_bfloat16(const char* name, const Kernels* kernels) {
+  return {name, kernels, nullptr, &kernels->norm_bfloat16, &kernels->batch_norm_bfloat16};
+}
+
 // Widest first.
 const Capability kLevels[] = {
 #if defined(FASTGAN_X86)
-    {"avx512_bf16", &kernels_avx512, &tile_avx512_bf16},
-    {"avx512", &kernels_avx512, nullptr},
-    {"avx2", &kernels_avx2, nullptr},
+    {"avx512_bf16", &kernels_avx512, &tile_avx512_bf16, &norm_avx512_bf16, &batch_norm_avx512_bf16},
+    without_bfloat16("avx512", &kernels_avx512),
+    without_bfloat16("avx2", &kernels_avx2),
 #endif
-    {"default", &kernels_default, nullptr},
+    without_bfloat16("default", &kernels_default),
 };
 
 // How many levels this processor cannot run.

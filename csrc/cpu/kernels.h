@@ -132,6 +132,8 @@ struct Kernels {
 #if defined(__x86_64__)
 #define FASTGAN_X86 1
 extern const TileKernels<BFloat16, BFloat16> tile_avx512_bf16;
+extern const NormKernels<BFloat16> norm_avx512_bf16;
+extern const BatchNormKernels<BFloat16> batch_norm_avx512_bf16;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx2;
 #endif
@@ -142,6 +144,8 @@ struct Capability {
   const char* name;
   const Kernels* kernels;
   const TileKernels<BFloat16, BFloat16>* bfloat16_dot;  // or null, where it has no dot products of bfloat16
+  const NormKernels<BFloat16>* bfloat16_norm;
+  const BatchNormKernels<BFloat16>* bfloat16_batch_norm;
 };
 
 // The widest that this processor runs, limited by FASTGAN_CPU_CAPABILITY=avx512_bf16|avx512|avx2|default.
@@ -160,7 +164,7 @@ inline const NormKernels<float>& norm_kernels() {
 }
 template <>
 inline const NormKernels<BFloat16>& norm_kernels() {
-  return kernels().norm_bfloat16;
+  return *capability().bfloat16_norm;
 }
 template <>
 inline const NormKernels<double>& norm_kernels() {
@@ -175,7 +179,7 @@ inline const BatchNormKernels<float>& batch_norm_kernels() {
 }
 template <>
 inline const BatchNormKernels<BFloat16>& batch_norm_kernels() {
-  return kernels().batch_norm_bfloat16;
+  return *capability().bfloat16_batch_norm;
 }
 template <>
 inline const BatchNormKernels<double>& batch_norm_kernels() {

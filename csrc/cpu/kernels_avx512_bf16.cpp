@@ -1,4 +1,4 @@
-// Dot products of bfloat16 for x86-64 with AVX-512 BF16: only the register tiles gain from them.
+// What gains from AVX-512 BF16 on x86-64: register tiles from its dot products, norms from its rounding.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -17,10 +17,14 @@
 #define FASTGAN_ISA isa_avx512_bf16
 #define FASTGAN_VECTOR_BYTES 64
 #define FASTGAN_BFLOAT16_DOT 1
+#include "batch_norm_kernels.h"
+#include "instance_norm_kernels.h"
 #include "pixels_kernels.h"
 
 namespace fastgan {
 const TileKernels<BFloat16, BFloat16> tile_avx512_bf16 = isa_avx512_bf16::tile_table<BFloat16, BFloat16>();
+const NormKernels<BFloat16> norm_avx512_bf16 = isa_avx512_bf16::norm_table<BFloat16>();
+const BatchNormKernels<BFloat16> batch_norm_avx512_bf16 = isa_avx512_bf16::batch_norm_table<BFloat16>();
 }
 
 #if defined(__clang__)

@@ -95,6 +95,13 @@ FASTGAN_INLINE VecU widen(VecH h) { return __builtin_convertvector(h, VecU); }
 FASTGAN_INLINE VecH narrow(VecU u) { return __builtin_convertvector(u, VecH); }
 #endif
 
+// A vector rounded to bfloat16. The instruction rounds as the integers do, but takes what is below 2^-126 for zero.
+#if defined(FASTGAN_BFLOAT16_DOT)
+FASTGAN_INLINE VecH to_bfloat16(VecF v) { return (VecH)_mm512_cvtneps_pbh((__m512)v); }
+#else
+FASTGAN_INLINE VecH to_bfloat16(VecF v) { return narrow(bfloat16_bits<VecU>(v)); }
+#endif
+
 // Whole vectors, from and to memory of any alignment.
 FASTGAN_INLINE VecF load(const float* p) { return *reinterpret_cast<const VecFUnaligned*>(p); }
 FASTGAN_INLINE VecD load(const double* p) { return *reinterpret_cast<const VecDUnaligned*>(p); }
@@ -108,9 +115,7 @@ FASTGAN_INLINE VecF load(const Half* p) {
 }
 FASTGAN_INLINE void store(float* p, VecF v) { *reinterpret_cast<VecFUnaligned*>(p) = v; }
 FASTGAN_INLINE void store(double* p, VecD v) { *reinterpret_cast<VecDUnaligned*>(p) = v; }
-FASTGAN_INLINE void store(BFloat16* p, VecF v) {
-  *reinterpret_cast<VecHUnaligned*>(p) = narrow(bfloat16_bits<VecU>(v));
-}
+FASTGAN_INLINE void store(BFloat16* p, VecF v) { *reinterpret_cast<VecHUnaligned*>(p) = to_bfloat16(v); }
 FASTGAN_INLINE void store(Half* p, VecF v) {
   *reinterpret_cast<VecHUnaligned*>(p) = narrow(half_bits<VecU>(v));
 }
@@ -121,15 +126,14 @@ FASTGAN_INLINE void store(Half* p, VecF v) {
 FASTGAN_INLINE void stream(float* p, VecF v) { _mm512_stream_ps(p, (__m512)v); }
 FASTGAN_INLINE void stream(double* p, VecD v) { _mm512_stream_pd(p, (__m512d)v); }
 FASTGAN_INLINE void stream(BFloat16* p, VecF v) {
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(p),
-                      (__m256i)narrow(bfloat16_bits<VecU>(v)));
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)to_bfloat16(v));
 }
 FASTGAN_INLINE void stream_end() { _mm_sfence(); }
 #elif defined(FASTGAN_X86) && FASTGAN_VECTOR_BYTES == 32
 FASTGAN_INLINE void stream(float* p, VecF v) { _mm256_stream_ps(p, (__m256)v); }
 FASTGAN_INLINE void stream(double* p, VecD v) { _mm256_stream_pd(p, (__m256d)v); }
 FASTGAN_INLINE void stream(BFloat16* p, VecF v) {
-  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)narrow(bfloat16_bits<VecU>(v)));
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)to_bfloat16(v));
 }
 FASTGAN_INLINE void stream_end() { _mm_sfence(); }
 #else
