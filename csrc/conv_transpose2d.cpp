@@ -2,6 +2,7 @@
 // cpu/conv_transpose2d.cpp.
 #include "conv_transpose2d_ops.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <torch/library.h>
@@ -43,6 +44,18 @@ int64_t reach(const ConvTranspose2dShape& s, int i) {
   return 1 + s.dilation[i] * (s.kernel[i] - 1) + s.output_padding[i] - 2 * s.padding[i];
 }
 
+// Those of a dense weight, contiguous or channels_last; torch's own say nothing for dimensions of size 1.
+void set_weight_strides(ConvTranspose2dShape& s, bool contiguous) {
+  const int64_t o = s.c_out / s.groups, kh = s.kernel[0], kw = s.kernel[1];
+  const int64_t strides[4] = {o * kh * kw, contiguous ? kh * kw : 1, contiguous ? kw : kw * o, contiguous ? 1 : o};
+  std::copy(strides, strides + 4, s.weight_stride);
+}
+
+Tensor dense_weight(const Tensor& weight) {
+  const bool dense = weight.is_contiguous() || weight.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return dense ? weight : weight.contiguous();
+}
+
 void set_weight(ConvTranspose2dShape& s, const Tensor& weight, const Tensor& x, int64_t c_in, const char* op) {
   check_device(weight, x, op, "weight");
   check_dtype(weight, x, op, "weight");
@@ -55,7 +68,7 @@ void set_weight(ConvTranspose2dShape& s, const Tensor& weight, const Tensor& x, 
                     s.groups, " groups");
   s.c_in = weight.size(0), s.c_out = weight.size(1) * s.groups;
   s.kernel[0] = weight.size(2), s.kernel[1] = weight.size(3);
-  for (int i = 0; i < 4; ++i) s.weight_stride[i] = weight.stride(i);
+  set_weight_strides(s, weight.is_contiguous());
 }
 
 void set_output(ConvTranspose2dShape& s, const Tensor& x, const char* op) {
@@ -70,10 +83,11 @@ void set_output(ConvTranspose2dShape& s, const Tensor& x, const char* op) {
 Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
                   at::IntArrayRef padding, at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation,
                   std::string_view activation, double negative_slope) {
-  const ConvTranspose2dCall call = conv_transpose2d_call(x, weight, bias, stride, padding, output_padding, groups,
+  const Tensor dense = dense_weight(weight);
+  const ConvTranspose2dCall call = conv_transpose2d_call(x, dense, bias, stride, padding, output_padding, groups,
                                                          dilation, activation, negative_slope, false);
   if (!call.empty) {
-    conv_transpose2d_forward(call.shape, x.const_data_ptr(), weight.const_data_ptr(), data(bias),
+    conv_transpose2d_forward(call.shape, x.const_data_ptr(), dense.const_data_ptr(), data(bias),
                              call.result.mutable_data_ptr());
   }
   return call.result;
@@ -81,10 +95,11 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
 
 Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                          at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation) {
-  const ConvTranspose2dCall call = conv_transpose2d_input_gradient_call(dy, weight, stride, padding, output_padding,
+  const Tensor dense = dense_weight(weight);
+  const ConvTranspose2dCall call = conv_transpose2d_input_gradient_call(dy, dense, stride, padding, output_padding,
                                                                         groups, dilation, false);
   if (!call.empty) {
-    conv_transpose2d_input_gradient(call.shape, dy.const_data_ptr(), weight.const_data_ptr(),
+    conv_transpose2d_input_gradient(call.shape, dy.const_data_ptr(), dense.const_data_ptr(),
                                     call.result.mutable_data_ptr());
   }
   return call.result;
@@ -177,7 +192,7 @@ ConvTranspose2dCall conv_transpose2d_weight_gradient_call(const Tensor& dy, cons
                     " input channels and ", s.c_out, " output channels do not make ", groups, " groups");
   const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   Tensor dweight = at::empty({s.c_in, s.c_out / groups, s.kernel[0], s.kernel[1]}, x.options().memory_format(format));
-  for (int i = 0; i < 4; ++i) s.weight_stride[i] = dweight.stride(i);
+  set_weight_strides(s, !channels_last);
   if (s.n == 0) dweight.zero_();
   return {s, dweight, s.n == 0};
 }

@@ -15,7 +15,7 @@ struct ConvTranspose2dShape {
   int64_t n, c_in, c_out, groups;
   int64_t in[2], out[2];  // the images of x and y
   int64_t kernel[2], stride[2], padding[2], output_padding[2], dilation[2];
-  int64_t weight_stride[4];  // of the weight, or of its gradient: (c_in, c_out / groups, kH, kW)
+  int64_t weight_stride[4];  // of the weight or its gradient, (c_in, c_out / groups, kH, kW), dense in either layout
   Activation activation;     // of the forward pass
   double slope;              // of leaky_relu
 };

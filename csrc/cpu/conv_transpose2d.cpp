@@ -1,8 +1,8 @@
 // conv_transpose2d and its input gradient: implicit products of matrices over pixels with channels innermost.
 //
 // Output pixel f + i s of a transposed convolution (a phase f < s) sees the taps k with (f + p - k d) divisible by s,
-// at input pixel i + (f + p - k d) / s: an ordinary convolution of the input, with stride 1 and a subset of the taps. The
-// input gradient is one convolution of dy with stride s and all taps. Both become `Job`s: a source image, a target
+// at input pixel i + (f + p - k d) / s: an ordinary convolution of the input, with stride 1 and a subset of the taps.
+// The input gradient is one convolution of dy with stride s and all taps. Both become `Job`s: a source image, a target
 // image, and for each phase of each axis the source offsets of its taps. Rows outside the source are skipped, columns
 // outside are zeros; every target pixel is one sum in a fixed order, whoever computes it.
 #include "conv_transpose2d.h"
@@ -13,29 +13,19 @@
 #include <vector>
 
 #include "conv_transpose2d_job.h"
-#include "kernels.h"
+#include "conv_transpose2d_narrow.h"
 #include "parallel.h"
 #include "scratch.h"
+#include "tiles.h"
 
 namespace fastgan {
 namespace {
 
 constexpr int64_t kStagedBytes = 256 << 10;  // of the source, for one block: half of a usual L2
 constexpr int64_t kItemsPerThread = 4;
+constexpr int64_t kPackedChannels = 32;  // of the weight, at once; whole pairs
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <class S, class T>
-S element(T value) {
-  if constexpr (std::is_same_v<S, T>) {
-    return value;
-  } else {
-    const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-  }
-}
 
 // The weights, packed for the tiles: for each group and panel of target channels, for each pair of phases, for each tap
 // row, tap column and source channel, the values of the panel's channels.
@@ -51,8 +41,8 @@ class Panels {
     int64_t offset;  // elements before it, within a group
   };
 
-  Panels(const Job& job, int64_t depth, int lanes, const T* weight, const T* bias)
-      : job_(job), depth_(depth), panels_(panels(job, depth, lanes)),
+  Panels(const Job& job, int64_t depth, const TileKernels<S, T>& kernels, const T* weight, const T* bias)
+      : job_(job), kernels_(kernels), depth_(depth), panels_(panels(job, depth, kernels.gemm.lanes)),
         group_(panels_.empty() ? 0 : panels_.back().offset + job.taps() * depth * panels_.back().width),
         padded_(panels_.empty() ? 0 : panels_.back().first + panels_.back().width),
         data_(group_ * job.groups), bias_(bias != nullptr ? padded_ * job.groups : 0), has_bias_(bias != nullptr) {
@@ -96,38 +86,64 @@ class Panels {
   void pack(const T* weight, int64_t group, const Panel& panel) {
     S* const out = data_.get() + group * group_ + panel.offset;
     const T* const in = weight + group * job_.weight.group + panel.first * job_.weight.target;
-    // Where each tap lies in the weight, and its first element along k: in the memory order of the weight.
+    // Each tap's number in the weight, and its first element along k.
     struct Place {
-      int64_t from, to;
+      int64_t tap, to;
     };
     std::vector<Place> places;
-    int64_t tap = 0;
     for (const Phase& row : job_.rows) {
       for (const Phase& column : job_.columns) {
         for (const Tap& r : row.taps) {
           for (const Tap& c : column.taps) {
-            places.push_back({r.index * job_.weight.row + c.index * job_.weight.column, tap * depth_});
-            ++tap;
+            places.push_back({r.index * job_.weight.columns + c.index, static_cast<int64_t>(places.size()) * depth_});
           }
         }
       }
     }
-    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.from < b.from; });
     constexpr int64_t G = kTileGroup<S>;
-    const int64_t channels = job_.source.channels;
-    for (int64_t k = 0; k < depth_; ++k) {
-      for (int64_t j = 0; j < panel.width; ++j) {
-        const bool inside = k < channels && j < panel.columns;
-        const T* const from = in + k * job_.weight.source + j * job_.weight.target;
-        for (const Place& place : places) {
-          const int64_t at = place.to + k;
-          out[at / G * G * panel.width + at % G + j * G] = inside ? element<S>(from[place.from]) : S{};
+    const WeightStrides& w = job_.weight;
+    const int64_t channels = job_.source.channels, width = panel.width;
+    // Some source channels at a time, first as rows of target channels; those beyond the panel's stay zero.
+    const Scratch<S> rows(kPackedChannels * w.taps * width);
+    std::fill_n(rows.get(), kPackedChannels * w.taps * width, S{});
+    for (int64_t first = 0; first < channels; first += kPackedChannels) {
+      const int64_t count = std::min(kPackedChannels, channels - first);
+      const T* const from = in + first * w.source;
+      int64_t row_of_tap = width, row_of_channel = w.taps * width;
+      if (w.tap == 1 && w.source == w.taps) {
+        kernels_.pixels.from_planes(from, w.target, rows.get(), width, count * w.taps, panel.columns);
+      } else if (w.source == 1 && w.tap > 1) {
+        row_of_tap = count * width, row_of_channel = width;
+        for (int64_t tap = 0; tap < w.taps; ++tap) {
+          kernels_.pixels.from_planes(from + tap * w.tap, w.target, rows.get() + tap * row_of_tap, width, count,
+                                      panel.columns);
+        }
+      } else {
+        for (int64_t k = 0; k < count; ++k) {
+          S* const to = rows.get() + k * row_of_channel;
+          if (w.tap == 1) {
+            kernels_.pixels.from_planes(from + k * w.source, w.target, to, width, w.taps, panel.columns);
+          } else {
+            kernels_.pixels.from_pixels(from + k * w.source, w.tap, to, width, w.taps, panel.columns);
+          }
+        }
+      }
+      for (const Place& place : places) {
+        const S* const row = rows.get() + place.tap * row_of_tap;
+        if (depth_ % G == 0) {
+          kernels_.pixels.group(row, row_of_channel, out + (place.to + first) * width, width, count, width);
+          continue;
+        }
+        for (int64_t k = 0; k < count; ++k) {  // pairs reach from tap to tap
+          const int64_t at = place.to + first + k;
+          for (int64_t j = 0; j < width; ++j) out[at / G * G * width + at % G + j * G] = row[k * row_of_channel + j];
         }
       }
     }
   }
 
   const Job& job_;
+  const TileKernels<S, T>& kernels_;
   int64_t depth_;
   std::vector<Panel> panels_;
   int64_t group_;   // elements of a group
@@ -176,7 +192,7 @@ class TapConvolution {
                  T* target)
       : job_(job), kernels_(kernels), source_(source), target_(target), columns_(job.column_offsets()),
         merged_(job.columns_adjacent()), depth_(depth(job, merged_)), pitch_(pitch(depth_, merged_)),
-        width_(job.staged_width()), panels_(job, depth_, kernels.gemm.lanes, weight, bias),
+        width_(job.staged_width()), panels_(job, depth_, kernels, weight, bias),
         blocks_(blocks(job, width_ * pitch_ * static_cast<int64_t>(sizeof(S)))) {}
 
   void run() const {
@@ -335,39 +351,26 @@ class TapConvolution {
   Blocks blocks_;
 };
 
-template <class T>
-void convolve(const Job& job, const void* source, const void* weight, const void* bias, void* target) {
-  const T* const from = static_cast<const T*>(source);
-  const T* const w = static_cast<const T*>(weight);
-  const T* const b = static_cast<const T*>(bias);
-  T* const to = static_cast<T*>(target);
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    if (const auto* const dot = capability().bfloat16_dot; dot != nullptr) {
-      TapConvolution<BFloat16, BFloat16>(job, *dot, from, w, b, to).run();
-      return;
-    }
-  }
-  TapConvolution<Accumulate<T>, T>(job, tile_kernels<T>(), from, w, b, to).run();
-}
-
-void convolve(Dtype dtype, const Job& job, const void* source, const void* weight, const void* bias, void* target) {
-  switch (dtype) {
-    case Dtype::float32: return convolve<float>(job, source, weight, bias, target);
-    case Dtype::bfloat16: return convolve<BFloat16>(job, source, weight, bias, target);
-    case Dtype::float64: return convolve<double>(job, source, weight, bias, target);
-    case Dtype::float16: return;  // refused by csrc/conv_transpose2d.cpp
-  }
+template <class S, class T>
+void convolve(const TileKernels<S, T>& kernels, const Job& job, const void* source, const void* weight,
+              const void* bias, void* target) {
+  TapConvolution<S, T>(job, kernels, static_cast<const T*>(source), static_cast<const T*>(weight),
+                       static_cast<const T*>(bias), static_cast<T*>(target))
+      .run();
 }
 
 }  // namespace
 
 void conv_transpose2d_forward(const ConvTranspose2dShape& shape, const void* x, const void* weight, const void* bias,
                               void* y) {
-  convolve(shape.dtype, forward_job(shape), x, weight, bias, y);
+  if (conv_transpose2d_narrow_forward(shape, x, weight, bias, y)) return;
+  const Job job = forward_job(shape);
+  with_tiles(shape.dtype, [&](const auto& kernels) { convolve(kernels, job, x, weight, bias, y); });
 }
 
 void conv_transpose2d_input_gradient(const ConvTranspose2dShape& shape, const void* dy, const void* weight, void* dx) {
-  convolve(shape.dtype, input_gradient_job(shape), dy, weight, nullptr, dx);
+  const Job job = input_gradient_job(shape);
+  with_tiles(shape.dtype, [&](const auto& kernels) { convolve(kernels, job, dy, weight, nullptr, dx); });
 }
 
 }  // namespace fastgan

@@ -29,9 +29,11 @@ struct Side {
   int64_t size[2];
 };
 
-// Strides of the weight, by the channel's role.
+// Strides of the weight, by the channel's role, and its taps, row by row. Either the taps or one of the channels are
+// adjacent.
 struct WeightStrides {
-  int64_t group, source, target, row, column;
+  int64_t group, source, target, tap;
+  int64_t taps, columns;
 };
 
 struct Job {
@@ -118,7 +120,8 @@ inline Job forward_job(const ConvTranspose2dShape& s) {
   const int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
   return {s.layout, s.n, s.groups, {in, {s.in[0], s.in[1]}}, {out, {s.out[0], s.out[1]}}, {1, 1},
           {s.stride[0], s.stride[1]}, forward_phases(s, 0), forward_phases(s, 1),
-          {in * s.weight_stride[0], s.weight_stride[0], s.weight_stride[1], s.weight_stride[2], s.weight_stride[3]},
+          {in * s.weight_stride[0], s.weight_stride[0], s.weight_stride[1], s.weight_stride[3],
+           s.kernel[0] * s.kernel[1], s.kernel[1]},
           s.activation, s.slope};
 }
 
@@ -126,7 +129,8 @@ inline Job input_gradient_job(const ConvTranspose2dShape& s) {
   const int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
   return {s.layout, s.n, s.groups, {out, {s.out[0], s.out[1]}}, {in, {s.in[0], s.in[1]}},
           {s.stride[0], s.stride[1]}, {1, 1}, input_gradient_phases(s, 0), input_gradient_phases(s, 1),
-          {in * s.weight_stride[0], s.weight_stride[1], s.weight_stride[0], s.weight_stride[2], s.weight_stride[3]},
+          {in * s.weight_stride[0], s.weight_stride[1], s.weight_stride[0], s.weight_stride[3],
+           s.kernel[0] * s.kernel[1], s.kernel[1]},
           Activation::none, 0.0};
 }
 

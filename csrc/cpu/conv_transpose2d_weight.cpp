@@ -3,23 +3,25 @@
 // A product of matrices with pixels along k, one for each tap row: (tap column, output channel) pairs of dy times input
 // channels of x. Chunks of the pixels are packed first: x into panels of channels; dy into tiles, for each of its rows
 // once, whatever the tap row that will meet it. Rows of dy whose numbers are equal modulo the stride follow each other,
-// so that a tap row walks through both packings without a break. Then every (group, panel, tap row) adds its products.
-// Chunks and sums are the same whatever the threads.
+// so that a tap row walks through both packings without a break. Then every (group, panel, tap row) adds its products,
+// part by part of the chunk, so that a thread reads each part from a distant cache once for all that it adds.
+// Chunks, parts and sums are the same whatever the threads.
 #include "conv_transpose2d.h"
 
 #include <algorithm>
 #include <type_traits>
 #include <vector>
 
-#include "kernels.h"
 #include "parallel.h"
 #include "scratch.h"
+#include "tiles.h"
 
 namespace fastgan {
 namespace {
 
-constexpr int64_t kChunkBytes = 2 << 20;  // packed at once
-constexpr int64_t kBlockPixels = 128;     // of one panel of x, which then stays in L1 for all tiles
+constexpr int64_t kChunkBytes = 2 << 20;   // packed at once
+constexpr int64_t kPartBytes = 384 << 10;  // of them in L2 together, beside the sums
+constexpr int64_t kBlockBytes = 16 << 10;  // of one panel of x, which then stays in L1 for all tiles
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -32,11 +34,17 @@ class WeightGradient {
   WeightGradient(const ConvTranspose2dShape& s, const TileKernels<S, T>& kernels, const T* dy, const T* x, T* dweight)
       : s_(s), kernels_(kernels), dy_(dy), x_(x), dweight_(dweight), in_(s.c_in / s.groups), out_(s.c_out / s.groups),
         lanes_(kernels.gemm.lanes), panels_(ceil_div(in_, widest())), tiles_(tiles()),
-        pixels_(ceil_div(s.in[1], G) * G), sums_(items() * s.kernel[1] * out_ * widest()) {
-    const int64_t bytes = row_elements() * s.stride[0] * s.groups + pixels_ * s.groups * panels_ * widest();
-    const int64_t fit = std::max<int64_t>(1, kChunkBytes / (bytes * static_cast<int64_t>(sizeof(S))));
-    rows_ = ceil_div(s.in[0], ceil_div(s.in[0], fit));
-    images_ = rows_ < s.in[0] ? 1 : std::clamp<int64_t>(fit / rows_, 1, s.n);
+        pixels_(ceil_div(s.in[1], G) * G), block_(kBlockBytes / (widest() * static_cast<int64_t>(sizeof(S)))),
+        sums_(items() * s.kernel[1] * out_ * widest()) {
+    const int64_t bytes = (row_elements() * s.stride[0] + pixels_ * panels_ * widest()) * s.groups *
+                          static_cast<int64_t>(sizeof(S));
+    const auto fit = [&](int64_t size, int64_t& rows, int64_t& images) {
+      const int64_t count = std::max<int64_t>(1, size / bytes);
+      rows = ceil_div(s.in[0], ceil_div(s.in[0], count));
+      images = rows < s.in[0] ? 1 : std::clamp<int64_t>(count / rows, 1, s.n);
+    };
+    fit(kChunkBytes, rows_, images_);
+    fit(kPartBytes, part_rows_, part_images_);
     slots_ = rows_ + ((s.kernel[0] - 1) * s.dilation[0] + s.stride[0] - 1) / s.stride[0] + 1;
   }
 
@@ -53,7 +61,14 @@ class WeightGradient {
         parallel_for(items(), 1, [&](int64_t begin, int64_t end) {
           std::vector<Stretch> stretches;
           std::vector<GemmRun<S>> runs;
-          for (int64_t i = begin; i < end; ++i) products(i, chunk, add, stretches, runs);
+          for (Part part{0, 0, 0, 0}; part.image < chunk.images; part.image += part_images_) {
+            part.images = std::min(part_images_, chunk.images - part.image);
+            for (part.row = 0; part.row < chunk.rows; part.row += part_rows_) {
+              part.rows = std::min(part_rows_, chunk.rows - part.row);
+              const bool later = add || part.image > 0 || part.row > 0;
+              for (int64_t i = begin; i < end; ++i) products(i, chunk, part, later, stretches, runs);
+            }
+          }
         });
       }
     }
@@ -75,6 +90,11 @@ class WeightGradient {
     S* x;   // [group][panel][image][row][pixel][channel]
     S* dy;  // [group][image][tile][row modulo stride][row / stride][pixel][row of the tile]
     int64_t n, images, first, rows;
+  };
+
+  // Some rows of x of some images of a chunk.
+  struct Part {
+    int64_t image, images, row, rows;
   };
 
   // Pixels of one image without a break in either packing.
@@ -182,7 +202,7 @@ class WeightGradient {
     }
   }
 
-  void products(int64_t item, const Chunk& chunk, bool add, std::vector<Stretch>& stretches,
+  void products(int64_t item, const Chunk& chunk, const Part& part, bool add, std::vector<Stretch>& stretches,
                 std::vector<GemmRun<S>>& runs) const {
     const int64_t tap = item % s_.kernel[0], panel = item / s_.kernel[0] % panels_;
     const int64_t group = item / s_.kernel[0] / panels_, width = panel_width(panel);
@@ -211,18 +231,18 @@ class WeightGradient {
     };
     // Rows of x whose row of dy is inside.
     const int64_t offset = dy_row(0, tap), stride = s_.stride[0];
-    const int64_t begin = std::max(chunk.first, offset < 0 ? ceil_div(-offset, stride) : 0);
-    const int64_t end = std::min(chunk.first + chunk.rows,
-                                 offset < s_.out[0] ? (s_.out[0] - 1 - offset) / stride + 1 : 0);
-    const int64_t block = std::max<int64_t>(1, kBlockPixels / pixels_);
+    const int64_t first = chunk.first + part.row;
+    const int64_t begin = std::max(first, offset < 0 ? ceil_div(-offset, stride) : 0);
+    const int64_t end = std::min(first + part.rows, offset < s_.out[0] ? (s_.out[0] - 1 - offset) / stride + 1 : 0);
+    const int64_t block = std::max<int64_t>(1, block_ / pixels_);
     int64_t pixels = 0;
-    for (int64_t image = 0; image < chunk.images; ++image) {
+    for (int64_t image = part.image; image < part.image + part.images; ++image) {
       for (int64_t row = begin; row < end; row += block) {
         const int64_t count = std::min(block, end - row) * pixels_;
         stretches.push_back({image * image_elements() + slot(chunk, dy_row(row, tap)) * pixels_ * pitch(),
                              (image * chunk.rows + row - chunk.first) * pixels_ * width, count});
         pixels += count;
-        if (pixels >= kBlockPixels) {
+        if (pixels >= block_) {
           flush();
           pixels = 0;
         }
@@ -256,34 +276,23 @@ class WeightGradient {
   int64_t lanes_, panels_;
   std::vector<TileRows> tiles_;
   int64_t pixels_;         // of a packed row of x, whole groups
+  int64_t block_;          // pixels of a panel of x that are multiplied at once
   int64_t rows_, images_;  // of a chunk, at most
+  int64_t part_rows_, part_images_;
   int64_t slots_;          // for rows of dy that are equal modulo the stride
   Scratch<A> sums_;        // [group][panel][tap row][tap column][output channel][input channel of the panel]
 };
 
-template <class T>
-void gradient(const ConvTranspose2dShape& s, const void* dy, const void* x, void* dweight) {
-  const T* const from = static_cast<const T*>(dy);
-  const T* const with = static_cast<const T*>(x);
-  T* const to = static_cast<T*>(dweight);
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    if (const auto* const dot = capability().bfloat16_dot; dot != nullptr) {
-      WeightGradient<BFloat16, BFloat16>(s, *dot, from, with, to).run();
-      return;
-    }
-  }
-  WeightGradient<Accumulate<T>, T>(s, tile_kernels<T>(), from, with, to).run();
+template <class S, class T>
+void gradient(const TileKernels<S, T>& kernels, const ConvTranspose2dShape& s, const void* dy, const void* x,
+              void* dweight) {
+  WeightGradient<S, T>(s, kernels, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dweight)).run();
 }
 
 }  // namespace
 
 void conv_transpose2d_weight_gradient(const ConvTranspose2dShape& shape, const void* dy, const void* x, void* dweight) {
-  switch (shape.dtype) {
-    case Dtype::float32: return gradient<float>(shape, dy, x, dweight);
-    case Dtype::bfloat16: return gradient<BFloat16>(shape, dy, x, dweight);
-    case Dtype::float64: return gradient<double>(shape, dy, x, dweight);
-    case Dtype::float16: return;  // refused by csrc/conv_transpose2d.cpp
-  }
+  with_tiles(shape.dtype, [&](const auto& kernels) { gradient(kernels, shape, dy, x, dweight); });
 }
 
 }  // namespace fastgan

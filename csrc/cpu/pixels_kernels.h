@@ -73,6 +73,13 @@ FASTGAN_INLINE void store_some(BFloat16* p, VecF v, int64_t n) {
 }
 #endif
 
+// Values that were read from T, which needs no rounding in S.
+FASTGAN_INLINE void keep(float* p, VecF v) { store(p, v); }
+FASTGAN_INLINE void keep(double* p, VecD v) { store(p, v); }
+FASTGAN_INLINE void keep(BFloat16* p, VecF v) {
+  *reinterpret_cast<VecHUnaligned*>(p) = narrow(float_to_bits(v) >> 16);
+}
+
 template <class S, class T>
 struct Pixels {
   using A = Accumulate<T>;
@@ -82,14 +89,14 @@ struct Pixels {
 
   static void copy(const T* from, S* to, int64_t n) {
     int64_t i = 0;
-    for (; i + L <= n; i += L) store(to + i, load(from + i));
+    for (; i + L <= n; i += L) keep(to + i, load(from + i));
     for (; i < n; ++i) store_one(to + i, load_one(from + i));
   }
 
   static void from_pixels(const T* from, int64_t from_pitch, S* to, int64_t pitch, int64_t pixels, int64_t channels) {
     for (int64_t p = 0; p < pixels; ++p, from += from_pitch, to += pitch) {
       int64_t c = 0;
-      for (; c + L <= channels; c += L) store(to + c, load(from + c));
+      for (; c + L <= channels; c += L) keep(to + c, load(from + c));
       if (c < channels) store_some(to + c, load_some(from + c, channels - c), channels - c);
     }
   }
@@ -120,13 +127,13 @@ struct Pixels {
         transpose(v);
         if (count == L && length == L) {
 #pragma GCC unroll 16
-          for (int i = 0; i < L; ++i) store(y + i * pitch, v[i]);
+          for (int i = 0; i < L; ++i) keep(y + i * pitch, v[i]);
         } else {
 #pragma GCC unroll 16
           for (int i = 0; i < L; ++i) {
             if (i >= length) break;
             if (count == L) {
-              store(y + i * pitch, v[i]);
+              keep(y + i * pitch, v[i]);
             } else {
               store_some(y + i * pitch, v[i], count);
             }
@@ -189,7 +196,13 @@ struct Pixels {
     } else {
       for (int64_t p = 0; p < pixels; p += 2, from += 2 * from_pitch, to += 2 * pitch) {
         const bool both = p + 1 < pixels;
-        for (int64_t c = 0; c < channels; ++c) {
+        int64_t c = 0;
+        for (; both && c + L <= channels; c += L) {
+          const VecU first = widen(*reinterpret_cast<const VecHUnaligned*>(from + c));
+          const VecU second = widen(*reinterpret_cast<const VecHUnaligned*>(from + from_pitch + c));
+          store(reinterpret_cast<float*>(to + 2 * c), bits_to_float(first | second << 16));
+        }
+        for (; c < channels; ++c) {
           to[2 * c] = from[c];
           to[2 * c + 1] = both ? from[from_pitch + c] : S{};
         }

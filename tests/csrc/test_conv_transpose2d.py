@@ -11,6 +11,9 @@ CASES = {
     "cyclegan": ((1, 40, 9, 20), (33, (3, 3)), ((2, 2), (1, 1), (1, 1), 1, (1, 1))),
     "decoder": ((5, 32, 7, 7), (16, (4, 4)), ((2, 2), (1, 1), (0, 0), 1, (1, 1))),
     "one output channel": ((3, 17, 14, 15), (1, (4, 4)), ((2, 2), (1, 1), (0, 0), 1, (1, 1))),
+    "three output channels": ((2, 24, 9, 20), (3, (4, 4)), ((2, 2), (1, 1), (0, 0), 1, (1, 1))),
+    "few output channels in blocks": ((1, 6, 41, 40), (5, (3, 5)), ((2, 3), (1, 4), (1, 0), 1, (2, 1))),
+    "two output channels apart": ((1, 4, 6, 5), (2, (2, 3)), ((5, 4), (1, 0), (3, 2), 1, (1, 1))),
     "one input channel": ((2, 1, 5, 17), (50, (3, 2)), ((1, 2), (0, 1), (0, 1), 1, (1, 1))),
     "groups": ((2, 9, 4, 31), (5, (3, 3)), ((2, 1), (1, 1), (1, 0), 3, (1, 1))),
     "dilated": ((1, 7, 6, 5), (19, (3, 4)), ((2, 3), (2, 0), (1, 2), 1, (2, 3))),
@@ -73,7 +76,7 @@ def test_forward_and_gradients(ops, product_level, case, dtype, layout):
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("case", ["cyclegan", "decoder", "several chunks"])
+@pytest.mark.parametrize("case", ["cyclegan", "decoder", "few output channels in blocks", "several chunks"])
 def test_no_bit_depends_on_the_threads(ops, threads, case, dtype, layout):
     x, weight, bias, geometry = operands(case, dtype, layout)
     results = []
@@ -84,6 +87,17 @@ def test_no_bit_depends_on_the_threads(ops, threads, case, dtype, layout):
         results.append((y, dx, ops.conv_transpose2d_weight_gradient(y, x, weight.shape[2:], False, *geometry)))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("case", ["cyclegan", "one output channel"])
+def test_a_weight_of_any_strides(ops, case):
+    x, weight, bias, geometry = operands(case, torch.float32, "nchw")
+    turned = weight.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2)
+    assert not turned.is_contiguous() and not turned.is_contiguous(memory_format=torch.channels_last)
+    y = ops.conv_transpose2d(x, weight, bias, *geometry, "none", 0.0)
+    assert torch.equal(ops.conv_transpose2d(x, turned, bias, *geometry, "none", 0.0), y)
+    dx = ops.conv_transpose2d_input_gradient(y, weight, *geometry)
+    assert torch.equal(ops.conv_transpose2d_input_gradient(y, turned, *geometry), dx)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
