@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from . import checkpoint, rng
@@ -30,11 +31,12 @@ class Loop:
     """Trains a recipe in a run folder.
 
     Args:
-        recipe: on its device already. Used: ``step``, ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``,
+        recipe: on its device already. Used: ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``,
             ``drop_last``, and ``options.n_epochs`` and ``n_epochs_decay`` where there are such.
         dataset: takes ``(epoch, index)`` keys.
         folder: where checkpoint, networks and losses are written; it exists.
         settings: the "train" and "data" options steer the loop; all of them go into the checkpoint.
+        step: makes an update on a batch and gives its losses, as ``recipe.step`` does, which it is by default.
         sample: called with the step whenever a sample grid is due; what it draws from generators is given back.
         progress: where to begin.
 
@@ -43,6 +45,7 @@ class Loop:
     """
 
     def __init__(self, recipe: Any, dataset: Dataset, folder: RunFolder, settings: Settings, device: torch.device, *,
+                 step: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None,
                  sample: Callable[[int], None] | None = None, progress: Progress | None = None,
                  display: PlainLines | ProgressBar | None = None):
         self.recipe, self.dataset, self.folder, self.settings, self.device = recipe, dataset, folder, settings, device
@@ -56,7 +59,7 @@ class Loop:
             raise UserError(f"--batch-size is {batch_size} and there are {len(dataset)} images, which fill no batch: "
                             "give a smaller one")
         self.total = total_steps(self.epochs, self.used, batch_size, self.options.max_steps)
-        self._sample, self._display = sample, display
+        self._step, self._sample, self._display = step or recipe.step, sample, display
         self._losses = RecentLosses(self.progress)
         self._saved_step = self.progress.step
 
@@ -91,7 +94,7 @@ class Loop:
             try:
                 while not self.finished() and not interrupt.requested:
                     batch = move_batch(next(batches), self.device, layout)
-                    self._losses.add(progress.step + 1, self.recipe.step(batch))
+                    self._losses.add(progress.step + 1, self._step(batch))
                     self._after_step()
                 self._losses.fetch()
                 if self._saved_step != progress.step or not self.folder.checkpoint.exists():
