@@ -91,7 +91,9 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     step, how = graphs.make_step(recipe, run.groups["data"].batch_size, on, options.graph)
     if on.type == "cuda":
         _say("graphs", how)
-    training = loop.Loop(recipe, dataset, folder, run, on, step=step, sample=grids.write, progress=progress)
+    resident = data.open_resident(dataset, on, lambda how: _say("images", how)) if options.resident else None
+    training = loop.Loop(recipe, dataset, folder, run, on, step=step, batches=resident and resident.batch,
+                         sample=grids.write, progress=progress)
     _say("run", f"{folder.path}: {training.describe()}")
     if training.finished():
         raise UserError(f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it")

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan._upload import upload
+
 from ._precision import Precision
 
 PARTS = ("networks", "optimizers", "schedulers", "pools", "turns")
@@ -160,11 +162,6 @@ def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mappin
                              "use the options it was trained with") from None
 
 
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host's on the device; the host does not wait until it is there."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
-
-
 def make_capturable(optimizer: torch.optim.Optimizer) -> None:
     """Let a step of the optimizer be recorded: its learning rate lies on the device, where schedules change it in place
     between replays, and it counts its steps there."""
@@ -205,4 +202,4 @@ def trainable(*networks: nn.Module) -> list[nn.Parameter]:
     return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
 
-__all__ = ["PARTS", "Decisions", "Recipe", "frozen", "load_networks", "make_capturable", "trainable", "upload"]
+__all__ = ["PARTS", "Decisions", "Recipe", "frozen", "load_networks", "make_capturable", "trainable"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastgan import recipes
-from fastgan.data import DataOptions, open_dataset
+from fastgan.data import DataOptions, ResidentDataset, open_dataset
 from fastgan.engine import checkpoint, graphs, rng, settings
 from fastgan.engine.folder import RunFolder
 from fastgan.engine.graphs import WARM_UP, GraphedStep
@@ -214,14 +214,17 @@ def run(path, graphed, steps, resume=False):
         folder.start()
     for optimizer in recipe.optimizers.values():
         make_capturable(optimizer)
+    on = torch.device("cpu")
     step = GraphedStep(recipe, 1, TapeRecorder()) if graphed else None
+    batches = ResidentDataset(dataset, on).batch if graphed else None
     display = Silence()
-    Loop(recipe, dataset, folder, made, torch.device("cpu"), step=step, progress=progress, display=display).run()
+    Loop(recipe, dataset, folder, made, on, step=step, batches=batches, progress=progress, display=display).run()
     return recipe, [(step, epoch, dict(losses)) for step, epoch, _, losses in display.shown]
 
 
-def test_the_loop_with_recorded_steps(tmp_path):
-    """Losses, epochs' means, schedules, checkpoints in the middle and resumes: all as without."""
+def test_the_loop_with_recorded_steps_and_resident_images(tmp_path):
+    """Losses, epochs' means, schedules, checkpoints in the middle and resumes: all as without, also with images that lie
+    on the device."""
     plain, shown = run(tmp_path / "plain", False, 11)
     recorded, same = run(tmp_path / "recorded", True, 11)
     assert same == shown and len(shown) > 4
