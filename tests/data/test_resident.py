@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from fastgan.data import DataOptions, ResidentDataset, open_dataset, open_resident, to_tensor
+from fastgan.data.folders import ImageFolder
 from fastgan.data.resident import cut_out
 
 from .common import picture, write_images, write_idx
@@ -48,18 +49,13 @@ def test_folders(tmp_path, values):
     assert_same_batches(dataset)
 
 
-def test_images_that_are_decoded_at_every_use(tmp_path, monkeypatch):
-    from fastgan.data import folders
-
+def test_images_that_are_decoded_at_every_use_are_decoded_once(tmp_path, monkeypatch):
     write_images(tmp_path / "trainA", 5)
     write_images(tmp_path / "trainB", 5)
-    options = DataOptions(dataroot=str(tmp_path), load_size=20, crop_size=16)
-    monkeypatch.setattr(folders.ImageFolder.__init__, "__kwdefaults__",
-                        folders.ImageFolder.__init__.__kwdefaults__ | {"cache_bytes": 0})
-    dataset = open_dataset("unaligned", options)
+    dataset = open_dataset("unaligned", DataOptions(dataroot=str(tmp_path), load_size=20, crop_size=16, cache="none"))
     resident = ResidentDataset(dataset, CPU)
     expected = dataset[2, 3]
-    monkeypatch.setattr(folders.ImageFolder, "_decode", None)
+    monkeypatch.setattr(ImageFolder, "_decode", None)
     assert torch.equal(resident.batch([(2, 3)])["B"][0], expected["B"])
 
 
