@@ -49,16 +49,18 @@ class CudaRecorder:
         return result
 
     def record(self, call: Callable[[], _Result]) -> tuple[Callable[[], None], _Result]:
-        graph, random = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(self._device)
-        try:
-            # thread_local: the thread that pins the next batches may allocate meanwhile.
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                result = call()
-        except RuntimeError as error:
-            torch.cuda.set_rng_state(random, self._device)
-            # The end of a capture that went wrong raises an error of its own after the one that tells why.
-            raise RuntimeError(str(error.__context__ or error)) from error
-        return graph.replay, result
+        with torch.cuda.device(self._device):
+            graph, random = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state()
+            outer = torch.cuda.current_stream()
+            try:
+                # thread_local: the thread that pins the next batches may allocate meanwhile.
+                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                    result = call()
+            except RuntimeError as error:
+                torch.cuda.set_stream(outer)  # the end of a capture that went wrong leaves its own as the current one,
+                torch.cuda.set_rng_state(random)
+                raise RuntimeError(str(error.__context__ or error)) from error  # and hides the error that tells why
+            return graph.replay, result
 
 
 @dataclass
