@@ -1,5 +1,8 @@
 """Recorded steps make, bit for bit, what steps that run as they are make. On the CPU a tape stands in for the graph."""
 
+import contextlib
+import copy
+import inspect
 import json
 
 import pytest
@@ -193,6 +196,87 @@ def test_without_a_gpu_or_against_it_the_step_is_the_recipes():
     assert graphs.make_step(recipe, 4, torch.device("cpu")) == (
         recipe.step, "none: graphs are CUDA's, and the run is on the cpu")
     assert graphs.make_step(recipe, 4, torch.device("cuda"), wanted=False) == (recipe.step, "none: --no-graph")
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_without_one():
+    """There the rate is a number again, and the steps are the same."""
+    first = make("cyclegan", lr_policy="step", lr_decay_iters=1)
+    train(first, first.step, [1] * 4)
+    second = make("cyclegan", seed=9, lr_policy="step", lr_decay_iters=1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for optimizer in second.optimizers.values():
+        for group in optimizer.param_groups:
+            assert isinstance(group["lr"], float) and group["lr"] == pytest.approx(2e-5) and not group["capturable"]
+    assert_same(train(second, second.step, [1] * 4), train(first, first.step, [1] * 4))
+
+
+class FakeCuda:
+    """Stands in for torch.cuda and notes what is asked of it. Arguments are those that torch's own functions take."""
+
+    def __init__(self, monkeypatch, ending_fails=False):
+        self.current, self.notes = "main", []
+        fake = self
+
+        class Stream:
+            def __init__(self, device, name="own"):
+                self.name = name
+
+            def wait_stream(self, other):
+                fake.notes.append(f"{self.name} waits for {other.name}")
+
+        class Graph:
+            def __init__(self):
+                self.replay = lambda: fake.notes.append("replay")
+
+        class Capture:
+            def __init__(self, *args, **kwargs):
+                given = signature.bind(None, *args, **kwargs).arguments
+                assert given["capture_error_mode"] == "thread_local" and given["pool"] == "pool"
+                self.stream = given["stream"]
+
+            def __enter__(self):
+                fake.current = self.stream
+
+            def __exit__(self, *error):
+                if ending_fails:
+                    raise RuntimeError("capture failed")
+                fake.current = main
+
+        main = Stream(None, "main")
+        self.current = main
+        signature = inspect.signature(torch.cuda.graph.__init__)
+        for name, value in {
+                "Stream": Stream, "CUDAGraph": Graph, "graph": Capture, "graph_pool_handle": lambda: "pool",
+                "current_stream": lambda device=None: self.current, "stream": self.inside,
+                "set_stream": lambda stream: setattr(self, "current", stream), "device": contextlib.nullcontext,
+                "get_rng_state": lambda: "state", "set_rng_state": self.notes.append}.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    @contextlib.contextmanager
+    def inside(self, stream):
+        outer, self.current = self.current, stream
+        yield
+        self.current = outer
+
+
+def test_what_is_asked_of_cuda(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    recorder = graphs.CudaRecorder(torch.device("cuda", 0))
+    assert recorder.warm_up(lambda: cuda.current.name) == "own"
+    assert cuda.notes == ["own waits for main", "main waits for own"]
+    replay, result = recorder.record(lambda: cuda.current.name)
+    replay()
+    assert result == "own" and cuda.notes[2:] == ["replay"] and cuda.current.name == "main"
+
+
+def test_a_capture_that_fails_leaves_stream_and_random_numbers_as_they_were(monkeypatch):
+    def call():
+        raise RuntimeError("the first error")
+
+    cuda = FakeCuda(monkeypatch, ending_fails=True)
+    with pytest.raises(RuntimeError, match="^the first error$"):
+        graphs.CudaRecorder(torch.device("cuda", 0)).record(call)
+    assert cuda.current.name == "main" and cuda.notes == ["state"]
 
 
 OPTIONS = {"train": TrainOptions, "data": DataOptions, "recipe": recipes.get("cyclegan").Options}
