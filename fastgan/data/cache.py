@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 
@@ -30,12 +31,25 @@ def folder() -> str:
 
 
 def buffer(elements: int, dtype: torch.dtype, where: str) -> Tensor:
-    """So many elements, in memory or in a file. Processes that are forked share it.
+    """So many elements of uint8 or uint16, in memory or in a file. Processes that are forked share it.
 
     OSError where there is no room for the file.
     """
     if where == "memory" or elements == 0:
         return torch.empty(elements, dtype=dtype)
-    kind = {torch.uint8: np.uint8, torch.uint16: np.uint16}[dtype]
+    kind = np.dtype(np.uint8 if dtype == torch.uint8 else np.uint16)
     with tempfile.TemporaryFile(prefix="fastgan-") as file:
-        return torch.from_numpy(np.memmap(file, kind, "w+", shape=(elements,)))
+        _reserve(file.fileno(), elements * kind.itemsize)
+        return torch.from_numpy(np.memmap(file, kind, "r+", shape=(elements,)))
+
+
+def _reserve(file: int, size: int) -> None:
+    """Give a file its size on the disk: to write where there is no room would end the process without a word."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.ftruncate(file, size)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, for a file of {size / 2 ** 30:.1f} GiB; --cache none does without, "
+                                   "TMPDIR names another folder", folder()) from None

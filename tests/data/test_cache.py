@@ -1,5 +1,6 @@
 """Where decoded pixels are kept."""
 
+import errno
 import os
 import tempfile
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from fastgan.data import cache
+from fastgan.engine import command
 
 GIB = 2 ** 30
 
@@ -41,3 +43,15 @@ def test_the_file_has_no_name_and_is_shared_with_forks(tmp_path, monkeypatch):
         pixels[7] = 77
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0 and pixels[7] == 77
+
+
+def test_a_full_disk_is_named_with_the_remedy(monkeypatch):
+    def full(file, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError) as caught:
+        cache.buffer(GIB, torch.uint8, "file")
+    assert command.sentence(caught.value) == (
+        f"{cache.folder()}: No space left on device, for a file of 1.0 GiB; --cache none does without, TMPDIR names "
+        "another folder")
