@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgan.recipes.pool import ImagePool
+from tests.twins.cyclegan import Pool
 
 
 def numbered(first, count=1, **kwargs):
@@ -118,31 +119,12 @@ def test_errors():
         ImagePool(3).load_state_dict(ImagePool(5).state_dict())
 
 
-class Plain:
-    """The pool as it is described: a list of images, traded one by one."""
-
-    def __init__(self, size, seed):
-        self.size, self.images, self.generator = size, [], torch.Generator().manual_seed(seed)
-
-    def query(self, images):
-        chosen = []
-        for image in images.split(1):
-            if len(self.images) < self.size:
-                self.images.append(image.clone())
-            else:
-                slot = int(torch.randint(2 * self.size, (), generator=self.generator))
-                if slot < self.size:
-                    image, self.images[slot] = self.images[slot], image.clone()
-            chosen.append(image)
-        return torch.cat(chosen)
-
-
 @given(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=12), st.booleans(), st.booleans(),
        st.integers(0, 100))
 def test_batches_of_any_length_trade_as_their_images_would_one_by_one(size, counts, ahead, channels_last, seed):
     """Also where a batch's image is traded for an earlier one of the same batch, and with decisions drawn ahead."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    pool, plain = ImagePool(size, seed=seed), Plain(size, seed)
+    pool, plain = ImagePool(size, seed=seed), Pool(size, torch.Generator().manual_seed(seed))
     drawn = [pool.draw(count) for count in counts] if ahead else [None] * len(counts)
     for count, rows in zip(counts, drawn):
         images = torch.randn(count, 3, 4, 5).to(memory_format=layout)
