@@ -51,5 +51,5 @@ def _reserve(file: int, size: int) -> None:
         else:
             os.ftruncate(file, size)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}, for a file of {size / 2 ** 30:.1f} GiB; --cache none does without, "
-                                   "TMPDIR names another folder", folder()) from None
+        raise OSError(error.errno, f"{error.strerror}, for a file of {size / 2 ** 30:.1f} GiB; --cache none does "
+                                   "without, TMPDIR names another folder", folder()) from None

@@ -189,7 +189,8 @@ class SemiLabelledDataset(LabelledDataset):
     def picks(self, key: Key) -> dict[str, Pick]:
         epoch, index = _split(key, len(self))
         drawn = random.Random(f"{self.seed} {epoch} {index}").random()
-        return {**super().picks(key), "labelled_image": Pick(self.source, self.labelled[int(drawn * len(self.labelled))])}
+        labelled = self.labelled[int(drawn * len(self.labelled))]
+        return {**super().picks(key), "labelled_image": Pick(self.source, labelled)}
 
     def describe(self) -> str:
         return f"{super().describe()}, {len(self.labelled)} of them labelled"

@@ -51,9 +51,9 @@ def find_images(folder: str | Path) -> list[str]:
 class ImageFolder:
     """The images of a folder, resized, by index.
 
-    Opening it reads the header of every file. Every file is decoded once, now, and kept (see ``cache``), in 16 bits if
-    any file has as many, else in 8. Files that are broken are named in one notice, and left out. Without cache a file may turn out broken only when it is used: it is named then, once, and the
-    next good one takes its place.
+    Opening it reads the header of every file, decodes every file once and keeps the pixels, in 16 bits if any file has
+    as many, else in 8. Files that are broken are named in one notice, and left out. Where pixels are not kept a file
+    may turn out broken only when it is used: it is named then, once, and the next good one takes its place.
 
     Args:
         transform: its ``resize`` is applied, and its crop checked against every image.

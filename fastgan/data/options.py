@@ -40,8 +40,8 @@ class DataOptions:
     serial_batches: bool = _option(False, "take the images in the order of their names, pairing A and B by it")
     max_dataset_size: int | None = _option(None, "use only so many training images (of each domain)")
     num_threads: int = _option(0, "worker processes that load images; 0: the training process does it")
-    cache: str = _option("auto", "where the decoded images of a folder are kept: memory, file (a temporary one), none, or "
-                                 "auto: in memory up to 1 GiB, else in a file where there is room", CACHES)
+    cache: str = _option("auto", "where the decoded images of a folder are kept: memory, file (a temporary one), none, "
+                                 "or auto: in memory up to 1 GiB, else in a file where there is room", CACHES)
     input_nc: int | None = _option(None, "channels of domain A, or of labelled images: 1 (grey), 3 (RGB), 4 (RGB with "
                                          "transparency) or any other number (default: 3; what labelled images have)")
     output_nc: int | None = _option(None, "channels of domain B (default: 3)")

@@ -128,8 +128,8 @@ class GraphedStep:
         same = {name: _form(value) for name, value in tensors.items()} == {
             name: _form(value) for name, value in self._inputs.items()}
         if not same:
-            self._tell("the images differ in size, and steps are recorded for that of the first batch alone: the others "
-                       "run kernel by kernel; a --preprocess that crops gives all images one size")
+            self._tell("the images differ in size, and steps are recorded for that of the first batch alone: the "
+                       "others run kernel by kernel; a --preprocess that crops gives all images one size")
         return same
 
     def _fill(self, tensors: Mapping[str, Tensor], decided: Decisions) -> None:

@@ -16,8 +16,8 @@ def together(network: nn.Module, *batches: Tensor) -> tuple[Tensor, ...]:
     """What `network` makes of each of the batches (N, C, H, W).
 
     One call on all of them where each image is seen alone and they are of one size: the same values and gradients, but
-    for rounding. Otherwise a call for each, in order, so that batch statistics and dropout's draws are those of separate
-    batches.
+    for rounding. Otherwise a call for each, in order, so that batch statistics and dropout's draws are those of
+    separate batches.
     """
     if len({images.shape[1:] for images in batches}) == 1 and each_alone(network):
         return network(torch.cat(batches)).split([len(images) for images in batches])

@@ -14,12 +14,12 @@ class ImagePool:
 
     Who trades with whom is decided on the host, by `draw`: one integer per image from [0, 2 * size), of a CPU generator
     of the pool's own; below `size` it is the slot to trade with. On the device images lie in the rows of one buffer:
-    those in the slots, and as many more as a batch has images. A batch is written into the free rows, then the rows that
-    were drawn are read: two operations of fixed shape, which wait for nobody and can be recorded in a graph. Which row
-    is which slot only the host knows.
+    those in the slots, and as many more as a batch has images. A batch is written into the free rows, then the rows
+    that were drawn are read: two operations of fixed shape, which wait for nobody and can be recorded in a graph. Which
+    row is which slot only the host knows.
 
-    `state_dict` carries all that a bit-exact resume needs. The generator is seeded from torch's global one unless `seed`
-    is given.
+    `state_dict` carries all that a bit-exact resume needs. The generator is seeded from torch's global one unless
+    `seed` is given.
     """
 
     def __init__(self, size: int = 50, seed: int | None = None):
@@ -43,7 +43,7 @@ class ImagePool:
         return [self._apart[row] if self._buffer is None else self._buffer[row:row + 1] for row in self._slots]
 
     def draw(self, count: int) -> Tensor:
-        """The decisions on the next `count` images: int64 (2, count) on the CPU, the rows to write and those to read."""
+        """The decisions on the next `count` images: int64 (2, count) on the CPU, rows to write and rows to read."""
         missing = max(0, count - len(self._free))
         self._free += range(self._rows, self._rows + missing)
         self._rows += missing

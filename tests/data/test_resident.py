@@ -45,8 +45,8 @@ def test_built_in_sets(kind):
 def test_folders(tmp_path, values):
     write_images(tmp_path / "trainA", 5)
     write_images(tmp_path / "trainB", 3, (30, 30))
-    dataset = open_dataset("unaligned", DataOptions(dataroot=str(tmp_path), **dict(load_size=20, crop_size=16) | values))
-    assert_same_batches(dataset)
+    options = DataOptions(dataroot=str(tmp_path), load_size=20, crop_size=16, **values)
+    assert_same_batches(open_dataset("unaligned", options))
 
 
 def test_images_that_are_decoded_at_every_use_are_decoded_once(tmp_path, monkeypatch):

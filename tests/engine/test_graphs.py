@@ -307,8 +307,8 @@ def run(path, graphed, steps, resume=False):
 
 
 def test_the_loop_with_recorded_steps_and_resident_images(tmp_path):
-    """Losses, epochs' means, schedules, checkpoints in the middle and resumes: all as without, also with images that lie
-    on the device."""
+    """Losses, epochs' means, schedules, checkpoints in the middle and resumes: all as without, also with images that
+    lie on the device."""
     plain, shown = run(tmp_path / "plain", False, 11)
     recorded, same = run(tmp_path / "recorded", True, 11)
     assert same == shown and len(shown) > 4
