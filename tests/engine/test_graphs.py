@@ -159,8 +159,8 @@ def test_what_cannot_be_recorded_goes_on_without(caplog):
     step = GraphedStep(recorded, 1, TapeRecorder(failing=True))
     assert_same(train(recorded, step, [1] * 7), train(plain, plain.step, [1] * 7))
     line, = [record.getMessage() for record in caplog.records]
-    assert line == ("the step could not be recorded in a CUDA graph (operation not permitted when stream is capturing): "
-                    "it goes on kernel by kernel; --no-graph does so from the start")
+    assert line == ("the step could not be recorded in a CUDA graph (operation not permitted when stream is capturing)"
+                    ": it goes on kernel by kernel; --no-graph does so from the start")
 
 
 def test_a_read_on_the_host_cannot_be_recorded():
