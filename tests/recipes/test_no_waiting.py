@@ -14,8 +14,7 @@ from tests.engine.tape import NoHostReads
 SMALL = dict(latent_size=5, image_size=12)
 TRANSLATION = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, ndf=2, pool_size=2, norm="instance")
 CHOICES = {
-    "cyclegan-wgangp": ("cyclegan", dict(gan_mode="wgangp")), "cyclegan-batch": ("cyclegan", dict(norm="batch")),
-    "cyclegan-dropout": ("cyclegan", dict(dropout=True)), "pix2pix-wgangp": ("pix2pix", dict(gan_mode="wgangp")),
+    "cyclegan-wgangp": ("cyclegan", dict(gan_mode="wgangp")), "pix2pix-batch": ("pix2pix", dict(norm="batch")),
     "dcgan-1-optimizer": ("dcgan", dict(d_optimizers=1, upsample="transposed")),
     "sgan-vanilla": ("sgan", dict(g_loss="vanilla")), "cvae-decoder-only": ("cvae", dict(decoder_only=True)),
 }
