@@ -17,7 +17,7 @@ import torch
 
 import fastgan
 from fastgan import data, recipes
-from fastgan.engine import checkpoint, command, device, loop, measures, rng, settings
+from fastgan.engine import checkpoint, command, device, graphs, loop, measures, rng, settings
 from fastgan.engine.evaluation import write_metrics
 from fastgan.engine.command import UserError
 from fastgan.engine.flags import Parser, add_options
@@ -87,7 +87,12 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     progress = None if content is None else loop.restore(recipe, dataset, content)
     examples = fixed_batch(dataset if test is None else test, options.sample_count)
     grids = SampleGrids(recipe, device.move_batch(examples, on, layout), folder.samples, data.make_grid)
-    training = loop.Loop(recipe, dataset, folder, run, on, sample=grids.write, progress=progress)
+    step, how = graphs.make_step(recipe, run.groups["data"].batch_size, on, options.graph)
+    if on.type == "cuda":
+        _say("graphs", how)
+    resident = data.open_resident(dataset, on, lambda how: _say("images", how)) if options.resident else None
+    training = loop.Loop(recipe, dataset, folder, run, on, step=step, batches=resident and resident.batch,
+                         sample=grids.write, progress=progress)
     _say("run", f"{folder.path}: {training.describe()}")
     if training.finished():
         raise UserError(f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it")

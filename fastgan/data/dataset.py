@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,40 @@ class Source(Protocol):
     def load(self, index: int) -> Tensor: ...
 
 
-class PairDataset(Dataset):
+class Pick(NamedTuple):
+    """An image of an item: which one of a source, and the generator that says what is done to it; None for nothing."""
+
+    source: Source
+    index: int
+    generator: random.Random | None = None
+
+
+class ImageDataset(Dataset):
+    """Items of images that are picked, cut out and turned (``picks``), and of what there is to say about them.
+
+    ``transform`` does to an image what its pick's generator says; ``sources`` are all that images are picked from.
+    """
+
+    transform: Transform | None = None
+    sources: tuple[Source, ...]
+
+    def picks(self, key: Key) -> dict[str, Pick]:
+        """The images of an item, by name. Their generators are to be used in this order, and once."""
+        raise NotImplementedError
+
+    def about(self, picks: dict[str, Pick]) -> dict[str, Any]:
+        """What an item holds beside its images."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        picks = self.picks(key)
+        images = {name: to_tensor(source.load(index)) if generator is None
+                  else self.transform(source.load(index), generator)
+                  for name, (source, index, generator) in picks.items()}
+        return images | self.about(picks)
+
+
+class PairDataset(ImageDataset):
     """Items {"A": (C, H, W) float32 in [-1, 1], "B": likewise, "A_path": str, "B_path": str}.
 
     ``channels`` is a pair: those of A and of B.
@@ -46,9 +79,12 @@ class PairDataset(Dataset):
 
     def __init__(self, A: Source, B: Source, transform: Transform, *, seed: int = 0):
         self.A, self.B, self.transform, self.seed = A, B, transform, seed
-        self.channels = (A.channels, B.channels)
+        self.sources, self.channels = (A, B), (A.channels, B.channels)
         sides = {side for source in (A, B) for size in source.sizes for side in transform.result(*size)}
         self.image_size = sides.pop() if len(sides) == 1 else None
+
+    def about(self, picks: dict[str, Pick]) -> dict[str, Any]:
+        return {f"{name}_path": pick.source.path(pick.index) for name, pick in picks.items()}
 
 
 class UnalignedDataset(PairDataset):
@@ -67,13 +103,12 @@ class UnalignedDataset(PairDataset):
     def __len__(self) -> int:
         return max(len(self.A), len(self.B))
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def picks(self, key: Key) -> dict[str, Pick]:
         epoch, index = _split(key, len(self))
         generator = random.Random(f"{self.seed} {epoch} {index}")
         partner = int(generator.random() * len(self.B))
         a, b = index % len(self.A), index % len(self.B) if self.serial else partner
-        return {"A": self.transform(self.A.load(a), generator), "B": self.transform(self.B.load(b), generator),
-                "A_path": self.A.path(a), "B_path": self.B.path(b)}
+        return {"A": Pick(self.A, a, generator), "B": Pick(self.B, b, generator)}
 
     def describe(self) -> str:
         return f"{len(self.A)} + {len(self.B)} images"
@@ -85,17 +120,16 @@ class AlignedDataset(PairDataset):
     def __len__(self) -> int:
         return len(self.A)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def picks(self, key: Key) -> dict[str, Pick]:
         epoch, index = _split(key, len(self))
-        A, B = (self.transform(source.load(index), random.Random(f"{self.seed} {epoch} {index}"))
-                for source in (self.A, self.B))
-        return {"A": A, "B": B, "A_path": self.A.path(index), "B_path": self.B.path(index)}
+        return {name: Pick(source, index, random.Random(f"{self.seed} {epoch} {index}"))
+                for name, source in (("A", self.A), ("B", self.B))}
 
     def describe(self) -> str:
         return f"{len(self)} pairs"
 
 
-class LabelledDataset(Dataset):
+class LabelledDataset(ImageDataset):
     """Items {"image": (C, H, W) float32 in [-1, 1], "label": 0-d int64}. Nothing in them is random.
 
     Args:
@@ -109,7 +143,7 @@ class LabelledDataset(Dataset):
     """
 
     def __init__(self, source: Source, labels: Tensor, names: Sequence[str]):
-        self.source, self.labels, self.names = source, labels, tuple(names)
+        self.source, self.sources, self.labels, self.names = source, (source,), labels, tuple(names)
         self.classes, self.channels = len(self.names), source.channels
         height, width, _ = source.load(0).shape
         self.image_size = height if height == width else None
@@ -117,11 +151,11 @@ class LabelledDataset(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        return self._item(*_split(key, len(self)))
+    def picks(self, key: Key) -> dict[str, Pick]:
+        return {"image": Pick(self.source, _split(key, len(self))[1])}
 
-    def _item(self, epoch: int, index: int) -> dict[str, Any]:
-        return {"image": to_tensor(self.source.load(index)), "label": self.labels[index]}
+    def about(self, picks: dict[str, Pick]) -> dict[str, Any]:
+        return {name.replace("image", "label"): self.labels[pick.index] for name, pick in picks.items()}
 
     def images(self, start: int = 0, stop: int | None = None) -> Tensor:
         """The images from ``start`` to ``stop`` as one (N, C, H, W) float32 tensor in [-1, 1]."""
@@ -152,10 +186,11 @@ class SemiLabelledDataset(LabelledDataset):
         super().__init__(source, labels, names)
         self.seed, self.labelled = seed, _balanced(labels, self.names, n_labels, seed)
 
-    def _item(self, epoch: int, index: int) -> dict[str, Any]:
-        labelled = self.labelled[int(random.Random(f"{self.seed} {epoch} {index}").random() * len(self.labelled))]
-        known = super()._item(epoch, labelled)
-        return {**super()._item(epoch, index), "labelled_image": known["image"], "labelled_label": known["label"]}
+    def picks(self, key: Key) -> dict[str, Pick]:
+        epoch, index = _split(key, len(self))
+        drawn = random.Random(f"{self.seed} {epoch} {index}").random()
+        labelled = self.labelled[int(drawn * len(self.labelled))]
+        return {**super().picks(key), "labelled_image": Pick(self.source, labelled)}
 
     def describe(self) -> str:
         return f"{super().describe()}, {len(self.labelled)} of them labelled"

@@ -12,12 +12,11 @@ from typing import Callable, Iterable, TypeVar
 import torch
 from torch import Tensor
 
+from . import cache as caches
 from .convert import CHANNELS, deepen
 from .files import SUFFIXES, ImageError, read_header, read_pixels
 from .notices import notice, some
 from .transforms import Transform
-
-CACHE_BYTES = 2 ** 30  # of one folder's pixels after the resize: 4,300 images of 286x286
 
 _Result = TypeVar("_Result")
 
@@ -53,16 +52,15 @@ def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
 class ImageFolder:
     """The images of a folder, resized, by index.
 
-    Opening it reads the header of every file; if the pixels of all of them fit ``cache_bytes``, every file is decoded
-    once, now, and kept, in 16 bits if any file has as many, else in 8. Files that are broken are named in one notice,
-    and left out. Without the cache a file may turn out broken only when it is used: it is named then, once, and the
-    next good one takes its place.
+    Opening it reads the header of every file, decodes every file once and keeps the pixels, in 16 bits if any file has
+    as many, else in 8. Files that are broken are named in one notice, and left out. Where pixels are not kept a file
+    may turn out broken only when it is used: it is named then, once, and the next good one takes its place.
 
     Args:
         transform: its ``resize`` is applied, and its crop checked against every image.
         channels: 1 (grey), 3 (RGB), 2 or 4 (with transparency), or what all files have.
         limit: use only the first so many files.
-        cache_bytes: 0 never keeps pixels.
+        cache: where pixels are kept: "memory", "file", "none", or "auto", see :func:`fastgan.data.cache.choose`.
         substitute: whether another image may take the place of one that is broken; if not, its use is an error.
 
     Raises:
@@ -70,7 +68,7 @@ class ImageFolder:
     """
 
     def __init__(self, folder: str | Path, transform: Transform, *, channels: int = 3, limit: int | None = None,
-                 cache_bytes: int = CACHE_BYTES, substitute: bool = True):
+                 cache: str = "auto", substitute: bool = True):
         self.folder, self.transform, self.channels, self.substitute = Path(folder), transform, channels, substitute
         files = find_images(self.folder, transform.wanted)[:limit]
         skipped: dict[str, str] = {}
@@ -82,16 +80,21 @@ class ImageFolder:
         self.deep = any(header.deep for header in headers.values())
         self._pixels, self._kinds, self._broken = None, Counter(), set()
         total = sum(self._elements(size) for size in self.sizes) * (2 if self.deep else 1)
-        if total <= cache_bytes:
-            self._decode_all(skipped)
+        where = caches.choose(total, cache)
+        if where == "file":
+            notice(f"the images of {self.folder} are decoded into a file of {total / 2 ** 30:.1f} GiB in "
+                   f"{caches.folder()}, which vanishes with the run; --cache memory or none does without")
+        if where != "none":
+            self._decode_all(skipped, where)
         if skipped:
             reasons = [f"{name} ({reason})" for name, reason in skipped.items()]
             if not self.names:
                 raise ValueError(f"{self.folder} holds no readable image: {some(reasons)}")
             notice(f"skipped {len(skipped)} of {len(files)} images in {self.folder}: {some(reasons)}")
         if self._pixels is None:
-            notice(f"{self.folder} is too large to keep in memory ({total / 2 ** 30:.1f} GiB), so its images are "
-                   "decoded at every use; --num-threads 4 does that ahead, in other processes")
+            why = "as --cache none says" if cache == "none" else "which neither memory nor the disk has room for"
+            notice(f"the images of {self.folder} ({total / 2 ** 30:.1f} GiB) are not kept, {why}, but decoded at every "
+                   "use; --num-threads 4 does that ahead, in other processes")
         self._tell_conversions()
         self._tell_rounding()
 
@@ -130,13 +133,13 @@ class ImageFolder:
         resized = self.transform.resize(pixels.numpy())
         return torch.from_numpy(deepen(resized) if self.deep else resized), kind
 
-    def _decode_all(self, skipped: dict[str, str]) -> None:
+    def _decode_all(self, skipped: dict[str, str], where: str) -> None:
         """Fill one buffer with all images: worker processes share it rather than copy it."""
         expected = {name: self._elements(size) for name, size in zip(self.names, self.sizes)}
         starts, end = {}, 0
         for name in self.names:
             starts[name], end = end, end + expected[name]
-        buffer = torch.empty(end, dtype=torch.uint16 if self.deep else torch.uint8)
+        buffer = caches.buffer(end, torch.uint16 if self.deep else torch.uint8, where)
 
         def decode(name: str) -> str | None:
             pixels, kind = self._decode(name)

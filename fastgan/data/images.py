@@ -13,9 +13,11 @@ MOST_CHANNELS = 4
 
 
 def to_tensor(pixels: Tensor) -> Tensor:
-    """uint8 or uint16 (H, W, C) to float32 (C, H, W) in [-1, 1], contiguous."""
+    """uint8 or uint16 (H, W, C) to float32 (C, H, W) in [-1, 1], contiguous; (N, H, W, C) to (N, C, H, W),
+    channels_last."""
     middle = 127.5 if pixels.dtype == torch.uint8 else 32767.5
-    return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(middle).sub_(1)
+    layout = torch.contiguous_format if pixels.ndim == 3 else torch.channels_last
+    return pixels.movedim(-1, -3).to(torch.float32, memory_format=layout).div_(middle).sub_(1)
 
 
 def to_pixels(tensor: Tensor, *, deep: bool = False) -> Tensor:

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cache import CACHES
+
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
 DIRECTIONS = ("AtoB", "BtoA")
 RGB = 3
@@ -38,6 +40,8 @@ class DataOptions:
     serial_batches: bool = _option(False, "take the images in the order of their names, pairing A and B by it")
     max_dataset_size: int | None = _option(None, "use only so many training images (of each domain)")
     num_threads: int = _option(0, "worker processes that load images; 0: the training process does it")
+    cache: str = _option("auto", "where the decoded images of a folder are kept: memory, file (a temporary one), none, "
+                                 "or auto: in memory up to 1 GiB, else in a file where there is room", CACHES)
     input_nc: int | None = _option(None, "channels of domain A, or of labelled images: 1 (grey), 3 (RGB), 4 (RGB with "
                                          "transparency) or any other number (default: 3; what labelled images have)")
     output_nc: int | None = _option(None, "channels of domain B (default: 3)")
@@ -45,7 +49,7 @@ class DataOptions:
     n_labels: int = _option(100, "labelled images for semi-supervised training, equally many of each class")
 
     def __post_init__(self) -> None:
-        for name, choices in (("preprocess", PREPROCESS), ("direction", DIRECTIONS)):
+        for name, choices in (("preprocess", PREPROCESS), ("direction", DIRECTIONS), ("cache", CACHES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{_flag(name)} is {getattr(self, name)!r}: choose from {', '.join(choices)}")
         for name, least in (("load_size", 1), ("crop_size", 1), ("batch_size", 1), ("num_threads", 0)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,16 @@ from .images import to_tensor
 from .options import DataOptions
 
 MULTIPLE = 4  # sizes that preprocess "none" rounds to, as the published code does: both ResNets halve twice
+
+
+class Cut(NamedTuple):
+    """A part of an image, in pixels, and whether it is turned left to right."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -79,14 +89,23 @@ class Transform:
         height, width, _ = pixels.shape
         return resize(pixels, self.resized(width, height))
 
+    def place(self, width: int, height: int, generator: random.Random) -> Cut:
+        """What a network sees of a resized image of this size. Always draws three numbers.
+
+        ValueError where the crop is larger than the image.
+        """
+        x, y, mirror = generator.random(), generator.random(), generator.random()
+        mirrored = self.random and self.flip and mirror < 0.5
+        if not self.crops:
+            return Cut(0, 0, width, height, mirrored)
+        self.check(width, height, "an image")
+        left, top = width - self.crop_size, height - self.crop_size
+        left, top = (int(x * (left + 1)), int(y * (top + 1))) if self.random else (left // 2, top // 2)
+        return Cut(left, top, self.crop_size, self.crop_size, mirrored)
+
     def __call__(self, pixels: Tensor, generator: random.Random) -> Tensor:
         """uint8 or uint16 (H, W, C), resized, to float32 (C, h, w) in [-1, 1]. Always draws three numbers."""
         height, width, _ = pixels.shape
-        x, y, mirror = generator.random(), generator.random(), generator.random()
-        if self.crops:
-            self.check(width, height, "an image")
-            left, top = width - self.crop_size, height - self.crop_size
-            left, top = (int(x * (left + 1)), int(y * (top + 1))) if self.random else (left // 2, top // 2)
-            pixels = pixels[top:top + self.crop_size, left:left + self.crop_size]
-        tensor = to_tensor(pixels)
-        return tensor.flip(-1) if self.random and self.flip and mirror < 0.5 else tensor
+        cut = self.place(width, height, generator)
+        tensor = to_tensor(pixels[cut.top:cut.top + cut.height, cut.left:cut.left + cut.width])
+        return tensor.flip(-1) if cut.mirrored else tensor

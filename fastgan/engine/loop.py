@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from . import checkpoint, rng
@@ -20,7 +21,7 @@ from .log import LossFile, PlainLines, ProgressBar, learning_rates, progress_dis
 from .losses import NonFiniteLoss, RecentLosses, check_weights
 from .networks import save_networks
 from .options import TrainOptions
-from .sampler import BatchKeys, loader
+from .sampler import BatchKeys, Key, loader
 from .settings import Settings
 
 LONGEST_HISTORY = 1000
@@ -30,11 +31,13 @@ class Loop:
     """Trains a recipe in a run folder.
 
     Args:
-        recipe: on its device already. Used: ``step``, ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``,
+        recipe: on its device already. Used: ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``,
             ``drop_last``, and ``options.n_epochs`` and ``n_epochs_decay`` where there are such.
         dataset: takes ``(epoch, index)`` keys.
         folder: where checkpoint, networks and losses are written; it exists.
         settings: the "train" and "data" options steer the loop; all of them go into the checkpoint.
+        step: makes an update on a batch and gives its losses, as ``recipe.step`` does, which it is by default.
+        batches: makes a batch on the device of a list of keys; without it, a DataLoader collates the items.
         sample: called with the step whenever a sample grid is due; what it draws from generators is given back.
         progress: where to begin.
 
@@ -43,6 +46,8 @@ class Loop:
     """
 
     def __init__(self, recipe: Any, dataset: Dataset, folder: RunFolder, settings: Settings, device: torch.device, *,
+                 step: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None,
+                 batches: Callable[[list[Key]], dict[str, Any]] | None = None,
                  sample: Callable[[int], None] | None = None, progress: Progress | None = None,
                  display: PlainLines | ProgressBar | None = None):
         self.recipe, self.dataset, self.folder, self.settings, self.device = recipe, dataset, folder, settings, device
@@ -56,7 +61,7 @@ class Loop:
             raise UserError(f"--batch-size is {batch_size} and there are {len(dataset)} images, which fill no batch: "
                             "give a smaller one")
         self.total = total_steps(self.epochs, self.used, batch_size, self.options.max_steps)
-        self._sample, self._display = sample, display
+        self._step, self._batches, self._sample, self._display = step or recipe.step, batches, sample, display
         self._losses = RecentLosses(self.progress)
         self._saved_step = self.progress.step
 
@@ -87,11 +92,11 @@ class Loop:
         self._file = LossFile(self.folder.losses, progress.step)
         self._began = time.monotonic() - progress.seconds
         with Interrupt() as interrupt:
-            batches = iter(loader(self.dataset, keys, getattr(self.data, "num_threads", 0), self.device.type == "cuda"))
+            batches = self._open(keys)
             try:
                 while not self.finished() and not interrupt.requested:
                     batch = move_batch(next(batches), self.device, layout)
-                    self._losses.add(progress.step + 1, self.recipe.step(batch))
+                    self._losses.add(progress.step + 1, self._step(batch))
                     self._after_step()
                 self._losses.fetch()
                 if self._saved_step != progress.step or not self.folder.checkpoint.exists():
@@ -107,6 +112,11 @@ class Loop:
                 self._display.close()
                 self._file.close()
         return self.finished()
+
+    def _open(self, keys: BatchKeys) -> Iterator[dict[str, Any]]:
+        if self._batches is not None:
+            return map(self._batches, keys)
+        return iter(loader(self.dataset, keys, getattr(self.data, "num_threads", 0), self.device.type == "cuda"))
 
     def _after_step(self) -> None:
         progress, options = self.progress, self.options

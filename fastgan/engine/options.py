@@ -40,6 +40,8 @@ class TrainOptions:
     precision: str = option("fp32", "arithmetic of the networks", choices=PRECISIONS)
     backend: str = option("auto", "who computes our ops: auto, a name, or op=name,op=name", resume=True)
     channels_last: bool = option(True, "keep images and weights in the channels_last memory format", resume=True)
+    graph: bool = option(True, "on a GPU, record the step in CUDA graphs", resume=True)
+    resident: bool = option(True, "on a GPU, keep all images there, where they fit", resume=True)
     print_freq: int = option(50, "steps between two logged lines", resume=True)
     sample_freq: int = option(500, "steps between two sample grids; 0: only at the end", resume=True)
     sample_count: int = option(4, "rows of a sample grid", resume=True)

@@ -16,7 +16,7 @@ FORMAT = "fastgan run"
 
 # What a resumed run may change: options of recipes and data that the engine itself acts on and no state depends on.
 # The engine's own options, and any other that knows better, say so in their metadata ("resume").
-MAY_CHANGE = ("n_epochs", "n_epochs_decay", "num_threads", "dataroot")
+MAY_CHANGE = ("n_epochs", "n_epochs_decay", "num_threads", "dataroot", "cache")
 
 
 @dataclass(frozen=True)

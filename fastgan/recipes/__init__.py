@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from ._base import Recipe, load_networks
+from ._base import Decisions, Recipe, load_networks
 
 RECIPES = {
     "gan": "fastgan.recipes.gan:GAN",
@@ -27,4 +27,4 @@ def get(name: str) -> type[Recipe]:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["RECIPES", "Recipe", "get", "load_networks"]
+__all__ = ["RECIPES", "Decisions", "Recipe", "get", "load_networks"]

@@ -4,14 +4,30 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fastgan._upload import upload
+
 from ._precision import Precision
 
 PARTS = ("networks", "optimizers", "schedulers", "pools", "turns")
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the host decides about one step before the device begins with it.
+
+    Attributes:
+        turns: whether it is whose turn, by the names in `Recipe.turns`.
+        rows: whom each image pool trades with, by the names in `Recipe.pools`; see ImagePool.draw. On the device.
+    """
+
+    turns: dict[str, bool] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Recipe(ABC):
@@ -20,6 +36,9 @@ class Recipe(ABC):
     A subclass builds its parts in __init__, on the CPU, from torch's global generator, and files them by name in
     `networks`, `optimizers`, `schedulers`, `pools` and `turns`; these five and `precision` are all the state there is.
     It never chooses a device: batches and networks meet on the one that the engine chose.
+
+    A step is what the host decides (`decide`) and then what the device computes (`compute`), which asks the host for
+    nothing and gives it nothing to wait for: so it can be recorded once and replayed.
 
     Class attributes: `name`; `summary`, one line; `Options`, a frozen dataclass; `presets`, overrides of any option by
     name of preset; `data_kind`, what fastgan.data.open_dataset is asked for; `drop_last`, whether an epoch leaves out
@@ -43,9 +62,22 @@ class Recipe(ABC):
         self.pools: dict[str, Any] = {}
         self.turns: dict[str, Any] = {}
 
-    @abstractmethod
     def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """One full update on one batch; the losses by name, detached 0-d tensors on the networks' device."""
+        return self.compute(batch, self.decide(batch))
+
+    def decide(self, batch: Mapping[str, Any]) -> Decisions:
+        """What the host decides about the next step, on `batch`; counts as the beginning of that step."""
+        images = next(value for value in batch.values() if isinstance(value, Tensor))
+        return Decisions({name: turn.due() for name, turn in self.turns.items()},
+                         {name: upload(pool.draw(len(images)), images.device) for name, pool in self.pools.items()})
+
+    @abstractmethod
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+        """The step on `batch` as it was decided; returns what `step` does.
+
+        No control flow depends on a tensor's value, no value comes to the host and none from it.
+        """
 
     @abstractmethod
     def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -69,7 +101,7 @@ class Recipe(ABC):
             else:
                 network.to(device, memory_format=memory_format)
         for optimizer in self.optimizers.values():
-            _state_follows_parameters(optimizer)
+            _settle(optimizer, device)
         self.precision.to(device)
         return self
 
@@ -99,7 +131,7 @@ class Recipe(ABC):
             for name, each in getattr(self, part).items():
                 each.load_state_dict(state[part][name])
         for optimizer in self.optimizers.values():
-            _state_follows_parameters(optimizer)
+            _settle(optimizer, optimizer.param_groups[0]["params"][0].device)
         self.precision.load_state_dict(state["precision"])
 
     @contextmanager
@@ -130,8 +162,21 @@ def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mappin
                              "use the options it was trained with") from None
 
 
-def _state_follows_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give every optimizer state the device and the strides of its parameter."""
+def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+    """Let a step of the optimizer be recorded: its learning rate lies on the device, where schedules change it in place
+    between replays, and it counts its steps there."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+        group["capturable"] = True
+
+
+def _settle(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Give every state of an optimizer the device and the strides of its parameter; on a GPU make it capturable."""
+    if device.type == "cuda":
+        make_capturable(optimizer)
+    else:
+        for group in optimizer.param_groups:
+            group["lr"], group["capturable"] = float(group["lr"]), False
     optimizer.load_state_dict(optimizer.state_dict())
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
@@ -157,4 +202,4 @@ def trainable(*networks: nn.Module) -> list[nn.Parameter]:
     return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
 
-__all__ = ["PARTS", "Recipe", "frozen", "load_networks", "trainable"]
+__all__ = ["PARTS", "Decisions", "Recipe", "frozen", "load_networks", "make_capturable", "trainable"]

@@ -38,9 +38,12 @@ class LatentRecipe(Recipe):
     def latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """(count, latent_size) codes from N(0, 1), on the networks' device.
 
-        Drawn on the CPU, from `generator` or torch's global one: a seed gives the same codes on every device.
+        Drawn there, by torch's global generator; or by `generator`, where that is: a seed of a CPU generator gives the
+        same codes on every device.
         """
-        return torch.randn(count, self.latent_size, generator=generator).to(self._weight())
+        weight = self._weight()
+        place = weight.device if generator is None else generator.device
+        return torch.randn(count, self.latent_size, generator=generator, device=place).to(weight)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (N, C, S, S) in [-1, 1] of codes (N, latent_size); evaluation mode, no gradients, fp32.

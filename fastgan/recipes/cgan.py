@@ -10,7 +10,7 @@ from torch.optim import Adam
 
 from fastgan.models import MLPDiscriminator, MLPGenerator
 
-from ._base import frozen
+from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import ConditionalOptions, option, with_default
 from .losses import GANLoss
@@ -42,13 +42,13 @@ class CGAN(LatentRecipe):
                            for name, network in self.networks.items()}
         self.gan_loss = GANLoss(o.gan_loss)
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """G on random classes, then D on (image, its label) and on (G's image, the class G was asked for); G, D."""
         real, labels = batch["image"], batch["label"]
         self.check_images(*real.shape[-2:])
         G, D = self.networks["G"], self.networks["D"]
         z = self.latents(len(real))
-        asked = torch.randint(self.classes, (len(real),)).to(real.device)
+        asked = torch.randint(self.classes, (len(real),), device=real.device)
 
         with self.precision.autocast(real.device), frozen(D):
             fake = G(z, asked)

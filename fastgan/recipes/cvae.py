@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from ._latent import small_images
@@ -34,7 +34,9 @@ class CVAE(VAE):
         return self.networks["G"](z, self._mixture(labels))
 
     def _mixture(self, labels: Tensor) -> Tensor:
-        return labels if labels.is_floating_point() else F.one_hot(labels, self.classes)
+        if labels.is_floating_point():
+            return labels
+        return labels[:, None] == torch.arange(self.classes, device=labels.device)  # F.one_hot asks for their range
 
     def _encoder_classes(self) -> int:
         return 0 if self.options.decoder_only else self.classes

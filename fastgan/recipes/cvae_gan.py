@@ -11,7 +11,7 @@ from torch.optim import Adam
 
 from fastgan.models import ConvClassifier
 
-from ._base import frozen
+from ._base import Decisions, frozen
 from ._latent import small_images
 from ._options import LatentOptions, option, with_default
 from .cvae import CVAE, CVAEOptions
@@ -50,7 +50,7 @@ class CVAEGAN(CVAE):
             self.optimizers[name] = Adam(self.networks[name].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
         self.gan_loss = GANLoss("vanilla")
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """C on batch["image"], then D on it and on G's images, then E and G; losses C, D, recon, kl, G_gan, G_class.
 
         The last four are what E and G minimise the sum of, weights included.

@@ -10,8 +10,9 @@ from torch.optim import Adam
 from fastgan import functional
 from fastgan.models import discriminator, generator
 
-from ._base import Recipe, frozen, trainable
+from ._base import Decisions, Recipe, frozen, trainable
 from ._options import TranslationOptions, option
+from ._together import together
 from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
 from .schedule import make_schedulers
@@ -70,7 +71,7 @@ class CycleGAN(Recipe):
         self.pools = {"fake_A": ImagePool(o.pool_size), "fake_B": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """Both generators in one step, then both discriminators in one step.
 
         batch["A"], batch["B"]: (N, C, H, W) in [-1, 1]. Losses as the published code reports them, weights included:
@@ -81,7 +82,9 @@ class CycleGAN(Recipe):
         for images in (real_A, real_B):
             self.check_images(*images.shape[-2:])
         losses, fake_A, fake_B = self._update_generators(real_A, real_B)
-        losses |= self._update_discriminators(real_A, real_B, fake_A, fake_B)
+        pooled_A = self.pools["fake_A"].query(fake_A, decided.rows["fake_A"])
+        pooled_B = self.pools["fake_B"].query(fake_B, decided.rows["fake_B"])
+        losses |= self._update_discriminators(real_A, real_B, pooled_A, pooled_B)
         order = ("G_A", "cycle_A", "idt_A", "D_A", "gp_A", "G_B", "cycle_B", "idt_B", "D_B", "gp_B")
         return {name: losses[name].detach() for name in order if name in losses}
 
@@ -89,28 +92,31 @@ class CycleGAN(Recipe):
         G_A, G_B, D_A, D_B = (self.networks[name] for name in ("G_A", "G_B", "D_A", "D_B"))
         o = self.options
         with self.precision.autocast(real_A.device), frozen(D_A, D_B):
-            fake_B = G_A(real_A)
-            fake_A = G_B(real_B)
+            if o.lambda_identity > 0:
+                fake_B, same_B = together(G_A, real_A, real_B)
+                fake_A, same_A = together(G_B, real_B, real_A)
+            else:
+                fake_B, fake_A = G_A(real_A), G_B(real_B)
             losses = {"G_A": self.gan_loss(D_A(fake_B), True),
                       "G_B": self.gan_loss(D_B(fake_A), True),
                       "cycle_A": o.lambda_A * functional.l1_loss(G_B(fake_B), real_A),
                       "cycle_B": o.lambda_B * functional.l1_loss(G_A(fake_A), real_B)}
             if o.lambda_identity > 0:
-                losses["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(G_A(real_B), real_B)
-                losses["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(G_B(real_A), real_A)
+                losses["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(same_B, real_B)
+                losses["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(same_A, real_A)
             total = sum(losses.values())
         self.update("G", total)
         return losses, fake_A, fake_B
 
-    def _update_discriminators(self, real_A: Tensor, real_B: Tensor, fake_A: Tensor,
-                               fake_B: Tensor) -> dict[str, Tensor]:
+    def _update_discriminators(self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor,
+                               pooled_B: Tensor) -> dict[str, Tensor]:
         losses = {}
         self.optimizers["D"].zero_grad()
-        for side, real, fake in (("A", real_B, self.pools["fake_B"].query(fake_B)),
-                                 ("B", real_A, self.pools["fake_A"].query(fake_A))):
+        for side, real, fake in (("A", real_B, pooled_B), ("B", real_A, pooled_A)):
             D = self.networks[f"D_{side}"]
             with self.precision.autocast(real.device):
-                loss = 0.5 * (self.gan_loss(D(real), True) + self.gan_loss(D(fake), False))
+                of_real, of_fake = together(D, real, fake)
+                loss = 0.5 * (self.gan_loss(of_real, True) + self.gan_loss(of_fake, False))
                 if self.options.gan_mode == "wgangp":
                     losses[f"gp_{side}"] = gradient_penalty(D, real, fake)
                     loss = loss + losses[f"gp_{side}"]

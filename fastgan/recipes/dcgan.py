@@ -9,7 +9,7 @@ from torch.optim import Adam
 
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
 
-from ._base import frozen
+from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions, option
 from .losses import GANLoss
@@ -47,7 +47,7 @@ class DCGAN(LatentRecipe):
                            for name, owner in owners.items()}
         self.gan_loss = GANLoss("vanilla")
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """D on batch["image"], D on generated images, G on what D says of the same ones; losses D_real, D_fake, G."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])

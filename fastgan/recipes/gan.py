@@ -10,7 +10,7 @@ from torch.optim import Adam
 
 from fastgan.models import MLPDiscriminator, MLPGenerator
 
-from ._base import frozen
+from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions, option
 from .losses import GANLoss
@@ -44,13 +44,13 @@ class GAN(LatentRecipe):
         self.turns = {"G": EveryNth(o.d_steps)}
         self.gan_loss = GANLoss("vanilla")
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """A step of D on batch["image"], and after every `d_steps`-th one a step of G; losses D, and G when it had one.
         """
         real = batch["image"]
         self.check_images(*real.shape[-2:])
         losses = {"D": self._update_discriminator(real)}
-        if self.turns["G"].due():
+        if decided.turns["G"]:
             losses["G"] = self._update_generator(real)
         return losses
 

@@ -11,8 +11,9 @@ from torch.optim import Adam
 from fastgan import functional
 from fastgan.models import discriminator, generator
 
-from ._base import Recipe, frozen, trainable
+from ._base import Decisions, Recipe, frozen, trainable
 from ._options import TranslationOptions, option, with_default
+from ._together import together
 from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
 from .schedule import make_schedulers
@@ -62,7 +63,7 @@ class Pix2Pix(Recipe):
         self.pools = {"fake_AB": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """D on the pair and on the translated pair, then G (equations 1 and 4).
 
         batch["A"], batch["B"]: aligned, (N, C, H, W) in [-1, 1]. Losses as the published code reports them: G_GAN, G_L1
@@ -75,12 +76,14 @@ class Pix2Pix(Recipe):
 
         with self.precision.autocast(A.device):
             fake_B = G(A)
-            fake_AB = torch.cat([A, fake_B], 1)
-            losses["D_fake"] = self.gan_loss(D(self.pools["fake_AB"].query(fake_AB)), False)
-            losses["D_real"] = self.gan_loss(D(torch.cat([A, B], 1)), True)
+            fake_AB, real_AB = torch.cat([A, fake_B], 1), torch.cat([A, B], 1)
+            pooled_AB = self.pools["fake_AB"].query(fake_AB, decided.rows["fake_AB"])
+            of_fake, of_real = together(D, pooled_AB, real_AB)
+            losses["D_fake"] = self.gan_loss(of_fake, False)
+            losses["D_real"] = self.gan_loss(of_real, True)
             loss_D = 0.5 * (losses["D_fake"] + losses["D_real"])
             if self.options.gan_mode == "wgangp":
-                losses["gp"] = gradient_penalty(D, torch.cat([A, B], 1), fake_AB)
+                losses["gp"] = gradient_penalty(D, real_AB, fake_AB)
                 loss_D = loss_D + losses["gp"]
         self.update("D", loss_D)
 

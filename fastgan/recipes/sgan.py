@@ -13,7 +13,7 @@ from torch.optim import Adam
 from fastgan import functional
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
 
-from ._base import frozen
+from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions, option
 from .losses import GANLoss
@@ -52,7 +52,7 @@ class SGAN(LatentRecipe):
                            for name, network in self.networks.items()}
         self.gan_loss = GANLoss("vanilla")
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """D on labelled, unlabelled and generated images, then G.
 
         batch["labelled_image"] has its classes in "labelled_label"; those of batch["image"] are not looked at. Losses:

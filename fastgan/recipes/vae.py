@@ -10,6 +10,7 @@ from torch.optim import Adam
 
 from fastgan.models import Decoder, Encoder
 
+from ._base import Decisions
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions, LatentOptions, option, with_default
 from .losses import RECONSTRUCTIONS, kl_to_standard_normal, reconstruction_loss
@@ -47,7 +48,7 @@ class VAE(LatentRecipe):
         both = [parameter for network in self.networks.values() for parameter in network.parameters()]
         self.optimizers = {"VAE": Adam(both, lr=o.lr, betas=(o.beta1, 0.999), fused=True)}
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """One step on the negative bound of batch["image"]; losses recon and kl (weighted), mean per image."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])

@@ -11,7 +11,7 @@ from torch.optim import Optimizer, RMSprop
 
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
 
-from ._base import frozen
+from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import LatentOptions, option, with_default
 from .losses import GANLoss
@@ -57,7 +57,7 @@ class WGAN(LatentRecipe):
     def _optimizer(self, parameters: Any, o: WGANOptions) -> Optimizer:
         return RMSprop(parameters, lr=o.lr)
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
         """A step of D on batch["image"], and after every `n_critic`-th one a step of G.
 
         Losses: D, what D minimises; distance, its estimate mean D(real) - mean D(fake); G when it had a step.
@@ -65,7 +65,7 @@ class WGAN(LatentRecipe):
         real = batch["image"]
         self.check_images(*real.shape[-2:])
         losses = self._update_critic(real)
-        if self.turns["G"].due():
+        if decided.turns["G"]:
             losses["G"] = self._update_generator(real)
         return {name: loss.detach() for name, loss in losses.items()}
 

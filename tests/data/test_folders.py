@@ -59,14 +59,16 @@ def test_images_of_different_sizes_share_the_cache(tmp_path):
     assert opened.load(2).shape == (40, 12, 3) and (opened.load(1)[..., 2] == 37).all()
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 2 ** 20])
-def test_cached_or_not_pixels_are_the_same(tmp_path, caplog, cache_bytes):
+@pytest.mark.parametrize("cache", ["memory", "file", "none"])
+def test_cached_or_not_pixels_are_the_same(tmp_path, caplog, cache):
     folder = write_images(tmp_path / "a", 2, (50, 40))
     steps = Transform.of(DataOptions(load_size=32, crop_size=16), "train")
-    opened = pickle.loads(pickle.dumps(ImageFolder(folder, steps, channels=1, cache_bytes=cache_bytes)))
+    opened = pickle.loads(pickle.dumps(ImageFolder(folder, steps, channels=1, cache=cache)))
     expected = picture((50, 40), 1).convert("L").resize((32, 32), Image.Resampling.BICUBIC)
     assert opened.load(1).squeeze(2).tolist() == np.asarray(expected).tolist()
-    assert any("too large to keep in memory" in line for line in messages(caplog)) == (cache_bytes == 0)
+    said = {"file": "decoded into a file of 0.0 GiB in ", "none": "are not kept, as --cache none says"}
+    lines = [line for line in messages(caplog) if line.startswith("the images of")]
+    assert len(lines) == (cache != "memory") and all(said[cache] in line for line in lines)
 
 
 def test_broken_images_are_named_counted_and_left_out(tmp_path, caplog):
@@ -99,13 +101,13 @@ def test_an_error_if_no_image_is_left(tmp_path):
 def test_without_the_cache_a_broken_image_is_replaced_by_the_next_and_named_once(tmp_path, caplog):
     folder = write_images(tmp_path / "a", 2, (64, 64))
     truncated_jpeg(folder / "1a.jpg", (64, 64))
-    opened = ImageFolder(folder, WHOLE, cache_bytes=0)
+    opened = ImageFolder(folder, WHOLE, cache="none")
     caplog.clear()
     assert len(opened) == 3
     assert [opened.load(2)[0, 0, 2].item() for _ in range(3)] == [0, 0, 0]
     assert messages(caplog) == [f"{folder / '1a.jpg'}: truncated; the image after it takes its place"]
     with pytest.raises(ValueError, match=r"1a\.jpg: truncated$"):
-        ImageFolder(folder, WHOLE, cache_bytes=0, substitute=False).load(2)
+        ImageFolder(folder, WHOLE, cache="none", substitute=False).load(2)
     (folder / "0.png").write_text("")
     (folder / "1.png").write_text("")
     with pytest.raises(ValueError, match="holds no readable image"):
@@ -132,9 +134,9 @@ def test_a_crop_larger_than_an_image_is_an_error_when_the_folder_is_opened(tmp_p
         ImageFolder(folder, Transform.of(DataOptions(preprocess="crop", crop_size=22), "train"))
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 2 ** 20])
-def test_keep(tmp_path, cache_bytes):
-    opened = ImageFolder(write_images(tmp_path / "a", 4), WHOLE, cache_bytes=cache_bytes)
+@pytest.mark.parametrize("cache", ["memory", "file", "none"])
+def test_keep(tmp_path, cache):
+    opened = ImageFolder(write_images(tmp_path / "a", 4), WHOLE, cache=cache)
     opened.keep([1, 3])
     assert len(opened) == 2 and opened.names == ["1.png", "3.png"]
     assert [opened.load(index)[0, 0, 2].item() for index in range(2)] == [37, 111]
@@ -144,8 +146,8 @@ def test_a_folder_with_16_bits_is_kept_in_16(tmp_path):
     (folder := tmp_path / "a").mkdir()
     Image.fromarray(np.full((4, 4), 1000, dtype=np.uint16)).save(folder / "0.png")
     Image.fromarray(np.full((4, 4), 100, dtype=np.uint8)).save(folder / "1.png")
-    for cache_bytes in (0, 2 ** 20):
-        opened = ImageFolder(folder, WHOLE, channels=1, cache_bytes=cache_bytes)
+    for cache in ("memory", "file", "none"):
+        opened = ImageFolder(folder, WHOLE, channels=1, cache=cache)
         assert [int(opened.load(index)[0, 0, 0]) for index in range(2)] == [1000, 25700]
         assert opened.load(0).dtype == torch.uint16
 

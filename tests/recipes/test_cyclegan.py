@@ -178,7 +178,8 @@ def test_discriminators_are_trained_on_pooled_images():
     for batch in batches(12):
         seen.clear()
         recipe.step(batch)
-        for_generator, real, for_discriminator = seen
+        for_generator, both = seen
+        real, for_discriminator = both.split(1)
         assert torch.equal(real, batch["B"])
         fakes.append((for_generator, for_discriminator))
     old = [i for i, (new, pooled) in enumerate(fakes) if not torch.equal(new, pooled)]

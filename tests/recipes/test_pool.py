@@ -4,8 +4,11 @@ import io
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastgan.recipes.pool import ImagePool
+from tests.twins.cyclegan import Pool
 
 
 def numbered(first, count=1, **kwargs):
@@ -114,3 +117,47 @@ def test_errors():
         ImagePool(-1)
     with pytest.raises(ValueError, match="holds 5 images, this one 3.*pool_size=5"):
         ImagePool(3).load_state_dict(ImagePool(5).state_dict())
+
+
+@given(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=12), st.booleans(), st.booleans(),
+       st.integers(0, 100))
+def test_batches_of_any_length_trade_as_their_images_would_one_by_one(size, counts, ahead, channels_last, seed):
+    """Also where a batch's image is traded for an earlier one of the same batch, and with decisions drawn ahead."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pool, plain = ImagePool(size, seed=seed), Pool(size, torch.Generator().manual_seed(seed))
+    drawn = [pool.draw(count) for count in counts] if ahead else [None] * len(counts)
+    for count, rows in zip(counts, drawn):
+        images = torch.randn(count, 3, 4, 5).to(memory_format=layout)
+        result = pool.query(images, rows)
+        assert torch.equal(result, plain.query(images)) and result.stride() == images.stride()
+    assert all(torch.equal(one, other) for one, other in zip(pool.images, plain.images, strict=True))
+
+
+def test_rows_are_never_written_and_read_out_of_turn():
+    """Every batch writes as many different rows as it has images, none of them in a slot, and there are no more rows
+    than slots and images of a batch."""
+    pool = ImagePool(4, seed=0)
+    for _ in range(100):
+        slots = list(pool._slots)
+        written, read = pool.draw(3)
+        assert len(set(written.tolist())) == 3 and not set(written.tolist()) & set(slots)
+        assert set(read.tolist()) <= set(written.tolist()) | set(slots)
+    assert pool._rows == 4 + 3
+
+
+def test_the_buffer_stays_where_it_is():
+    """What is recorded in a graph must find it there."""
+    pool = ImagePool(3)
+    pool.query(numbered(0, 2))
+    buffer = pool._buffer
+    for number in range(20):
+        pool.query(numbered(number, 2))
+        pool.query(numbered(number, 1))
+    assert pool._buffer is buffer
+
+
+def test_images_of_another_size_come_one_by_one():
+    pool = ImagePool(2)
+    pool.query(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"one by one, got 2 of \(3, 6, 4\); use a batch of 1"):
+        pool.query(torch.zeros(2, 3, 6, 4))
