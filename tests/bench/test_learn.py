@@ -76,6 +76,19 @@ def test_lessons_are_chosen_by_name_or_recipe(school, capsys):
     assert "there is no lesson 'gan': choose from dcgan, wgan_gp" in capsys.readouterr().err
 
 
+def test_minutes_by_the_clock_or_by_the_processor_where_others_run(school, monkeypatch):
+    clock, processor = iter(range(0, 100000, 1200)), iter(range(0, 100000, 540))
+    monkeypatch.setattr(learn.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(learn, "_cpu_seconds", lambda: next(processor))
+    monkeypatch.setattr(learn.torch, "get_num_threads", lambda: 1)
+    figures = {"asked_class_accuracy": 0.95}
+    code, _, kept = school("cgan", figures=[figures])
+    assert code == 1 and kept["lessons"][0]["checks"][-1]["value"] == 20 and not kept["lessons"][0]["shared"]
+    code, _, kept = school("cgan", "--shared", figures=[figures])
+    assert code == 0 and kept["lessons"][0]["checks"][-1]["value"] == 9
+    assert kept["lessons"][0]["train_minutes"] == 20 and kept["lessons"][0]["train_cpu_minutes"] == 9
+
+
 def test_what_is_missing_is_skipped_and_what_fails_is_said(school, tmp_path, capsys):
     (tmp_path / "data" / "mnist").rmdir()
     code, ran, kept = school("cgan")
