@@ -84,10 +84,10 @@ def _translation(first: Figures, last: Figures) -> list[Check]:
 
 
 LESSONS = {
-    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 8, _distribution),
+    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 8, _distribution, ("--upsample", "transposed")),
     "wgan_gp": Lesson("wgan_gp", "mnist", "--n-epochs", 1, 8, _distribution),
     "cgan": Lesson("cgan", "mnist", "--n-epochs", None, 40, _asked),
-    "sgan": Lesson("sgan", "mnist", "--n-epochs", None, 8, _few_labels),
+    "sgan": Lesson("sgan", "mnist", "--n-epochs", None, 6, _few_labels, ("--upsample", "transposed")),
     "vae-z2": Lesson("vae", "mnist", "--n-epochs", None, 60, _reconstruction(0.048), ("--latent-size", "2")),
     "vae-z16": Lesson("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.014), ("--latent-size", "16")),
     "cvae": Lesson("cvae", "mnist", "--n-epochs", None, 30, _asked),
