@@ -84,7 +84,7 @@ def _translation(first: Figures, last: Figures) -> list[Check]:
 
 
 LESSONS = {
-    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 8, _distribution, ("--upsample", "transposed")),
+    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 6, _distribution, ("--upsample", "transposed")),
     "wgan_gp": Lesson("wgan_gp", "mnist", "--n-epochs", 1, 8, _distribution),
     "cgan": Lesson("cgan", "mnist", "--n-epochs", None, 40, _asked),
     "sgan": Lesson("sgan", "mnist", "--n-epochs", None, 6, _few_labels, ("--upsample", "transposed")),
