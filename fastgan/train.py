@@ -110,6 +110,8 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         print(f"translate a folder of images with:\n  python -m fastgan.translate {folder.path} DIR")
     else:
         print(f"make images with:\n  python -m fastgan.generate {folder.path}")
+        if dataset.classes > 1:
+            print(f"measure such images with:\n  python -m fastgan.evaluate {folder.path}")
     return 0
 
 
