@@ -93,7 +93,8 @@ LESSONS = {
     "cvae": Lesson("cvae", "mnist", "--n-epochs", None, 30, _asked),
     "cvae_gan": Lesson("cvae_gan", "mnist", "--n-epochs", None, 12, _asked),
     "pix2pix": Lesson("pix2pix", "facades_aligned", "--max-steps", 100, 2000, _translation,
-                      ("--direction", "BtoA", "--netG", "unet_128", "--load-size", "143", "--crop-size", "128"), 20),
+                      ("--direction", "BtoA", "--netG", "unet_128", "--ngf", "32", "--ndf", "32", "--load-size", "143",
+                       "--crop-size", "128"), 20),
 }
 
 
