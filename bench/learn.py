@@ -94,7 +94,7 @@ LESSONS = {
     "vae-z2": Lesson("vae", "mnist", "--n-epochs", None, 60, _reconstruction(0.048), ("--latent-size", "2")),
     "vae-z16": Lesson("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.014), ("--latent-size", "16")),
     "cvae": Lesson("cvae", "mnist", "--n-epochs", None, 30, _asked),
-    "cvae_gan": Lesson("cvae_gan", "mnist", "--n-epochs", None, 5, _asked,
+    "cvae_gan": Lesson("cvae_gan", "mnist", "--n-epochs", None, 3, _asked,
                        ("--batch-size", "32", "--lr", "1e-3", "--lambda-class", "10")),
     "pix2pix": Lesson("pix2pix", "facades_aligned", "--max-steps", 100, 2000, _translation,
                       ("--direction", "BtoA", "--netG", "unet_128", "--ngf", "32", "--ndf", "32", "--load-size", "143",
