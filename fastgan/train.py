@@ -115,7 +115,10 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     if recipe.directions:
         print(f"translate a folder of images with:\n  python -m fastgan.translate {shlex.quote(str(folder.path))} DIR")
     else:
-        print(f"make images with:\n  python -m fastgan.generate {shlex.quote(str(folder.path))}")
+        place = shlex.quote(str(folder.path))
+        print(f"make images with:\n  python -m fastgan.generate {place}")
+        if dataset.classes > 1:
+            print(f"measure such images with:\n  python -m fastgan.evaluate {place}")
     return 0
 
 

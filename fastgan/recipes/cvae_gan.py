@@ -23,7 +23,6 @@ from .vae import reparameterize, to_unit
 class CVAEGANOptions(CVAEOptions):
     """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
 
-    latent_size: int = with_default(LatentOptions, "latent_size", 16)
     lr: float = with_default(LatentOptions, "lr", 1e-4)
     beta1: float = with_default(CVAEOptions, "beta1", 0.5)
     lambda_gan: float = option(1.0, "weight of fooling the discriminator", least=0)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
+from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
@@ -21,15 +22,16 @@ class DCGANOptions(AdamOptions):
 
     upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
     d_optimizers: str = option(2, "Adams of the discriminator: one for real and one for generated images, or 1 for "
-                                  "the sum of both losses", (1, 2))
+                                  "the sum of both losses, on one batch of both", (1, 2))
 
 
 class DCGAN(LatentRecipe):
     """G turns noise into images, D tells them from real ones.
 
-    D learns from real and from generated images in two steps of two Adams, so that each has its own moments; with
-    d_optimizers 1 in one step, as in the paper. Every step of D normalises real and generated images in batches of
-    their own.
+    D learns from real and from generated images in two steps of two Adams, so that each has its own moments, and
+    normalises each in a batch of its own, whose brightness and contrast it cannot see. With d_optimizers 1 it learns
+    from both in one step, as in the paper, and sees them in one batch, with G's images beside real ones in G's step
+    too. Initial weights are N(0, 0.02), as in the paper.
     """
 
     name = "dcgan"
@@ -40,36 +42,43 @@ class DCGAN(LatentRecipe):
     def __init__(self, options: DCGANOptions | None = None, *, precision: str = "fp32"):
         o = options or DCGANOptions()
         super().__init__(o, precision=precision)
-        self.networks = {"G": DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample),
-                         "D": DCGANDiscriminator(o.input_nc, o.image_size)}
+        self.networks = {"G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
+                         "D": init_weights(DCGANDiscriminator(o.input_nc, o.image_size))}
         owners = {"G": "G", "D": "D"} if o.d_optimizers == 1 else {"G": "G", "D_real": "D", "D_fake": "D"}
         self.optimizers = {name: Adam(self.networks[owner].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
                            for name, owner in owners.items()}
         self.gan_loss = GANLoss("vanilla")
 
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
-        """D on batch["image"], D on generated images, G on what D says of the same ones; losses D_real, D_fake, G."""
+        """D on batch["image"] and on generated images, G on what D says of the same ones; losses D_real, D_fake, G."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])
-        G, D = self.networks["G"], self.networks["D"]
-        losses = {}
-
         with self.precision.autocast(real.device):
-            fake = G(self.latents(len(real)))
-            losses["D_real"] = self.gan_loss(D(real), True)
-        if "D_real" in self.optimizers:
-            self.update("D_real", losses["D_real"])
-        with self.precision.autocast(real.device):
-            losses["D_fake"] = self.gan_loss(D(fake.detach()), False)
-        if "D_fake" in self.optimizers:
-            self.update("D_fake", losses["D_fake"])
-        else:
-            self.update("D", losses["D_real"] + losses["D_fake"])
+            fake = self.networks["G"](self.latents(len(real)))
+        losses = self._one_step(real, fake) if "D" in self.optimizers else self._three_steps(real, fake)
+        return {name: loss.detach() for name, loss in losses.items()}
 
+    def _three_steps(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        D, losses = self.networks["D"], {}
+        for name, images, is_real in (("D_real", real, True), ("D_fake", fake.detach(), False)):
+            with self.precision.autocast(real.device):
+                losses[name] = self.gan_loss(D(images), is_real)
+            self.update(name, losses[name])
         with self.precision.autocast(real.device), frozen(D):
             losses["G"] = self.gan_loss(D(fake), True)
         self.update("G", losses["G"])
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
+
+    def _one_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        D, count = self.networks["D"], len(real)
+        with self.precision.autocast(real.device):
+            on_real, on_fake = D(torch.cat([real, fake.detach()])).split(count)
+            losses = {"D_real": self.gan_loss(on_real, True), "D_fake": self.gan_loss(on_fake, False)}
+        self.update("D", losses["D_real"] + losses["D_fake"])
+        with self.precision.autocast(real.device), frozen(D):
+            losses["G"] = self.gan_loss(D(torch.cat([real, fake]))[count:], True)
+        self.update("G", losses["G"])
+        return losses
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.networks["G"](z)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
-from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
+from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
@@ -45,7 +45,7 @@ class WGAN(LatentRecipe):
     def __init__(self, options: CriticOptions | None = None, *, precision: str = "fp32"):
         o = options or self.Options()
         super().__init__(o, precision=precision)
-        self.networks = {"G": DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample),
+        self.networks = {"G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
                          "D": self._critic(o)}
         self.optimizers = {name: self._optimizer(network.parameters(), o) for name, network in self.networks.items()}
         self.turns = {"G": EveryNth(o.n_critic)}

@@ -41,7 +41,7 @@ def test_a_lesson_in_two_parts(school):
     assert code == 0
     assert [command[0] for command in ran] == ["train", "evaluate"] * 2
     assert ran[0][-4:] == ("--n-epochs", "1", "--eval-images", "0") and "--overwrite" in ran[0]
-    assert "--resume" in ran[2] and ran[2][-4:-2] == ("--n-epochs", "8")
+    assert "--resume" in ran[2] and ran[2][-4:-2] == ("--n-epochs", str(learn.LESSONS["dcgan"].last))
     (lesson,) = kept["lessons"]
     assert [check["passed"] for check in lesson["checks"]] == [True, True, True]
     assert lesson["checks"][0]["must_be"] == "<= 50" and lesson["first_figures"]["frechet_distance"] == 100
@@ -74,6 +74,19 @@ def test_lessons_are_chosen_by_name_or_recipe(school, capsys):
     with pytest.raises(SystemExit):
         school("gan")
     assert "there is no lesson 'gan': choose from dcgan, wgan_gp" in capsys.readouterr().err
+
+
+def test_minutes_by_the_clock_or_by_the_processor_where_others_run(school, monkeypatch):
+    clock, processor = iter(range(0, 100000, 1200)), iter(range(0, 100000, 540))
+    monkeypatch.setattr(learn.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(learn, "_cpu_seconds", lambda: next(processor))
+    monkeypatch.setattr(learn.torch, "get_num_threads", lambda: 1)
+    figures = {"asked_class_accuracy": 0.95}
+    code, _, kept = school("cgan", figures=[figures])
+    assert code == 1 and kept["lessons"][0]["checks"][-1]["value"] == 20 and not kept["lessons"][0]["shared"]
+    code, _, kept = school("cgan", "--shared", figures=[figures])
+    assert code == 0 and kept["lessons"][0]["checks"][-1]["value"] == 9
+    assert kept["lessons"][0]["train_minutes"] == 20 and kept["lessons"][0]["train_cpu_minutes"] == 9
 
 
 def test_what_is_missing_is_skipped_and_what_fails_is_said(school, tmp_path, capsys):

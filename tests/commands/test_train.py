@@ -246,6 +246,7 @@ def test_every_recipe_trains_resumes_and_is_rebuilt(call, tmp_path, name):
     if not recipe.directions:
         assert recipe.options.image_size == 12 and recipe.options.input_nc == 1
         assert f"make images with:\n  python -m fastgan.generate checkpoints/{name}" in outcome.out
+        assert f"measure such images with:\n  python -m fastgan.evaluate checkpoints/{name}" in outcome.out
 
 
 def test_data_that_does_not_fit_the_recipe(call, images, tmp_path):
@@ -254,6 +255,8 @@ def test_data_that_does_not_fit_the_recipe(call, images, tmp_path):
     assert outcome.code == 2 and "cgan needs images of two classes or more" in outcome.err
     outcome = call(train, "dcgan", "--dataroot", "flat")
     assert outcome.code == 2 and "--batch-size is 128 and there are 18 images" in outcome.err
+    outcome = call(train, "gan", "--dataroot", "flat", "--batch-size", 4, "--device", "cpu", "--max-steps", 1)
+    assert outcome.code == 0 and "fastgan.evaluate" not in outcome.out  # without classes there is nothing to judge by
     outcome = call(train, "dcgan", "--crop-size", 32)
     assert outcome.code == 2 and "unknown argument '--crop-size'" in outcome.err  # no flag of labelled images
     outcome = call(train, "cyclegan", "--n-labels", 10)

@@ -39,6 +39,19 @@ def moved(network, before):
     return any(not torch.equal(value, before[key]) for key, value in network.named_parameters())
 
 
+@pytest.mark.parametrize("name, options", [("cgan", {}), ("dcgan", dict(upsample="transposed")), ("dcgan", {}),
+                                           ("wgan", dict(upsample="transposed")),
+                                           ("wgan_gp", dict(upsample="transposed"))])
+def test_a_new_generator_shows_the_code_and_is_not_saturated(name, options):
+    recipe = make(name, latent_size=100, image_size=28, **options)
+    z = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+    recipe.networks["G"].train()
+    with torch.no_grad():
+        images = recipe._generate(z, torch.arange(64) % 10 if recipe.classes else None)
+    assert images.std(0).mean() > 0.1
+    assert (images.abs() > 0.95).float().mean() < 0.01
+
+
 @pytest.mark.parametrize("name", LATENT)
 def test_contract(name):
     recipe = make(name)

@@ -1,4 +1,6 @@
-"""DCGAN in plain torch: a step of D on real images, one on generated ones, one of G; an Adam for each."""
+"""DCGAN in plain torch: a step of D on real images, one on generated ones, one of G, an Adam for each; or one step of D
+on a batch of both.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +18,29 @@ class Twin:
                            for name, owner in owners.items()}
 
     def step(self, batch):
-        x, bce = batch["image"], F.binary_cross_entropy_with_logits
-        fake = self.G(noise(x, self.latent))
+        fake = self.G(noise(batch["image"], self.latent))
+        return self.one_step(batch["image"], fake) if "D" in self.optimizers else self.three_steps(batch["image"], fake)
+
+    def three_steps(self, x, fake):
+        bce = F.binary_cross_entropy_with_logits
         logits = self.D(x)
         real_loss = bce(logits, torch.ones_like(logits))
-        if "D_real" in self.optimizers:
-            step(self.optimizers["D_real"], real_loss)
+        step(self.optimizers["D_real"], real_loss)
         logits = self.D(fake.detach())
         fake_loss = bce(logits, torch.zeros_like(logits))
-        if "D_fake" in self.optimizers:
-            step(self.optimizers["D_fake"], fake_loss)
-        else:
-            step(self.optimizers["D"], real_loss + fake_loss)
+        step(self.optimizers["D_fake"], fake_loss)
         logits = self.D(fake)
+        loss_G = bce(logits, torch.ones_like(logits))
+        step(self.optimizers["G"], loss_G)
+        return {"D_real": real_loss, "D_fake": fake_loss, "G": loss_G}
+
+    def one_step(self, x, fake):
+        bce, n = F.binary_cross_entropy_with_logits, len(x)
+        logits = self.D(torch.cat([x, fake.detach()]))
+        real_loss = bce(logits[:n], torch.ones_like(logits[:n]))
+        fake_loss = bce(logits[n:], torch.zeros_like(logits[n:]))
+        step(self.optimizers["D"], real_loss + fake_loss)
+        logits = self.D(torch.cat([x, fake]))[n:]
         loss_G = bce(logits, torch.ones_like(logits))
         step(self.optimizers["G"], loss_G)
         return {"D_real": real_loss, "D_fake": fake_loss, "G": loss_G}
