@@ -1,0 +1,114 @@
+"""conv2d: torch's convolution, whose weight gradient is computed by whoever is faster.
+
+    y = conv2d(x, weight, bias, stride, padding, dilation)
+
+The weight gradient of a convolution is that of a transposed convolution with image and gradient exchanged: ``cpp``
+takes the kernel of ``conv_transpose2d``. Output and input gradient are torch's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _backend, conv_transpose2d
+from ._autocast import autocast_dtype
+from ._layout import dense, is_channels_last, like
+from ._library import run, with_signature
+
+OP = "conv2d"
+Pair = tuple[int, int]
+
+
+def reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Tensor:
+    """The definition, in stock torch: (N, C, H, W), (O, C / groups, kH, kW), (O,) -> (N, O, H', W')."""
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+@with_signature
+class Conv2d(torch.autograd.Function):
+    """y; x and weight dense."""
+
+    @staticmethod
+    def forward(x, weight, bias, stride, padding, dilation):
+        return F.conv2d(x, weight, bias, stride, padding, dilation)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, ctx.stride, ctx.padding, ctx.dilation = inputs
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        dy = like(dy, x)
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0] or (ctx.has_bias and ctx.needs_input_grad[2]):
+            wanted = (ctx.needs_input_grad[0], False, ctx.has_bias and ctx.needs_input_grad[2])
+            dx, _, dbias = torch.ops.aten.convolution_backward(
+                dy, x, weight, [dy.shape[1]], ctx.stride, ctx.padding, ctx.dilation, False, (0, 0), 1, wanted
+            )
+        if ctx.needs_input_grad[1]:
+            dweight = _weight_gradient(dy, x, weight, ctx.stride, ctx.padding, ctx.dilation)
+        return dx, dweight, dbias, None, None, None
+
+
+def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    kernel = weight.shape[2], weight.shape[3]
+    # The rows and columns of x that no output sees from within the stride.
+    rest = tuple(
+        x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1 - (dy.shape[2 + i] - 1) * stride[i]
+        for i in (0, 1)
+    )
+    geometry = conv_transpose2d.Geometry(stride, padding, rest, 1, dilation)
+    backends = conv_transpose2d.Backends("cpp", "cpp", "cpp")
+    return run(conv_transpose2d.WeightGradient, x, dy, kernel, is_channels_last(weight), geometry, backends)
+
+
+_backend.register(OP, cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64))
+_backend.remark(
+    OP,
+    "cpp",
+    "computes the weight gradient alone; stock torch computes it where it was measured to be the faster one (two-core "
+    "AVX-512 processor, torch 2.13): in float64, in NCHW, for stride 1 and for images of less than 32 channels",
+)
+
+
+def _pays(x: Tensor, weight: Tensor, stride: Pair) -> bool:
+    """Whether our weight gradient was measured faster than torch's: what the remark above says."""
+    return x.dtype != torch.float64 and is_channels_last(x) and max(stride) > 1 and weight.shape[1] >= 32
+
+
+def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> str:
+    """Why the kernel does not take this call (stock torch says what is wrong, if anything), or the empty string."""
+    if groups != 1:
+        return f"groups is {groups}, not 1"
+    if x.dim() != 4 or weight.dim() != 4:
+        return f"the input has {x.dim()} dimensions and the weight {weight.dim()}, not 4"
+    if x.numel() == 0:
+        return "the input is empty"
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t is not None and (t.dtype != x.dtype or t.device != x.device):
+            return f"{name} is {t.dtype} on {t.device} beside an input of {x.dtype} on {x.device}"
+    return ""
+
+
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Tensor:
+    """The op by the chosen backend."""
+    dtype = autocast_dtype(x)
+    if dtype is not None:
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
+    if _backend.select(OP, x.device.type, x.dtype) == "reference" or not weight.requires_grad:
+        return reference(x, weight, bias, stride, padding, dilation, groups)
+    reason = _unserved(x, weight, bias, groups)
+    if reason:
+        _backend.unserved(OP, reason)
+    if reason or not (_backend.is_forced(OP) or _pays(x, weight, stride)):
+        return reference(x, weight, bias, stride, padding, dilation, groups)
+    return run(Conv2d, dense(x), dense(weight), bias, stride, padding, dilation)
