@@ -1,5 +1,6 @@
-// The reflection_pad_conv2d ops of torch.ops.fastgan_csrc, 3x3 with stride 1 in float32: schemas, argument checks,
-// allocation. The arithmetic is in cpu/winograd.cpp, on images with channels innermost; others are turned.
+// The reflection_pad_conv2d ops of torch.ops.fastgan_csrc, 3x3 with stride 1: schemas, argument checks, allocation. The
+// arithmetic is in cpu/winograd.cpp, on images with channels innermost; others are turned. Images are float32 or
+// bfloat16; parameters are read as float32, and their gradient is float32.
 #include <torch/library.h>
 
 #include "checks.h"
@@ -16,9 +17,15 @@ constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 
 at::MemoryFormat format(bool channels_last) { return channels_last ? kNhwc : at::MemoryFormat::Contiguous; }
 
-void check_float(const Tensor& x, const char* op, const char* name) {
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, op, ": the C++ kernels take float32 tensors, got ", x.scalar_type(),
-                   " for ", name);
+void check_image(const Tensor& x, const char* op, const char* name) {
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, op,
+                   ": the C++ kernels take float32 and bfloat16 tensors, got ", x.scalar_type(), " for ", name);
+}
+
+void check_parameter(const Tensor& t, const Tensor& x, const char* op, const char* name) {
+  check_device(t, x, op, name);
+  TORCH_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == x.scalar_type(), op, ": ", name,
+                   " must be Float or have the input's dtype ", x.scalar_type(), ", got ", t.scalar_type());
 }
 
 void set_image(WinogradShape& s, int64_t n, int64_t h, int64_t w, at::IntArrayRef padding, const char* op) {
@@ -34,38 +41,58 @@ void set_image(WinogradShape& s, int64_t n, int64_t h, int64_t w, at::IntArrayRe
   }
 }
 
-// A dense weight; `shape` gets its sizes and its layout.
+// A dense float32 weight; `shape` gets its sizes and its layout.
 Tensor set_weight(WinogradShape& s, const Tensor& weight, const Tensor& x, const char* op) {
-  check_device(weight, x, op, "weight");
-  check_float(weight, op, "weight");
+  check_parameter(weight, x, op, "weight");
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.size(0) >= 1 &&
                         weight.size(1) >= 1,
                     op, ": weight must have the shape (O, C, 3, 3), got ", weight.sizes());
   s.o = weight.size(0), s.c = weight.size(1);
   s.weight = weight.is_contiguous() || !weight.is_contiguous(kNhwc) ? Layout::nchw : Layout::nhwc;
-  return s.weight == Layout::nchw ? weight.contiguous() : weight;
+  return (s.weight == Layout::nchw ? weight.contiguous() : weight).to(at::kFloat);
+}
+
+// Calls f with a null pointer to the element type of x.
+template <class F>
+void of_type(const Tensor& x, const F& f) {
+  if (x.scalar_type() == at::kFloat) {
+    f(static_cast<float*>(nullptr));
+  } else {
+    f(static_cast<BFloat16*>(nullptr));
+  }
+}
+
+template <class T>
+const T* elements(const Tensor& t, T*) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+template <class T>
+T* mutable_elements(const Tensor& t, T*) {
+  return static_cast<T*>(t.mutable_data_ptr());
 }
 
 Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, at::IntArrayRef padding) {
   WinogradShape s{};
-  check_float(x, kForward, "the input");
+  check_image(x, kForward, "the input");
   const bool channels_last = layout_of(x, kForward, "input") == Layout::nhwc;
   const Tensor dense_weight = set_weight(s, weight, x, kForward);
   TORCH_CHECK_VALUE(x.size(1) == s.c, kForward, ": weight of shape ", weight.sizes(), " takes ", s.c,
                     " channels, the input has shape ", x.sizes());
   set_image(s, x.size(0), x.size(2), x.size(3), padding, kForward);
   if (bias.has_value()) {
-    check_device(*bias, x, kForward, "bias");
-    check_float(*bias, kForward, "bias");
+    check_parameter(*bias, x, kForward, "bias");
     TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == s.o, kForward, ": bias must have shape [", s.o, "], got ",
                       bias->sizes());
   }
   Tensor y = at::empty({s.n, s.o, s.out_h(), s.out_w()}, x.options().memory_format(kNhwc));
   if (y.numel() != 0) {
     const Tensor image = x.contiguous(kNhwc);
-    const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->contiguous()) : bias;
-    winograd_forward(s, image.const_data_ptr<float>(), dense_weight.const_data_ptr<float>(),
-                     static_cast<const float*>(data(dense_bias)), y.mutable_data_ptr<float>());
+    const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->to(at::kFloat).contiguous()) : bias;
+    of_type(x, [&](auto* type) {
+      winograd_forward(s, elements(image, type), dense_weight.const_data_ptr<float>(),
+                       static_cast<const float*>(data(dense_bias)), mutable_elements(y, type));
+    });
   }
   return y.contiguous(format(channels_last));
 }
@@ -73,7 +100,7 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
 Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef size, at::IntArrayRef padding,
                          bool channels_last) {
   WinogradShape s{};
-  check_float(dy, kInputGradient, "dy");
+  check_image(dy, kInputGradient, "dy");
   layout_of(dy, kInputGradient, "dy");
   const Tensor dense_weight = set_weight(s, weight, dy, kInputGradient);
   TORCH_CHECK_VALUE(size.size() == 2, kInputGradient, ": size must have two values (height, width), got ", size);
@@ -83,30 +110,34 @@ Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef
   Tensor dx = at::empty({s.n, s.c, s.h, s.w}, dy.options().memory_format(kNhwc));
   if (dx.numel() != 0) {
     const Tensor image = dy.contiguous(kNhwc);
-    winograd_input_gradient(s, image.const_data_ptr<float>(), dense_weight.const_data_ptr<float>(),
-                            dx.mutable_data_ptr<float>());
+    of_type(dy, [&](auto* type) {
+      winograd_input_gradient(s, elements(image, type), dense_weight.const_data_ptr<float>(),
+                              mutable_elements(dx, type));
+    });
   }
   return dx.contiguous(format(channels_last));
 }
 
 Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef padding, bool channels_last) {
   WinogradShape s{};
-  check_float(x, kWeightGradient, "the input");
+  check_image(x, kWeightGradient, "the input");
   layout_of(x, kWeightGradient, "input");
   check_device(dy, x, kWeightGradient, "dy");
-  check_float(dy, kWeightGradient, "dy");
+  check_dtype(dy, x, kWeightGradient, "dy");
   layout_of(dy, kWeightGradient, "dy");
   set_image(s, x.size(0), x.size(2), x.size(3), padding, kWeightGradient);
   s.c = x.size(1), s.o = dy.size(1);
   s.weight = channels_last ? Layout::nhwc : Layout::nchw;
   TORCH_CHECK_VALUE(dy.sizes() == at::IntArrayRef({s.n, s.o, s.out_h(), s.out_w()}), kWeightGradient,
                     ": dy must have shape [", s.n, ", O, ", s.out_h(), ", ", s.out_w(), "], got ", dy.sizes());
-  Tensor dweight = at::empty({s.o, s.c, 3, 3}, x.options().memory_format(format(channels_last)));
+  Tensor dweight =
+      at::empty({s.o, s.c, 3, 3}, x.options().dtype(at::kFloat).memory_format(format(channels_last)));
   if (s.n == 0) return dweight.zero_();
   if (dweight.numel() != 0) {
     const Tensor image = x.contiguous(kNhwc), gradient = dy.contiguous(kNhwc);
-    winograd_weight_gradient(s, image.const_data_ptr<float>(), gradient.const_data_ptr<float>(),
-                             dweight.mutable_data_ptr<float>());
+    of_type(x, [&](auto* type) {
+      winograd_weight_gradient(s, elements(image, type), elements(gradient, type), dweight.mutable_data_ptr<float>());
+    });
   }
   return dweight;
 }

@@ -15,6 +15,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv2d",
     "ConvTranspose2d",
     "InstanceNorm2d",
     "L1Loss",
@@ -172,6 +173,15 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.reflection_pad2d(input, self.padding)
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` by :func:`fastgan.functional.conv2d`. Arguments, shape and errors as for ``nn.Conv2d``."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super()._conv_forward(input, weight, bias)
+        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ReflectionPadConv2d(nn.Conv2d):

@@ -44,7 +44,7 @@ def test_every_op_is_listed_with_its_backends():
     known = fastgan.ops._backend.ops()
     losses = {"l1_loss", "mse_loss", "bce_with_logits"}
     assert set(known) == {
-        "batch_norm", "instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", *losses
+        "batch_norm", "conv2d", "conv_transpose2d", "instance_norm", "reflection_pad2d", "reflection_pad_conv2d", *losses
     }
     assert all(backends[-1] == "reference" for backends in known.values())
 
@@ -113,7 +113,7 @@ def test_unserved_calls_take_the_reference_unless_forced(monkeypatch, seen):
 
 
 def test_unknown_names():
-    known = "auto, cpp, cuda, halo, reference, triton, winograd"
+    known = "auto, columns, cpp, cuda, halo, reference, triton, winograd"
     with pytest.raises(ValueError, match=f"unknown backend 'fast': choose {known}"):
         fastgan.set_backend("fast")
     with pytest.raises(ValueError, match="unknown op 'group_norm': choose from .*instance_norm"):

@@ -126,7 +126,9 @@ struct Kernels {
   TileKernels<float, float> tile_float;
   TileKernels<float, BFloat16> tile_bfloat16;  // widened
   TileKernels<double, double> tile_double;
-  WinogradKernels winograd;
+  WinogradKernels<float> winograd_float;
+  WinogradKernels<BFloat16> winograd_bfloat16;
+  WinogradWeightKernels winograd_weights;
 };
 
 #if defined(__x86_64__)
@@ -233,6 +235,17 @@ inline const TileKernels<float, BFloat16>& tile_kernels<BFloat16>() {
 template <>
 inline const TileKernels<double, double>& tile_kernels<double>() {
   return kernels().tile_double;
+}
+
+template <class T>
+const WinogradKernels<T>& winograd_kernels();
+template <>
+inline const WinogradKernels<float>& winograd_kernels() {
+  return kernels().winograd_float;
+}
+template <>
+inline const WinogradKernels<BFloat16>& winograd_kernels() {
+  return kernels().winograd_bfloat16;
 }
 
 }  // namespace fastgan

@@ -28,7 +28,9 @@ constexpr Kernels table() {
       tile_table<float, float>(),
       tile_table<float, BFloat16>(),
       tile_table<double, double>(),
-      winograd_table(),
+      winograd_table<float>(),
+      winograd_table<BFloat16>(),
+      winograd_weight_table(),
   };
 }
 

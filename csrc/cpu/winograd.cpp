@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -76,15 +77,16 @@ struct Grid {
 };
 
 // A batch of images as tiles see it.
+template <class T>
 class Source {
  public:
-  Source(const Grid& grid, const float* data, int64_t h, int64_t w, int64_t channels, int64_t first_row,
+  Source(const Grid& grid, const T* data, int64_t h, int64_t w, int64_t channels, int64_t first_row,
          int64_t first_column, int64_t pad_h, int64_t pad_w)
       : grid_(grid), data_(data), h_(h), w_(w), channels_(channels), rows_(map(grid.rows, first_row, h, pad_h)),
-        columns_(map(grid.columns, first_column, w, pad_w)), zeros_(static_cast<size_t>(channels), 0.0f) {}
+        columns_(map(grid.columns, first_column, w, pad_w)), zeros_(static_cast<size_t>(channels)) {}
 
   // The size x size pixels of a tile.
-  void pixels(int64_t tile, int64_t size, const float** out) const {
+  void pixels(int64_t tile, int64_t size, const T** out) const {
     const int64_t per_image = grid_.rows * grid_.columns, n = tile / per_image;
     const int64_t row = tile % per_image / grid_.columns * kWinogradStep, column = tile % grid_.columns * kWinogradStep;
     for (int64_t i = 0; i < size; ++i) {
@@ -100,10 +102,10 @@ class Source {
 
  private:
   const Grid& grid_;
-  const float* data_;
+  const T* data_;
   int64_t h_, w_, channels_;
   std::vector<int64_t> rows_, columns_;
-  std::vector<float> zeros_;
+  std::vector<T> zeros_;
 };
 
 // Where element (o, c, tap) of the weights lies.
@@ -120,9 +122,9 @@ class Weights {
   // Element (k, j) of tap t is weight[k * k_stride + j * j_stride + (turned ? 8 - t : t) * tap].
   Weights(const float* weight, int64_t depth, int64_t k_stride, int64_t columns, int64_t j_stride, int64_t tap,
           bool turned)
-      : width_(kernels().winograd.width), panel_(depth * width_), panels_(ceil_div(columns, width_)),
+      : width_(kernels().winograd_weights.width), panel_(depth * width_), panels_(ceil_div(columns, width_)),
         point_(spread(panels_ * panel_)), data_(kWinogradPoints * point_) {
-    constexpr int64_t kRun = 16;
+    constexpr int64_t kRun = 64;
     const int64_t runs = ceil_div(depth, kRun);
     parallel_for(panels_ * runs, 1, [&](int64_t begin, int64_t end) {
       const Scratch<float> taps(kRun * 9 * width_);
@@ -130,20 +132,27 @@ class Weights {
         const int64_t first = item % runs * kRun, count = std::min(kRun, depth - first);
         const int64_t column = item / runs * width_, width = std::min(width_, columns - column);
         if (width < width_) std::fill_n(taps.get(), kRun * 9 * width_, 0.0f);
-        for (int64_t t = 0; t < 9; ++t) {
-          const float* const from = weight + first * k_stride + column * j_stride + (turned ? 8 - t : t) * tap;
-          float* const to = taps.get() + t * width_;
-          if (j_stride == 1) {
-            for (int64_t k = 0; k < count; ++k) std::copy_n(from + k * k_stride, width, to + k * 9 * width_);
-            continue;
+        const auto source = [&](int64_t t) {
+          return weight + first * k_stride + column * j_stride + (turned ? 8 - t : t) * tap;
+        };
+        if (j_stride == 1) {
+          for (int64_t t = 0; t < 9; ++t) {
+            for (int64_t k = 0; k < count; ++k) {
+              std::copy_n(source(t) + k * k_stride, width, taps.get() + (k * 9 + t) * width_);
+            }
           }
+        } else {
           for (int64_t j = 0; j < width; ++j) {
-            for (int64_t k = 0; k < count; ++k) to[k * 9 * width_ + j] = from[k * k_stride + j * j_stride];
+            for (int64_t t = 0; t < 9; ++t) {
+              for (int64_t k = 0; k < count; ++k) {
+                taps.get()[(k * 9 + t) * width_ + j] = source(t)[k * k_stride + j * j_stride];
+              }
+            }
           }
         }
         float* const out = data_.get() + item / runs * panel_ + first * width_;
         for (int64_t k = 0; k < count; ++k) {
-          kernels().winograd.weights(taps.get() + k * 9 * width_, out + k * width_, point_);
+          kernels().winograd_weights.weights(taps.get() + k * 9 * width_, out + k * width_, point_);
         }
       }
     });
@@ -162,7 +171,7 @@ class Weights {
 void multiply(const float* a, int64_t row, int64_t step, const float* b, int64_t rows, int64_t depth, bool add,
               float* c) {
   const auto& gemm = kernels().tile_float.gemm;
-  const int64_t width = kernels().winograd.width, tiles = ceil_div(rows, gemm.rows);
+  const int64_t width = kernels().winograd_weights.width, tiles = ceil_div(rows, gemm.rows);
   GemmRun<float> run{a, b, depth};
   GemmTile<float, float> tile{};
   tile.runs = &run;
@@ -182,10 +191,12 @@ void multiply(const float* a, int64_t row, int64_t step, const float* b, int64_t
 }
 
 // The convolution of what the tiles of `source` see, to y (n, h, w, o).
-void convolve(const Grid& grid, const Source& source, const Weights& weights, const float* bias, float* y, int64_t h,
+template <class T>
+void convolve(const Grid& grid, const Source<T>& source, const Weights& weights, const float* bias, T* y, int64_t h,
               int64_t w, int64_t o) {
-  const auto& kernels = fastgan::kernels().winograd;
-  const int64_t width = kernels.width, c = source.channels(), pitch = spread(c), panels = weights.panels();
+  const auto& transforms = winograd_kernels<T>();
+  const int64_t width = kernels().winograd_weights.width, c = source.channels(), pitch = spread(c);
+  const int64_t panels = weights.panels();
   const int64_t chunks = ceil_div(grid.count(), kImageChunk), chunk = ceil_div(grid.count(), chunks);
   const int64_t point = spread(chunk * pitch), sum_panel = chunk * width, sum_point = spread(panels * sum_panel);
   const Workspace<1> work(kWinogradPoints * (point + sum_point));
@@ -198,10 +209,10 @@ void convolve(const Grid& grid, const Source& source, const Weights& weights, co
   for (int64_t first = 0; first < grid.count(); first += chunk) {
     const int64_t count = std::min(chunk, grid.count() - first);
     parallel_for(count, 1, [&](int64_t begin, int64_t end) {
-      const float* pixels[kWinogradPoints];
+      const T* pixels[kWinogradPoints];
       for (int64_t t = begin; t < end; ++t) {
         source.pixels(first + t, kWinogradTile, pixels);
-        kernels.image(pixels, c, images + t * pitch, point, width);
+        transforms.image(pixels, c, images + t * pitch, point, width);
       }
     });
     parallel_for(kWinogradPoints * panels, 1, [&](int64_t begin, int64_t end) {
@@ -218,10 +229,10 @@ void convolve(const Grid& grid, const Source& source, const Weights& weights, co
         const int rows = static_cast<int>(std::min<int64_t>(kWinogradStep, h - row));
         const int columns = static_cast<int>(std::min<int64_t>(kWinogradStep, w - column));
         for (int64_t panel = 0; panel < panels; ++panel) {
-          kernels.result(sums + panel * sum_panel + t * width, sum_point,
-                         bias != nullptr ? padded_bias.get() + panel * width : nullptr,
-                         y + ((n * h + row) * w + column) * o + panel * width, w * o, o, rows, columns,
-                         std::min(width, o - panel * width));
+          transforms.result(sums + panel * sum_panel + t * width, sum_point,
+                            bias != nullptr ? padded_bias.get() + panel * width : nullptr,
+                            y + ((n * h + row) * w + column) * o + panel * width, w * o, o, rows, columns,
+                            std::min(width, o - panel * width));
         }
       }
     });
@@ -230,40 +241,44 @@ void convolve(const Grid& grid, const Source& source, const Weights& weights, co
 
 }  // namespace
 
-void winograd_forward(const WinogradShape& s, const float* x, const float* weight, const float* bias, float* y) {
+template <class T>
+void winograd_forward(const WinogradShape& s, const T* x, const float* weight, const float* bias, T* y) {
   const Grid grid(s.n, s.out_h(), s.out_w());
-  const Source source(grid, x, s.h, s.w, s.c, -s.pad_h, -s.pad_w, s.pad_h, s.pad_w);
+  const Source<T> source(grid, x, s.h, s.w, s.c, -s.pad_h, -s.pad_w, s.pad_h, s.pad_w);
   const WeightStrides strides(s);
   const Weights weights(weight, s.c, strides.c, s.o, strides.o, strides.tap, false);
   convolve(grid, source, weights, bias, y, s.out_h(), s.out_w(), s.o);
 }
 
-void winograd_input_gradient(const WinogradShape& s, const float* dy, const float* weight, float* dx) {
+template <class T>
+void winograd_input_gradient(const WinogradShape& s, const T* dy, const float* weight, T* dx) {
   const int64_t h = s.h + 2 * s.pad_h, w = s.w + 2 * s.pad_w;
   const bool pads = s.pad_h != 0 || s.pad_w != 0;
   const Grid grid(s.n, h, w);
-  const Source source(grid, dy, s.out_h(), s.out_w(), s.o, -2, -2, 0, 0);
+  const Source<T> source(grid, dy, s.out_h(), s.out_w(), s.o, -2, -2, 0, 0);
   const WeightStrides strides(s);
   const Weights weights(weight, s.o, strides.o, s.c, strides.c, strides.tap, true);
-  const Scratch<float> padded(pads ? s.n * h * w * s.c : 0);
-  convolve(grid, source, weights, nullptr, pads ? padded.get() : dx, h, w, s.c);
+  const Scratch<T> padded(pads ? s.n * h * w * s.c : 0);
+  convolve<T>(grid, source, weights, nullptr, pads ? padded.get() : dx, h, w, s.c);
   if (!pads) return;
   ReflectionPad fold{};
   fold.layout = Layout::nhwc;
-  fold.dtype = Dtype::float32;
+  fold.dtype = std::is_same_v<T, float> ? Dtype::float32 : Dtype::bfloat16;
   fold.n = s.n, fold.c = s.c, fold.h = s.h, fold.w = s.w;
   fold.left = fold.right = s.pad_w;
   fold.top = fold.bottom = s.pad_h;
   reflection_pad_backward(fold, padded.get(), dx);
 }
 
-void winograd_weight_gradient(const WinogradShape& s, const float* x, const float* dy, float* dweight) {
-  const auto& kernels = fastgan::kernels().winograd;
+template <class T>
+void winograd_weight_gradient(const WinogradShape& s, const T* x, const T* dy, float* dweight) {
+  const auto& transforms = winograd_kernels<T>();
+  const auto& weights = kernels().winograd_weights;
   const Grid grid(s.n, s.out_h(), s.out_w());
-  const Source image(grid, x, s.h, s.w, s.c, -s.pad_h, -s.pad_w, s.pad_h, s.pad_w);
-  const Source gradient(grid, dy, s.out_h(), s.out_w(), s.o, 0, 0, 0, 0);
+  const Source<T> image(grid, x, s.h, s.w, s.c, -s.pad_h, -s.pad_w, s.pad_h, s.pad_w);
+  const Source<T> gradient(grid, dy, s.out_h(), s.out_w(), s.o, 0, 0, 0, 0);
   const WeightStrides strides(s);
-  const int64_t width = kernels.width, chunks = ceil_div(grid.count(), kGradientChunk);
+  const int64_t width = weights.width, chunks = ceil_div(grid.count(), kGradientChunk);
   const int64_t chunk = ceil_div(grid.count(), chunks), panel = chunk * width;
   const int64_t c_panels = ceil_div(s.c, width), o_panels = ceil_div(s.o, width), pairs = o_panels * c_panels;
   const int64_t c_point = spread(c_panels * panel), o_point = spread(o_panels * panel);
@@ -275,12 +290,12 @@ void winograd_weight_gradient(const WinogradShape& s, const float* x, const floa
   for (int64_t first = 0; first < grid.count(); first += chunk) {
     const int64_t count = std::min(chunk, grid.count() - first);
     parallel_for(count, 1, [&](int64_t begin, int64_t end) {
-      const float* pixels[kWinogradPoints];
+      const T* pixels[kWinogradPoints];
       for (int64_t t = begin; t < end; ++t) {
         image.pixels(first + t, kWinogradTile, pixels);
-        kernels.image(pixels, s.c, images + t * width, c_point, panel);
+        transforms.image(pixels, s.c, images + t * width, c_point, panel);
         gradient.pixels(first + t, kWinogradStep, pixels);
-        kernels.gradient(pixels, s.o, gradients + t * width, o_point, panel);
+        transforms.gradient(pixels, s.o, gradients + t * width, o_point, panel);
       }
     });
     parallel_for(kWinogradPoints * pairs, 1, [&](int64_t begin, int64_t end) {
@@ -297,7 +312,7 @@ void winograd_weight_gradient(const WinogradShape& s, const float* x, const floa
       const int64_t first_o = pair / c_panels * width, first_c = pair % c_panels * width;
       const int64_t os = std::min(width, s.o - first_o), cs = std::min(width, s.c - first_c);
       for (int64_t o = 0; o < os; ++o) {
-        kernels.weight_gradient(sums + pair * square + o * width, sum_point, taps.get());
+        weights.weight_gradient(sums + pair * square + o * width, sum_point, taps.get());
         float* const to = dweight + (first_o + o) * strides.o + first_c * strides.c;
         for (int64_t tap = 0; tap < 9; ++tap) {
           const float* const from = taps.get() + tap * width;
@@ -311,5 +326,12 @@ void winograd_weight_gradient(const WinogradShape& s, const float* x, const floa
     }
   });
 }
+
+template void winograd_forward(const WinogradShape&, const float*, const float*, const float*, float*);
+template void winograd_forward(const WinogradShape&, const BFloat16*, const float*, const float*, BFloat16*);
+template void winograd_input_gradient(const WinogradShape&, const float*, const float*, float*);
+template void winograd_input_gradient(const WinogradShape&, const BFloat16*, const float*, BFloat16*);
+template void winograd_weight_gradient(const WinogradShape&, const float*, const float*, float*);
+template void winograd_weight_gradient(const WinogradShape&, const BFloat16*, const BFloat16*, float*);
 
 }  // namespace fastgan

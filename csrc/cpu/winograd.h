@@ -1,4 +1,5 @@
-// 3x3 convolutions of float32 images by Winograd's F(4x4, 3x3), see winograd_transforms.h.
+// 3x3 convolutions of float32 and bfloat16 images by Winograd's F(4x4, 3x3), see winograd_transforms.h. All arithmetic
+// is in float32.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +19,16 @@ struct WinogradShape {
   int64_t out_w() const { return w + 2 * pad_w - 2; }
 };
 
-// bias (o) or null; y is (n, out_h, out_w, o).
-void winograd_forward(const WinogradShape& shape, const float* x, const float* weight, const float* bias, float* y);
+// bias (o) or null; y is (n, out_h, out_w, o). T is float or BFloat16.
+template <class T>
+void winograd_forward(const WinogradShape& shape, const T* x, const float* weight, const float* bias, T* y);
 
 // dx is (n, h, w, c).
-void winograd_input_gradient(const WinogradShape& shape, const float* dy, const float* weight, float* dx);
+template <class T>
+void winograd_input_gradient(const WinogradShape& shape, const T* dy, const float* weight, T* dx);
 
 // dweight has the layout of the weights.
-void winograd_weight_gradient(const WinogradShape& shape, const float* x, const float* dy, float* dweight);
+template <class T>
+void winograd_weight_gradient(const WinogradShape& shape, const T* x, const T* dy, float* dweight);
 
 }  // namespace fastgan

@@ -16,18 +16,23 @@ constexpr int kWinogradTile = 6;     // pixels of the image
 constexpr int kWinogradPoints = 36;  // products
 
 // Channels are innermost everywhere. A panel is `width` channels; what belongs to one point lies `point` elements apart
-// from what belongs to the next. Outputs are whole vectors, zeros beyond the last channel.
+// from what belongs to the next. Outputs are whole vectors, zeros beyond the last channel. Everything but the images is
+// float, whatever their element type T.
+template <class T>
 struct WinogradKernels {
-  int width;
   // B^T d B of the 36 pixels of a tile, row by row: channel c of point p goes to out[p * point + c / width * panel +
   // c % width].
-  void (*image)(const float* const* pixels, int64_t channels, float* out, int64_t point, int64_t panel);
+  void (*image)(const T* const* pixels, int64_t channels, float* out, int64_t point, int64_t panel);
   // A e A^T of the 16 pixels of a tile of a gradient, laid out as by `image`.
-  void (*gradient)(const float* const* pixels, int64_t channels, float* out, int64_t point, int64_t panel);
+  void (*gradient)(const T* const* pixels, int64_t channels, float* out, int64_t point, int64_t panel);
   // A^T m A + bias, of `channels` <= width channels: the first `rows` x `columns` of the 4x4 pixels, `row` and `column`
   // elements apart. bias may be null.
-  void (*result)(const float* m, int64_t point, const float* bias, float* y, int64_t row, int64_t column, int rows,
+  void (*result)(const float* m, int64_t point, const float* bias, T* y, int64_t row, int64_t column, int rows,
                  int columns, int64_t channels);
+};
+
+struct WinogradWeightKernels {
+  int width;
   // G g G^T of a panel: 9 taps, `width` elements apart.
   void (*weights)(const float* taps, float* out, int64_t point);
   // G^T u G of a panel: the adjoint of `weights`.

@@ -107,30 +107,33 @@ FASTGAN_INLINE void transform_square(const Load& load_one, const Store& store_on
   }
 }
 
-template <class T>
-FASTGAN_INLINE void transform_pixels(const float* const* pixels, int64_t channel, float* out, int64_t point) {
-  transform_square<T>([&](int i, int j) { return load(pixels[i * T::kIn + j] + channel); },
-                      [&](int i, int j, VecF value) { store(out + (i * T::kOut + j) * point, value); });
+template <class Transform, class T>
+FASTGAN_INLINE void transform_pixels(const T* const* pixels, int64_t channel, float* out, int64_t point) {
+  transform_square<Transform>(
+      [&](int i, int j) { return load(pixels[i * Transform::kIn + j] + channel); },
+      [&](int i, int j, VecF value) { store(out + (i * Transform::kOut + j) * point, value); });
 }
 
-template <class T>
-void winograd_pixels(const float* const* pixels, int64_t channels, float* out, int64_t point, int64_t panel) {
+template <class Transform, class T>
+void winograd_pixels(const T* const* pixels, int64_t channels, float* out, int64_t point, int64_t panel) {
   constexpr int64_t L = kLanes<float>;
+  constexpr int kPixels = Transform::kIn * Transform::kIn;
   int64_t c = 0;
   for (; c + L <= channels; c += L) {
-    transform_pixels<T>(pixels, c, out + c / (2 * L) * panel + c % (2 * L), point);
+    transform_pixels<Transform>(pixels, c, out + c / (2 * L) * panel + c % (2 * L), point);
   }
   if (c == channels) return;
-  float last[T::kIn * T::kIn][L] = {};
-  const float* rows[T::kIn * T::kIn];
-  for (int i = 0; i < T::kIn * T::kIn; ++i) {
+  T last[kPixels][L] = {};
+  const T* rows[kPixels];
+  for (int i = 0; i < kPixels; ++i) {
     for (int64_t j = c; j < channels; ++j) last[i][j - c] = pixels[i][j];
     rows[i] = last[i];
   }
-  transform_pixels<T>(rows, 0, out + c / (2 * L) * panel + c % (2 * L), point);
+  transform_pixels<Transform>(rows, 0, out + c / (2 * L) * panel + c % (2 * L), point);
 }
 
-void winograd_result(const float* m, int64_t point, const float* bias, float* y, int64_t row, int64_t column, int rows,
+template <class T>
+void winograd_result(const float* m, int64_t point, const float* bias, T* y, int64_t row, int64_t column, int rows,
                      int columns, int64_t channels) {
   constexpr int64_t L = kLanes<float>;
   for (int64_t c = 0; c < channels; c += L) {
@@ -146,7 +149,7 @@ void winograd_result(const float* m, int64_t point, const float* bias, float* y,
     const int64_t count = channels - c < L ? channels - c : L;
     for (int i = 0; i < rows; ++i) {
       for (int j = 0; j < columns; ++j) {
-        for (int64_t k = 0; k < count; ++k) y[i * row + j * column + c + k] = tile[i][j][k];
+        for (int64_t k = 0; k < count; ++k) store_one(y + i * row + j * column + c + k, tile[i][j][k]);
       }
     }
   }
@@ -170,13 +173,13 @@ void winograd_weight_gradient(const float* u, int64_t point, float* taps) {
   winograd_taps<WeightGradientTransform>(u, point, taps, 2 * kLanes<float>);
 }
 
-constexpr WinogradKernels winograd_table() {
-  return {2 * kLanes<float>,
-          winograd_pixels<ImageTransform>,
-          winograd_pixels<GradientTransform>,
-          winograd_result,
-          winograd_weights,
-          winograd_weight_gradient};
+template <class T>
+constexpr WinogradKernels<T> winograd_table() {
+  return {winograd_pixels<ImageTransform, T>, winograd_pixels<GradientTransform, T>, winograd_result<T>};
+}
+
+constexpr WinogradWeightKernels winograd_weight_table() {
+  return {2 * kLanes<float>, winograd_weights, winograd_weight_gradient};
 }
 
 }  // namespace FASTGAN_ISA

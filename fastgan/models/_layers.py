@@ -5,7 +5,6 @@ it changes no output and its true gradient is zero. The layers here keep such a 
 parameter counts stay the published ones), freeze it (`requires_grad` is False) and skip both the add and the gradient.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgan import functional
@@ -37,7 +36,7 @@ class NormedConv2d(nn.Conv2d):
         # Without padding there is nothing to reflect, and the op's faster kernels serve.
         if self.padding_mode == "reflect" or self.padding == (0, 0):
             return functional.reflection_pad_conv2d(input, self.weight, None, self.stride, self.padding)
-        return F.conv2d(input, self.weight, None, self.stride, self.padding)
+        return functional.conv2d(input, self.weight, None, self.stride, self.padding)
 
 
 class NormedConvTranspose2d(nn.ConvTranspose2d):
@@ -58,7 +57,7 @@ def conv_before_norm(norm: str, in_channels: int, out_channels: int, kernel_size
     if norm == "instance":
         mode = "reflect" if reflect else "zeros"
         return NormedConv2d(in_channels, out_channels, kernel_size, stride, padding, mode)
-    layer = fnn.ReflectionPadConv2d if reflect else nn.Conv2d
+    layer = fnn.ReflectionPadConv2d if reflect else fnn.Conv2d
     return layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
 

@@ -86,7 +86,7 @@ class ResnetGenerator(PublishedNetwork):
         layers += [ResnetBlock(4 * ngf, norm, dropout, out_halo=int(i + 1 < n_blocks)) for i in range(n_blocks)]
         layers += [upsampling_before_norm(norm, 4 * ngf, 2 * ngf), *norm_and_activation(norm, 2 * ngf)]
         layers += [upsampling_before_norm(norm, 2 * ngf, ngf), *norm_and_activation(norm, ngf, halo=3 * fused)]
-        last = nn.Conv2d(ngf, output_nc, 7) if fused else fnn.ReflectionPadConv2d(ngf, output_nc, 7, padding=3)
+        last = fnn.Conv2d(ngf, output_nc, 7) if fused else fnn.ReflectionPadConv2d(ngf, output_nc, 7, padding=3)
         layers += [nn.Identity(), last, nn.Tanh()]
         self.model = nn.Sequential(*layers)
 

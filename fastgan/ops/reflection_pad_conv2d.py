@@ -3,21 +3,23 @@
     y = conv2d(reflect_pad(x, padding), weight, bias, stride, dilation)
 
 Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``winograd`` computes
-3x3 convolutions of float32 on the CPU with a quarter of the multiplications; ``halo`` makes a padded copy with our
-reflection padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table
-says so, on the CPU the rule of ``_winograd_pays``, and otherwise ``halo`` serves.
+3x3 convolutions on the CPU with a quarter of the multiplications; ``halo`` makes a padded copy with our reflection
+padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table says so,
+on the CPU the rule of ``_winograd_pays``, and otherwise ``halo`` serves.
 
 The three products (output, input gradient, weight gradient) are linear in each operand and each other's derivatives, so
 that any order of differentiation is made of them.
 
-``winograd`` is F(4x4, 3x3) (Lavin and Gray, 2015, "Fast algorithms for convolutional neural networks") at the points 0,
-+-5/8, +-3/2 and infinity, in all directions. It rounds more than a direct sum: for 256 channels behind a norm and ReLU,
-64 x 64 pixels and weights of standard deviation 0.02, the root mean square error relative to the result's standard
-deviation was measured as 1.2e-6 (torch's convolution: 6e-7) for y, 1.4e-6 (5e-7) for dx and 1.2e-6 (3e-7) for dweight,
-and the largest error relative to the largest value 3.5e-6 (1.7e-6), 3.4e-6 (8e-7) and 2e-6 (6e-7). An infinity or NaN
-spreads over the 4 x 4 outputs of each tile that sees it, as either of the two, and numbers within a factor of 1000 of
-float32's largest may overflow. ``fastgan.backend(reflection_pad_conv2d="halo")``, or
-``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment, gives torch's convolution instead.
+``winograd`` is F(4x4, 3x3) at the points 0, +-5/8, +-3/2 and infinity (Lavin and Gray, 2015, "Fast algorithms for
+convolutional neural networks"), in all directions, computed in float32 whatever the dtype of the images. It rounds more
+than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean square error below 50 * 2^-24 = 3e-6 of
+the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
+bfloat16 the rounding of the result outweighs that by far, and the error is torch's; unless it is asked for, it computes
+the weight gradient alone there, beside torch's convolution. Under autocast it reads float32 parameters as they are, and
+returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as either
+of the two, and numbers within a factor of 1000 of float32's largest may overflow.
+``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
+gives torch's convolution instead.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from . import _backend, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._layout import dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
+from .conv_transpose2d import Backends
 
 OP = "reflection_pad_conv2d"
 Pair = tuple[int, int]
@@ -70,6 +73,22 @@ def fp32_precision() -> str:
     return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
+def _halo_forward(x, weight, bias, stride, padding, dilation, precision, cut):
+    bias = bias.to(x.dtype) if bias is not None else None
+    with torch.autocast(x.device.type, enabled=False):
+        return like(halo(x, weight.to(x.dtype), bias, stride, padding, dilation, 1), x)
+
+
+def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
+    top, left = padding
+    padded = _empty((dy.shape[0], weight.shape[1], size[0] + 2 * top, size[1] + 2 * left), dy, channels_last)
+    dx = torch.ops.aten.convolution_backward(
+        dy, padded, weight.to(dy.dtype), None, stride, (0, 0), dilation, False, (0, 0), 1, (True, False, False)
+    )[0]
+    dx = like(dx, padded)
+    return torch.ops.fastgan.reflection_pad2d_backward(dx, left, left, top, top, "cpp") if top or left else dx
+
+
 def _winograd_forward(x, weight, bias, stride, padding, dilation, precision, cut):
     return torch.ops.fastgan_csrc.reflection_pad_conv2d(x, weight, bias, padding)
 
@@ -85,6 +104,8 @@ def _winograd_weight_gradient(dy, x, kernel, stride, padding, dilation, precisio
 def _launchers(backend: str):
     if backend == "winograd":
         return _winograd_forward, _winograd_input_gradient, _winograd_weight_gradient
+    if backend == "halo":  # beside another backend's weight gradient
+        return _halo_forward, _halo_input_gradient, None
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
     return kernels.forward, kernels.input_gradient, kernels.weight_gradient
@@ -131,12 +152,13 @@ def _weight_gradient(dy, x, kernel, stride, padding, dilation, channels_last, ba
 
 
 def _weight_gradient_fake(dy, x, kernel, stride, padding, dilation, channels_last, backend):
-    return _empty((dy.shape[1], x.shape[1], *kernel), x, channels_last)
+    dtype = torch.float32 if backend == "winograd" else x.dtype
+    return _empty((dy.shape[1], x.shape[1], *kernel), x, channels_last, dtype)
 
 
-def _empty(shape, pattern: Tensor, channels_last: bool) -> Tensor:
+def _empty(shape, pattern: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
     format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=pattern.dtype, device=pattern.device, memory_format=format)
+    return torch.empty(shape, dtype=dtype or pattern.dtype, device=pattern.device, memory_format=format)
 
 
 _GEOMETRY = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
@@ -160,12 +182,13 @@ class ReflectionPadConv2d(torch.autograd.Function):
     """y; x dense, `how` is (stride, padding, dilation)."""
 
     @staticmethod
-    def forward(x, weight, bias, how, backend):
-        return torch.ops.fastgan.reflection_pad_conv2d(x, weight, bias, *how, backend)
+    def forward(x, weight, bias, how, backends):
+        return torch.ops.fastgan.reflection_pad_conv2d(x, weight, bias, *how, backends.forward)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, _bias, ctx.how, ctx.backend = inputs
+        x, weight, bias, ctx.how, ctx.backends = inputs
+        ctx.bias_dtype = bias.dtype if bias is not None else None
         ctx.save_for_backward(x, weight)
 
     @staticmethod
@@ -174,14 +197,14 @@ class ReflectionPadConv2d(torch.autograd.Function):
         dy = like(dy, x)
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
-            dx = run(InputGradient, dy, weight, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
+            dx = run(InputGradient, dy, weight, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backends)
         if ctx.needs_input_grad[1]:
             dweight = run(
                 WeightGradient,
-                dy, x, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backend
-            )
+                dy, x, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backends
+            ).to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            dbias = dy.sum((0, 2, 3))
+            dbias = dy.sum((0, 2, 3), dtype=ctx.bias_dtype)
         return dx, dweight, dbias, None, None
 
 
@@ -190,14 +213,14 @@ class InputGradient(torch.autograd.Function):
     """dx of an image of `size`; dy dense."""
 
     @staticmethod
-    def forward(dy, weight, size, how, channels_last, backend):
+    def forward(dy, weight, size, how, channels_last, backends):
         return torch.ops.fastgan.reflection_pad_conv2d_input_gradient(
-            dy, weight, size, *how, channels_last, backend
+            dy, weight, size, *how, channels_last, backends.input_gradient
         )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, weight, _size, ctx.how, ctx.channels_last, ctx.backend = inputs
+        dy, weight, _size, ctx.how, ctx.channels_last, ctx.backends = inputs
         ctx.save_for_backward(dy, weight)
 
     @staticmethod
@@ -206,28 +229,28 @@ class InputGradient(torch.autograd.Function):
         u = u.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
         ddy = dweight = None
         if ctx.needs_input_grad[0]:
-            ddy = run(ReflectionPadConv2d, u, weight, None, ctx.how, ctx.backend)
+            ddy = run(ReflectionPadConv2d, u, weight, None, ctx.how, ctx.backends)
         if ctx.needs_input_grad[1]:
             dweight = run(
                 WeightGradient,
-                like(dy, u), u, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backend
-            )
+                like(dy, u), u, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backends
+            ).to(weight.dtype)
         return ddy, dweight, *[None] * 4
 
 
 @with_signature
 class WeightGradient(torch.autograd.Function):
-    """dweight of a kernel of size `kernel`; dy and x dense in one layout."""
+    """dweight of a kernel of size `kernel`, float32 if by Winograd; dy and x dense in one layout."""
 
     @staticmethod
-    def forward(dy, x, kernel, how, channels_last, backend):
+    def forward(dy, x, kernel, how, channels_last, backends):
         return torch.ops.fastgan.reflection_pad_conv2d_weight_gradient(
-            dy, x, kernel, *how, channels_last, backend
+            dy, x, kernel, *how, channels_last, backends.weight_gradient
         )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, x, _kernel, ctx.how, _channels_last, ctx.backend = inputs
+        dy, x, _kernel, ctx.how, _channels_last, ctx.backends = inputs
         ctx.save_for_backward(dy, x)
 
     @staticmethod
@@ -235,9 +258,9 @@ class WeightGradient(torch.autograd.Function):
         dy, x = ctx.saved_tensors
         ddy = dx = None
         if ctx.needs_input_grad[0]:
-            ddy = run(ReflectionPadConv2d, x, u, None, ctx.how, ctx.backend)
+            ddy = run(ReflectionPadConv2d, x, u, None, ctx.how, ctx.backends)
         if ctx.needs_input_grad[1]:
-            dx = run(InputGradient, dy, u, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backend)
+            dx = run(InputGradient, dy, u, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backends)
         return ddy, dx, *[None] * 4
 
 
@@ -251,15 +274,22 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     return "not yet measured on this device, but for the shapes in its table (python -m fastgan.tune measures)"
 
 
-_winograd_can_serve = _backend.cpp_serves(torch.float32)
+_winograd_can_serve = _backend.cpp_serves(torch.float32, torch.bfloat16)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
 _WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 32
+# Its arithmetic is float32's: in bfloat16 it pays for the weight gradient where dot products are twice as fast at best,
+# not on processors with matrix units.
+_WINOGRAD_DTYPES = (torch.float32, torch.bfloat16)
+if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or torch.cpu._is_amx_tile_supported():
+    _WINOGRAD_DTYPES = (torch.float32,)
 
 
 def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     reason = _winograd_can_serve(device, dtype, asked)
     if reason or asked:
         return reason
+    if dtype not in _WINOGRAD_DTYPES:
+        return "in bfloat16 it serves x86 processors without matrix units (AMX), for the weight gradient"
     least = f"{_WINOGRAD_CHANNELS} channels and {_WINOGRAD_TILES} tiles of 4x4 outputs"
     return f"serves 3x3 kernels with stride 1, from {least} on"
 
@@ -274,11 +304,18 @@ def _winograd_unserved(weight: Tensor, stride: Pair, dilation: Pair) -> str:
 
 def _winograd_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
     """Whether Winograd was measured faster than torch's convolution for such a call, forward and backward."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or _winograd_unserved(weight, stride, dilation):
+    if x.device.type != "cpu" or x.dtype not in _WINOGRAD_DTYPES or _winograd_unserved(weight, stride, dilation):
         return False
     h, w = output_size(x.shape[2:], (3, 3), stride, padding, dilation)
     tiles = x.shape[0] * -(-h // 4) * -(-w // 4)
     return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and _backend.holds(tiles >= _WINOGRAD_TILES)
+
+
+def _backends(backend: str, x: Tensor) -> Backends:
+    """Who computes which pass: ``backend``, or, where that was measured faster, torch beside Winograd's dweight."""
+    if backend == "winograd" and x.dtype == torch.bfloat16 and not _backend.forced(OP):
+        return Backends("halo", "halo", backend)
+    return Backends(backend, backend, backend)
 
 
 def _halo_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
@@ -290,11 +327,11 @@ def _halo_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
 _backend.register(OP, triton=_triton_serves, winograd=_winograd_serves, halo=_halo_serves)
 
 
-def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> str:
+def _unserved(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
     """Why the product kernels do not take this call, or the empty string."""
     if groups != 1:
         return f"groups is {groups}, not 1"
-    for name, parameter in (("weight", weight), ("bias", bias)):
+    for name, parameter in parameters.items():
         if parameter is not None and parameter.dtype != x.dtype:
             return f"{name} is {parameter.dtype} beside an input of {x.dtype}"
     return ""
@@ -306,14 +343,19 @@ def reflection_pad_conv2d(
     """The op by the chosen backend; arguments already checked."""
     dtype = autocast_dtype(x)
     if dtype is not None:  # before the padding, which then moves half the bytes
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
-    reason = _unserved(x, weight, bias, groups)
+        x = x.to(dtype)
+        reason = _unserved(x, groups)
+    else:
+        reason = _unserved(x, groups, weight=weight, bias=bias)
     measured = None
     if not reason:
         measured = _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
         if measured is None and _winograd_pays(x, weight, stride, padding, dilation):
             measured = "winograd"
     backend = _backend.select(OP, x.device.type, x.dtype, measured)
+    if dtype is not None:
+        dtype = torch.float32 if backend == "winograd" else dtype  # it reads float32 parameters as they are
+        weight, bias = weight.to(dtype), bias.to(dtype) if bias is not None else None
     if backend in ("reference", "halo"):
         path = halo if backend == "halo" else reference
         return path(x, weight, bias, stride, padding, dilation, groups)
@@ -321,4 +363,4 @@ def reflection_pad_conv2d(
         reason = _winograd_unserved(weight, stride, dilation)
     if reason:
         _backend.unserved(OP, reason)
-    return run(ReflectionPadConv2d, dense(x), weight, bias, (stride, padding, dilation), backend)
+    return run(ReflectionPadConv2d, dense(x), weight, bias, (stride, padding, dilation), _backends(backend, x))

@@ -3,7 +3,8 @@
 The bound follows the algorithm in absolute values. Each term of a result has passed through at most depth + 40
 roundings of a unit 2^-24 (depth sums of the products, a few in each of the six passes of transforms, the constants'
 own), so the error is at most (depth + 40) 2^-24 times the transforms with |B|, |G|, |A| of the absolute operands
-(Higham, 2002, "Accuracy and stability of numerical algorithms", section 3.1).
+(Higham, 2002, "Accuracy and stability of numerical algorithms", section 3.1). Images of bfloat16 add the rounding of
+the result alone, 2^-8 of it: the arithmetic is the same.
 """
 
 import functools
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from .common import FORMATS, laid_out
 
 POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
+IMAGES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 
 def _matrices():
@@ -67,8 +69,8 @@ def convolution_bound(image, weight):
     return (image.shape[1] + 40) * 2.0**-24 * result.reshape(n, o, 4 * rows, 4 * columns)[:, :, :h, :w]
 
 
-def bounds(x, weight, bias, dy, padding):
-    """The largest errors of y, dx and dweight."""
+def bounds(x, weight, bias, dy, padding, dtype):
+    """The largest errors of y, dx and dweight, before y and dx are rounded to dtype."""
     image = padded(x, padding)
     y = convolution_bound(image, weight) + bias.abs().view(1, -1, 1, 1) * 2.0**-22
     flipped = weight.flip(2, 3).transpose(0, 1)
@@ -76,7 +78,8 @@ def bounds(x, weight, bias, dy, padding):
     if any(padding):  # folded: at most nine terms
         leaf = torch.zeros_like(x, requires_grad=True)
         magnitude = F.conv2d(F.pad(dy.abs(), (2, 2, 2, 2)), flipped.abs())
-        (dx,) = torch.autograd.grad(padded(leaf, padding), leaf, dx + magnitude * 2.0**-20)
+        terms = 2.0**-20 if dtype == torch.float32 else 2.0**-8  # rounded one by one
+        (dx,) = torch.autograd.grad(padded(leaf, padding), leaf, dx + terms * (magnitude + dx))
     sums = torch.einsum("nohwij,nchwij->ocij", both(A.T, tiles(dy.abs(), 4)), both(B, tiles(image.abs(), 6)))
     count = dy.shape[0] * -(-dy.shape[2] // 4) * -(-dy.shape[3] // 4)
     return y, dx, (count + 40) * 2.0**-24 * both(G.T, sums)
@@ -98,22 +101,23 @@ def winograd(ops, x, weight, bias, dy, padding):
     )
 
 
-def operands(shape, outputs, padding, x_layout="nhwc", weight_layout="nhwc", centre=0.0):
+def operands(shape, outputs, padding, x_layout="nhwc", weight_layout="nhwc", centre=0.0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     draw = functools.partial(torch.randn, generator=generator)
-    x = laid_out(draw(shape) + centre, x_layout)
+    x = laid_out(draw(shape) + centre, x_layout).to(dtype)
     weight = laid_out(draw((outputs, shape[1], 3, 3)) / (9 * shape[1]) ** 0.5, weight_layout)
     dy = draw((shape[0], outputs, shape[2] + 2 * padding[0] - 2, shape[3] + 2 * padding[1] - 2))
-    return x, weight, draw((outputs,)), laid_out(dy, x_layout)
+    return x, weight, draw((outputs,)), laid_out(dy, x_layout).to(dtype)
 
 
 def assert_within_bounds(ops, tensors, padding):
-    wide = tuple(t.double().contiguous() for t in tensors)
+    wide, dtype = tuple(t.double().contiguous() for t in tensors), tensors[0].dtype
     results = zip(("y", "dx", "dweight"), winograd(ops, *tensors, padding), direct(*wide, padding),
-                  bounds(*wide, padding), strict=True)  # fmt: skip
-    for name, result, exact, bound in results:
-        assert result.shape == exact.shape, name
-        excess = ((result.double() - exact).abs() - bound).max().item()
+                  bounds(*wide, padding, dtype), (dtype, dtype, torch.float32), strict=True)  # fmt: skip
+    for name, result, exact, bound, expected_dtype in results:
+        assert (result.shape, result.dtype) == (exact.shape, expected_dtype), name
+        rounding = (exact.abs() + bound) * 2.0**-8 if expected_dtype == torch.bfloat16 else 0
+        excess = ((result.double() - exact).abs() - bound - rounding).max().item()
         assert excess <= 0, f"{name}: {excess:.3g} beyond the bound"
 
 
@@ -126,43 +130,72 @@ def assert_within_bounds(ops, tensors, padding):
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     layouts=st.tuples(st.sampled_from(tuple(FORMATS)), st.sampled_from(tuple(FORMATS))),
     centre=st.sampled_from((0.0, -2.3, 1e4)),
+    dtype=st.sampled_from((torch.float32, torch.bfloat16)),
 )
-def test_any_shape_within_its_bound(ops, level, n, channels, outputs, size, padding, layouts, centre):
+def test_any_shape_within_its_bound(ops, level, n, channels, outputs, size, padding, layouts, centre, dtype):
     padding = tuple(min(p, side - 1) for p, side in zip(padding, size))
     hypothesis.assume(all(side + 2 * p >= 3 for side, p in zip(size, padding)))
-    assert_within_bounds(ops, operands((n, channels, *size), outputs, padding, *layouts, centre), padding)
+    tensors = operands((n, channels, *size), outputs, padding, *layouts, centre, dtype)
+    assert_within_bounds(ops, tensors, padding)
 
 
-def test_many_tiles_within_their_bound(ops, level):
+@IMAGES
+def test_many_tiles_within_their_bound(ops, level, dtype):
     """More tiles than are in work at once, on all sides of the image's border."""
-    assert_within_bounds(ops, operands((2, 18, 70, 69), 34, (1, 1)), (1, 1))
+    assert_within_bounds(ops, operands((2, 18, 70, 69), 34, (1, 1), dtype=dtype), (1, 1))
 
 
 def test_the_trunk_is_far_more_exact_than_the_bound(ops, level):
-    """256 channels behind a ReLU: the root mean square error is 50 units at most; torch's direct sums have 2 to 10."""
+    """256 channels behind a ReLU: the root mean square error is 50 units at most, that of torch's direct sums 12."""
     x, weight, bias, dy = operands((1, 256, 18, 18), 256, (0, 0))
     tensors = (x.relu(), weight, bias, dy)
     exact = direct(*(t.double() for t in tensors), (0, 0))
-    for name, result, expected in zip(("y", "dx", "dweight"), winograd(ops, *tensors, (0, 0)), exact, strict=True):
-        error = (result.double() - expected).square().mean().sqrt() / expected.std()
-        assert error <= 50 * 2.0**-24, f"{name}: {error:.2g}"
+    for results, units in ((winograd(ops, *tensors, (0, 0)), 50), (direct(*tensors, (0, 0)), 12)):
+        for name, result, expected in zip(("y", "dx", "dweight"), results, exact, strict=True):
+            error = (result.double() - expected).square().mean().sqrt() / expected.std()
+            assert error <= units * 2.0**-24, f"{name}: {error * 2**24:.1f} units, not {units}"
 
 
+def test_bfloat16_is_no_less_exact_than_direct_sums(ops):
+    """The errors of y and dx are the rounding of the results, as torch's are; dweight is float32."""
+    tensors = operands((1, 256, 18, 18), 256, (0, 0), dtype=torch.bfloat16)
+    tensors = (tensors[0].relu(), *tensors[1:])
+    low = direct(*(t.bfloat16() for t in tensors), (0, 0))
+    tensors = tuple(t.bfloat16().float() for t in tensors)
+    exact = direct(*(t.double() for t in tensors), (0, 0))
+    x, weight, bias, dy = tensors
+    ours = winograd(ops, x.bfloat16(), weight, bias, dy.bfloat16(), (0, 0))
+    for name, result, stock, expected in zip(("y", "dx", "dweight"), ours, low, exact, strict=True):
+        error, allowed = ((t.double() - expected).square().mean().sqrt() for t in (result, stock))
+        assert error <= 1.01 * allowed, f"{name}: {error:.3g}, torch {allowed:.3g}"
+
+
+def test_parameters_of_bfloat16(ops):
+    """They are read as the float32 numbers that they are."""
+    x, weight, bias, dy = operands((1, 4, 9, 7), 5, (0, 1), dtype=torch.bfloat16)
+    weight, bias = weight.bfloat16(), bias.bfloat16()
+    same = winograd(ops, x, weight, bias, dy, (0, 1)), winograd(ops, x, weight.float(), bias.float(), dy, (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(*same, strict=True))
+
+
+@IMAGES
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_what_is_not_finite_stays_visible(ops, level, value):
-    x, weight, bias, dy = operands((1, 20, 13, 14), 36, (1, 1))
+def test_what_is_not_finite_stays_visible(ops, level, value, dtype):
+    x, weight, bias, dy = operands((1, 20, 13, 14), 36, (1, 1), dtype=dtype)
     for index, positions in enumerate(((0, 3, 6, 9), (5, 7, 1, 2), None, (0, 30, 12, 13))):
         if positions is None:
             continue
         tensors = [t.clone() for t in (x, weight, bias, dy)]
         tensors[index][positions] = value
-        for result, exact in zip(winograd(ops, *tensors, (1, 1)), direct(*tensors, (1, 1)), strict=True):
+        wide = (t.float() for t in tensors)
+        for result, exact in zip(winograd(ops, *tensors, (1, 1)), direct(*wide, (1, 1)), strict=True):
             assert not result[~exact.isfinite()].isfinite().any()
 
 
+@IMAGES
 @pytest.mark.parametrize("layout", FORMATS)
-def test_no_bit_depends_on_the_threads(ops, threads, layout):
-    tensors = operands((2, 40, 50, 49), 70, (1, 0), layout, layout)
+def test_no_bit_depends_on_the_threads(ops, threads, layout, dtype):
+    tensors = operands((2, 40, 50, 49), 70, (1, 0), layout, layout, dtype=dtype)
     results = []
     for count in (1, 2, 3, 2):
         threads(count)
@@ -186,7 +219,14 @@ def test_bad_arguments(ops):
     x, weight, bias, dy = operands((1, 4, 5, 6), 3, (0, 0))
     forward, size = ops.reflection_pad_conv2d, x.shape[2:]
     for error, message, call in (
-        (TypeError, "take float32 tensors, got Double", lambda: forward(x.double(), weight, bias, (0, 0))),
+        (TypeError, "take float32 and bfloat16 tensors, got Double",
+         lambda: forward(x.double(), weight, bias, (0, 0))),
+        (TypeError, "weight must be Float or have the input's dtype Float, got BFloat16",
+         lambda: forward(x, weight.bfloat16(), bias, (0, 0))),
+        (TypeError, "bias must be Float or have the input's dtype BFloat16, got Double",
+         lambda: forward(x.bfloat16(), weight, bias.double(), (0, 0))),
+        (TypeError, "dy must have the input's dtype Float, got BFloat16",
+         lambda: ops.reflection_pad_conv2d_weight_gradient(dy.bfloat16(), x, (0, 0), True)),
         (ValueError, r"weight must have the shape \(O, C, 3, 3\)", lambda: forward(x, weight[..., :2], bias, (0, 0))),
         (ValueError, "takes 4 channels, the input has shape", lambda: forward(x[:, :3].clone(), weight, bias, (0, 0))),
         (ValueError, "less than the image's height, got 5", lambda: forward(x, weight, bias, (5, 0))),

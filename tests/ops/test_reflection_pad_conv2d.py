@@ -315,7 +315,8 @@ def test_winograd_by_shape():
             (256, 17, 3, 1, torch.float32, False),
             (256, 32, 5, 1, torch.float32, False),
             (256, 32, 3, 2, torch.float32, False),
-            (256, 32, 3, 1, torch.bfloat16, False),
+            (256, 32, 3, 1, torch.float16, False),
+            (256, 32, 3, 1, torch.bfloat16, torch.bfloat16 in module._WINOGRAD_DTYPES),
         ):
             x = torch.empty(1, channels, size, size, dtype=dtype)
             weight = torch.empty(channels, channels, kernel, kernel)
@@ -324,20 +325,60 @@ def test_winograd_by_shape():
         reflection_pad_conv2d(torch.zeros(1, 2, 5, 5), torch.zeros(2, 2, 3, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_winograd_is_chosen(layout, monkeypatch):
+def test_winograd_is_chosen(layout, dtype, monkeypatch):
+    """For all passes in float32; under autocast for the weight gradient alone, which comes in float32."""
     calls = []
-    with using("winograd"):
-        kernels = module._launchers("winograd")
+    with using("winograd", dtype):
+        module._launchers("winograd")
+    low = dtype == torch.bfloat16
+    if low:
+        monkeypatch.setattr(module, "_WINOGRAD_DTYPES", (torch.float32, torch.bfloat16))
+    launchers = module._launchers
+    spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
+    monkeypatch.setattr(module, "_launchers", lambda backend: [f and spy(f) for f in launchers(backend)])
     with fastgan.backend("auto"):
-        spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
-        monkeypatch.setattr(module, "_launchers", lambda backend: tuple(map(spy, kernels)))
         x, weight, bias = operands((1, 64, 24, 22), 64, (3, 3), layout, torch.float32, weights=layout)
-        tensors = tuple(t.requires_grad_() for t in (x, weight / 24, bias))
-        y = reflection_pad_conv2d(*tensors, padding=1)
-        torch.testing.assert_close(y, reference(*tensors, (1, 1), (1, 1), (1, 1), 1), rtol=1e-4, atol=1e-4)
-        torch.autograd.grad(y.sum(), tensors)
-    assert calls == ["_winograd_forward", "_winograd_input_gradient", "_winograd_weight_gradient"]
+        x, weight, bias = (t.requires_grad_() for t in (x.to(dtype).float(), (weight / 24).to(dtype).float(), bias))
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            y = reflection_pad_conv2d(x, weight, bias, padding=1)
+        expected = reference(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
+        dy = draw(y.shape, dtype=dtype)
+        grads, plain = (torch.autograd.grad(t, (x, weight, bias), dy.to(t.dtype)) for t in (y, expected))
+    assert y.dtype == dtype and dense_layout(y) == dense_layout(grads[0]) == layout
+    for name, a, b in zip(("y", "dx", "dweight", "dbias"), (y, *grads), (expected, *plain), strict=True):
+        coarse = low and name != "dweight"
+        assert (a - b).abs().max() <= (2.0**-7 if coarse else 1e-5) * b.abs().max(), name
+    one = "halo" if low else "winograd"
+    assert calls == [f"_{one}_forward", f"_{one}_input_gradient", "_winograd_weight_gradient"]
+
+
+def test_winograd_under_autocast(monkeypatch):
+    """Images are lowered, parameters are read as they are; y has autocast's dtype, gradients have their owners'."""
+    seen = []
+    with using("winograd", torch.bfloat16):
+        kernels = module._launchers("winograd")
+        spy = lambda f: lambda *args: seen.append((args[0].dtype, args[1].dtype)) or f(*args)  # noqa: E731
+        monkeypatch.setattr(module, "_launchers", lambda backend: tuple(map(spy, kernels)))
+        x, weight, bias = (t.requires_grad_() for t in operands((2, 5, 6, 9), 4, (3, 3), "nhwc", torch.float32))
+        with torch.autocast("cpu", torch.bfloat16):
+            y = reflection_pad_conv2d(x, weight, bias, padding=1)
+        grads = torch.autograd.grad(y.float().square().sum(), (x, weight, bias))
+    low, wide = torch.bfloat16, torch.float32
+    assert seen == [(low, wide), (low, wide), (low, low)]
+    assert y.dtype == low and all(g.dtype == wide for g in grads)
+    leaves = tuple(t.detach().to(t.dtype if t is not x else low).double().requires_grad_() for t in (x, weight, bias))
+    exact = reference(*leaves, (1, 1), (1, 1), (1, 1), 1)
+    exact_grads = torch.autograd.grad(exact, leaves, 2 * y.double())
+    for a, b in zip((y, *grads), (exact, *exact_grads), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=2.0**-7, atol=2.0**-8 * b.abs().max().item())
+
+
+def test_winograd_in_bfloat16():
+    with using("winograd", torch.bfloat16):
+        for layout, weights in (("nhwc", "nhwc"), ("nchw", "transposed"), ("interior", "nchw")):
+            check(operands((2, 4, 6, 5), 3, (3, 3), layout, torch.bfloat16, weights=weights), (1, 1), (2, 1), (1, 1))
 
 
 @pytest.mark.parametrize("layout", ["nchw", "interior"])

@@ -1,0 +1,174 @@
+"""conv2d: both detours against stock torch, layouts, all orders of differentiation, the choice."""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fastgan
+from fastgan.functional import conv2d
+from fastgan.ops import conv2d as module
+
+from .common import LAYOUTS, assert_accurate, assert_same, dense_layout, draw, gradients, using
+
+using = functools.partial(using, "conv2d")
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+BACKENDS = pytest.mark.parametrize("backend", ["cpp", "columns"])
+
+
+def operands(shape, outputs, kernel, layout="nhwc", dtype=torch.float64, weights="nhwc"):
+    weight = draw((outputs, shape[1], *kernel), weights, dtype=dtype, seed=1)
+    return draw(shape, layout, dtype=dtype), weight, draw((outputs,), dtype=dtype, seed=2)
+
+
+def spied(monkeypatch):
+    calls = []
+    ours = module._weight_gradient
+    monkeypatch.setattr(module, "_weight_gradient", lambda *args: calls.append(args[0].dtype) or ours(*args))
+    return calls
+
+
+@BACKENDS
+@hypothesis.given(
+    shape=st.tuples(st.integers(1, 2), st.sampled_from((1, 2, 9, 40)), st.integers(1, 9), st.integers(1, 9)),
+    outputs=st.sampled_from((1, 3, 33)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    layout=st.sampled_from(LAYOUTS),
+    weights=st.sampled_from(("nchw", "nhwc", "sliced", "transposed")),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_input(backend, shape, outputs, kernel, layout, weights, stride, padding, dilation, dtype):
+    """y and its gradients are as near to fp64 as stock torch's in the same dtype."""
+    if backend == "columns":
+        stride = dilation = (1, 1)
+    reach = [(side + 2 * pad - 1) // far + 1 for side, pad, far in zip(shape[2:], padding, dilation)]
+    kernel = tuple(min(k, most) for k, most in zip(kernel, reach))
+    with using(backend, dtype):
+        tensors = operands(shape, outputs, kernel, layout, dtype, weights)
+        how = (stride, padding, dilation)
+        y, grads = gradients(lambda *t: conv2d(*t, *how), tensors)
+        same, same_grads = gradients(lambda *t: F.conv2d(*t, *how), tensors)
+        exact, exact_grads = gradients(lambda *t: F.conv2d(*t, *how), tuple(t.double() for t in tensors))
+        assert_accurate(y, same, exact, "y")
+        for name, *results in zip(("dx", "dweight", "dbias"), grads, same_grads, exact_grads):
+            assert_accurate(*results, name)
+
+
+@BACKENDS
+def test_gradcheck(backend):
+    with using(backend, torch.float64):
+        tensors = [t.requires_grad_() for t in operands((1, 2, 5, 4), 3, (3, 2))]
+        how = ((2, 1), (1, 0), (1, 2)) if backend == "cpp" else (1, (1, 2))
+        conv = lambda x, w, b: conv2d(x, w, b, *how)  # noqa: E731
+        assert torch.autograd.gradcheck(conv, tensors, fast_mode=True)
+        assert torch.autograd.gradgradcheck(conv, tensors, fast_mode=True)
+
+
+@BACKENDS
+def test_a_penalty_to_the_third_order(backend):
+    with using(backend, torch.float64):
+        tensors = operands((1, 2, 5, 6), 2, (3, 3))
+
+        def orders(function):
+            x, weight, bias = (t.detach().clone().requires_grad_() for t in tensors)
+            y = function(x, weight, bias, 2 if backend == "cpp" else 1, 1)
+            (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+            second = torch.autograd.grad(dx.square().sum(), (x, weight, bias), create_graph=True)
+            third = torch.autograd.grad(sum(g.pow(3).sum() for g in second), (x, weight, bias))
+            return [*second, *third]
+
+        for ours, stock in zip(orders(conv2d), orders(F.conv2d)):
+            torch.testing.assert_close(ours, stock, rtol=1e-8, atol=1e-8 * stock.abs().max().item())
+
+
+@BACKENDS
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_layouts_are_kept_and_bits_repeat(layout, backend):
+    with using(backend):
+        tensors = operands((2, 3, 8, 7), 5, (4, 4), layout, torch.float32, layout)
+        stride = 2 if backend == "cpp" else 1
+        first, second = (gradients(lambda *t: conv2d(*t, stride, 1), tensors) for _ in range(2))
+        assert dense_layout(first[0]) == dense_layout(first[1][0]) == layout
+        assert_same((first[0], *first[1]), (second[0], *second[1]))
+
+
+def test_only_the_gradients_asked_for(monkeypatch):
+    calls = spied(monkeypatch)
+    with using("cpp"):
+        x, weight, bias = operands((1, 2, 6, 5), 3, (3, 3), dtype=torch.float32)
+        conv2d(x.clone().requires_grad_(), weight, bias, 2).sum().backward()
+        assert not calls
+        conv2d(x, weight.clone().requires_grad_(), bias, 2).sum().backward()
+        assert calls == [torch.float32]
+
+
+def test_the_choice(monkeypatch):
+    """Strided, channels_last, of 32 channels or more: by ours; everything else is stock torch's."""
+    calls = spied(monkeypatch)
+    with using("cpp"), fastgan.backend("auto"):
+        for channels, layout, stride, dtype, ours in (
+            (32, "nhwc", 2, torch.float32, True),
+            (32, "nhwc", 2, torch.bfloat16, True),
+            (32, "nhwc", 2, torch.float64, False),
+            (31, "nhwc", 2, torch.float32, False),
+            (32, "nchw", 2, torch.float32, False),
+            (32, "nhwc", 1, torch.float32, False),
+        ):
+            x, weight, bias = operands((1, channels, 6, 6), 4, (3, 3), layout, dtype)
+            conv2d(x, weight.requires_grad_(), bias, stride).sum().backward()
+            assert calls == [dtype] * ours, (channels, layout, stride, dtype)
+            calls.clear()
+        x, weight, bias = operands((1, 32, 6, 6), 4, (3, 3), dtype=torch.float32)
+        weight.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = conv2d(x, weight, bias, 2, 1)
+        y.float().sum().backward()
+        assert calls == [y.dtype] == [torch.bfloat16] and weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_columns_are_chosen(dtype, monkeypatch):
+    calls = []
+    ours = module._by_columns
+    monkeypatch.setattr(module, "_by_columns", lambda *args: calls.append(1) or ours(*args))
+    with fastgan.backend("auto"):
+        for channels, outputs, kernel, stride, chosen in (
+            (32, 3, (7, 7), 1, True), (32, 4, (1, 5), 1, True), (31, 3, (7, 7), 1, False),
+            (32, 5, (7, 7), 1, False), (32, 3, (7, 4), 1, False), (32, 3, (7, 7), 2, False),
+        ):  # fmt: skip
+            tensors = operands((1, channels, 9, 10), outputs, kernel, "nhwc", dtype)
+            y, same = conv2d(*tensors, stride), F.conv2d(*tensors, stride)
+            assert calls == [1] * chosen, (channels, outputs, kernel, stride)
+            assert_accurate(y, same, F.conv2d(*(t.double() for t in tensors), stride))
+            calls.clear()
+
+
+def test_what_the_kernel_does_not_take():
+    x, weight, bias = operands((1, 4, 6, 5), 4, (3, 3), dtype=torch.float32)
+    weight = weight[:, :2].clone().requires_grad_()
+    with using("cpp"), pytest.raises(RuntimeError, match="'cpp' was asked for but cannot serve this call: groups is 2"):
+        conv2d(x, weight, bias, groups=2)
+    with using("columns"), pytest.raises(RuntimeError, match="'columns' was asked for but .*stride is .2, 2."):
+        conv2d(x, operands((1, 4, 6, 5), 4, (3, 3), dtype=torch.float32)[1], bias, 2)
+    assert conv2d(x, weight, bias, groups=2).shape == (1, 4, 4, 3)
+    assert conv2d(x[0], weight, bias, groups=2).shape == (4, 4, 3)
+    with pytest.raises(RuntimeError, match="expected input"):
+        conv2d(x[:, :3], weight, bias, groups=2)
+
+
+@BACKENDS
+def test_compiled(backend):
+    stride = 2 if backend == "cpp" else 1
+    with using(backend):
+        tensors = operands((1, 3, 8, 6), 4, (3, 3), dtype=torch.float32)
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda *t: conv2d(*t, stride, 1), fullgraph=True, backend="aot_eager")
+        ours, plain = gradients(compiled, tensors), gradients(lambda *t: F.conv2d(*t, stride, 1), tensors)
+        torch._dynamo.reset()
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
