@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, bring it to the disk, then put it in the place of ``path``.
 
     Whatever ``path`` held before stays there until the new content is complete, and for good if ``write`` fails.

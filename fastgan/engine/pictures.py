@@ -33,7 +33,7 @@ def check_suffix(path: Path, suffix: str, flag: str) -> Path:
     return path
 
 
-def write(path: Path, save: Callable[[Path], None]) -> None:
+def write(path: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` write a file, atomically, in a folder that is made where it is missing.
 
     ``save`` gets a temporary path: what it writes must not depend on the suffix.
