@@ -181,17 +181,20 @@ def race(request: pytest.FixtureRequest, benchmark):
         names = list(contest.runners)
         # pytest-benchmark drives the rounds and times one provider of ours; the others take their turns around it.
         ours = next((name for name in names if name.startswith("ours")), names[0])
-        benchmark.pedantic(
-            contest.turn,
-            args=(ours,),
-            setup=lambda: contest.before(ours),
-            teardown=lambda name: contest.after(name),
-            rounds=rounds,
-        )
-        timings = {name: timing.summary() for name, timing in contest.timings.items()}
-        entry = {**case.describe(), "providers": timings, "speedup": case.speedups(timings)}
-        benchmark.extra_info.update(entry)
-        run.cases.append(entry)
+        try:
+            benchmark.pedantic(
+                contest.turn,
+                args=(ours,),
+                setup=lambda: contest.before(ours),
+                teardown=lambda name: contest.after(name),
+                rounds=rounds,
+            )
+        finally:  # Ctrl-C in a long race keeps its rounds
+            if all(timing.seconds for timing in contest.timings.values()):
+                timings = {name: timing.summary() for name, timing in contest.timings.items()}
+                entry = {**case.describe(), "providers": timings, "speedup": case.speedups(timings)}
+                benchmark.extra_info.update(entry)
+                run.cases.append(entry)
 
     return play
 

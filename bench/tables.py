@@ -29,6 +29,11 @@ def size(value: int | None) -> str:
     return f"{value / 2**30:.3g} GiB" if value >= 2**30 else f"{value / 2**20:.3g} MiB"
 
 
+def work(flops: int) -> str:
+    """Multiplications and additions with four significant digits: 1.879 TFLOP, 27.45 GFLOP."""
+    return f"{flops / 1e12:.4g} TFLOP" if flops >= 1e12 else f"{flops / 1e9:.4g} GFLOP"
+
+
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table, its columns aligned."""
     header, rows = list(header), [list(row) for row in rows]
@@ -173,7 +178,7 @@ def steps(runs: Iterable[Run]) -> str:
                 size(trial["peak_bytes"]), seconds(trial["first_step"]),
             ])  # fmt: skip
         title = ", ".join(filter(None, (case["op"], f"batch {case['shape']}", case["variant"])))
-        header = [f"{title}: {case['flops'] / 1e12:.4g} TFLOP", "median", "20 % to 80 %", "× eager fp32",
+        header = [f"{title}: {work(case['flops'])}", "median", "20 % to 80 %", "× eager fp32",
                   "GFLOP/s (of ceiling)", "floor", "peak memory", "first step"]
         sections.append(table(header, rows))
     if not sections:
