@@ -595,7 +595,8 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     # Columns and depth of a tile. Without tensor cores (fp64 has few) operands fill the registers, as do addresses of
     # single elements, where no vector of them lies in one pixel.
     most, depth = {2: (128, 64), 4: (128, 32), 8: (32, 16)}[itemsize]
-    if itemsize == 4 and precision == "ieee":
+    exact = itemsize == 4 and precision == "ieee"
+    if exact:
         most, depth = 64, 16
     elif not vectors or layout == "nchw" and weights:
         depth = min(depth, 32)
@@ -611,7 +612,7 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     elif weights:
         if layout == "nchw" and itemsize == 4:
             block_n = min(block_n, 64)
-        block_m = _power(target, rows // 2, rows) if kind == "tile" else rows // 2
+        block_m = _power(target, rows // 2, rows) if kind == "tile" and not exact else rows // 2
         cut = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > small or not vectors else 4, 3)
         programs, pixels = _programs(g, cut)
         cut = cut._replace(splits=max(1, min(_PROGRAMS // programs, pixels // (8 * cut.block_k), 64)))
@@ -722,6 +723,10 @@ def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, c
     )
 
 
+def _tensor_cores(source: torch.Tensor, precision: str) -> bool:
+    return source.element_size() == 2 or source.dtype == torch.float32 and precision == "tf32"
+
+
 def _plain_count(side: int, pad: int) -> int:
     """How many rows of an image have no mirror image in its padding."""
     if pad == 0:
@@ -749,11 +754,13 @@ def _launch(
     else:
         kernel, depth = _conv_thin_input, ()
         flags["CHANNELS"] = channels
+    # Few pixels, many addresses; without tensor cores the operands, too, are in registers.
+    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: 64 if _tensor_cores(source, precision) else 32}
     with on_device(source):
         for pixels, count in counts.items():
             if count == 0:
                 continue
-            block_m = min(cut.block_m, 64) if pixels == MIRRORED else cut.block_m  # few pixels, many addresses
+            block_m = min(cut.block_m, most[pixels])
             kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
                 source, weight, source if bias is None else bias, target,
                 batch, *depth, height, width, outputs, tall, wide, *plain,
