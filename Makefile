@@ -1,6 +1,6 @@
 # make cyclegan   train the CycleGAN on the built-in pair (five minutes on two cores)
 # make test       run the tests
-# make learn      train the recipes on real data, an hour or two, and write what they learnt to bench/results
+# make learn      train the recipes on real data, about an hour, and write what they learnt to bench/results
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate, ten minutes, without a GPU

@@ -46,7 +46,8 @@ def test_a_lesson_in_two_parts(school):
     assert [check["passed"] for check in lesson["checks"]] == [True, True, True]
     assert lesson["checks"][0]["must_be"] == "<= 50" and lesson["first_figures"]["frechet_distance"] == 100
     assert lesson["commands"][0].startswith("python -m fastgan.train dcgan --name learn-dcgan --checkpoints-dir "
-                                            "checkpoints --dataroot DATA/mnist --overwrite")
+                                            "checkpoints --dataroot DATA/mnist --")
+    assert all(flag in ran[0] for flag in learn.LESSONS["dcgan"].flags)
     assert kept["missed"] == [] and kept["kind"] == "learn" and "torch" in kept["environment"]
 
 
