@@ -39,7 +39,7 @@ def level(request, ops):
 
 @pytest.fixture(params=LEVELS)
 def product_level(request, ops):
-    """The same for products of matrices, which have kernels of their own for bfloat16."""
+    """The same for what has kernels of its own for bfloat16: products of matrices, norms."""
     yield from _limited(request, ops)
 
 

@@ -75,6 +75,27 @@ def test_forward_and_backward(ops, level, dtype, layout, shape, training):
         assert without[1].shape == without[2].shape == (0,) and without[1].dtype == torch.float32
 
 
+@pytest.mark.parametrize("product_level", ["avx512_bf16"], indirect=True)
+@pytest.mark.parametrize("layout", FORMATS)
+def test_bfloat16_is_rounded_by_instruction_as_by_integers(ops, product_level, layout):
+    x, weight, bias, dy = case((3, 70, 9, 11), torch.bfloat16, layout)
+    x[0, 3, 2, 2], x[1, 4, 0, 0], dy[0, 5, 1, 1] = float("nan"), float("inf"), float("-inf")
+
+    def results():
+        y, mean, rstd, _ = ops.batch_norm(x, weight, bias, 1e-5, "relu", 0.0)
+        plain = ops.batch_norm_apply(x, mean, rstd, weight, bias, "leaky_relu", 0.2)
+        gradients = [
+            ops.batch_norm_backward(dy, x, mean, rstd, weight, bias, "relu", 0.0, training)[0]
+            for training in (True, False)
+        ]
+        return [t.nan_to_num(nan=7.5, posinf=8.5, neginf=9.5) for t in (y, plain, *gradients)]
+
+    by_instruction = results()
+    ops.limit_cpu_capability("avx512")
+    for rounded, by_integers in zip(by_instruction, results()):
+        assert torch.equal(rounded, by_integers)
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("side", [3, 31])
 @pytest.mark.parametrize(

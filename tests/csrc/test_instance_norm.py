@@ -148,6 +148,25 @@ def test_results_larger_than_the_caches(ops, level, layout):
     torch.testing.assert_close(dx, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("product_level", ["avx512_bf16"], indirect=True)
+@pytest.mark.parametrize("shape", [(2, 20, 9, 7), (2, 64, 256, 200)], ids=["small", "larger than the caches"])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_bfloat16_is_rounded_by_instruction_as_by_integers(ops, product_level, layout, shape):
+    x, weight, bias, residual, dy = case(shape, torch.bfloat16, layout, 0, True, True)
+    x[0, 3, 2, 2], x[1, 4, 0, 0], dy[0, 5, 1, 1] = float("nan"), float("inf"), float("-inf")
+
+    def results():
+        y, mean, rstd = ops.instance_norm(x, weight, bias, residual, 1e-5, "leaky_relu", 0.2, 0)
+        plain = ops.instance_norm(x, weight, bias, None, 1e-5, "relu", 0.0, 0)[0]
+        backward = ops.instance_norm_backward(dy, x, mean, rstd, weight, bias, "relu", 0.0, 0, False)
+        return [t.nan_to_num(nan=7.5, posinf=8.5, neginf=9.5) for t in (y, plain, backward[0])]
+
+    by_instruction = results()
+    ops.limit_cpu_capability("avx512")
+    for rounded, by_integers in zip(by_instruction, results()):
+        assert torch.equal(rounded, by_integers)
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_nan_stays_in_its_plane(ops, level, dtype, layout):
