@@ -16,8 +16,8 @@ than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean 
 the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
 bfloat16 the rounding of the result outweighs that by far, and the error is torch's; unless it is asked for, it computes
 the weight gradient alone there, beside torch's convolution. Under autocast it reads float32 parameters as they are, and
-returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as either
-of the two, and numbers within a factor of 1000 of float32's largest may overflow.
+returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
+either of the two, and numbers within a factor of 1000 of float32's largest may overflow.
 ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
 gives torch's convolution instead.
 """
