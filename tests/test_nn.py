@@ -23,7 +23,7 @@ PAIRS = {
     "pad": (fastgan.nn.ReflectionPad2d, nn.ReflectionPad2d, (2,), {}),
     "pad, uneven": (fastgan.nn.ReflectionPad2d, nn.ReflectionPad2d, ((0, 1, 2, 3),), {}),
     "convolution": (fastgan.nn.Conv2d, nn.Conv2d, (3, 6, 3, 2, 1, 1, 3), {}),
-    "convolution, by name": (fastgan.nn.Conv2d, nn.Conv2d, (3, 2, (2, 3)), {"padding": "same", "bias": False}),
+    "convolution, by name": (fastgan.nn.Conv2d, nn.Conv2d, (3, 2, (1, 3)), {"padding": "same", "bias": False}),
     "convolution, reflected": (fastgan.nn.Conv2d, nn.Conv2d, (3, 2, 3), {"padding": 1, "padding_mode": "reflect"}),
     "transposed": (fastgan.nn.ConvTranspose2d, nn.ConvTranspose2d, (3, 6, 3, 2, 1, 1, 3), {"dilation": 2}),
     "transposed, no bias": (

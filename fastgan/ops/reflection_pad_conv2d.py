@@ -276,7 +276,7 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
 
 _winograd_can_serve = _backend.cpp_serves(torch.float32, torch.bfloat16)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
-_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 32
+_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 32, 32
 # Its arithmetic is float32's: in bfloat16 it pays for the weight gradient where dot products are twice as fast at best,
 # not on processors with matrix units.
 _WINOGRAD_DTYPES = (torch.float32, torch.bfloat16)
