@@ -26,7 +26,7 @@ PAIRS = {
         fastgan.nn.ReflectionPadConv2d, nn.Conv2d, (3, 6, 3, (2, 1), (1, 2), 1, 3), {"padding_mode": "reflect"},
     ),
     "convolution": (fastgan.nn.Conv2d, nn.Conv2d, (3, 6, 3, 2, 1, 1, 3), {}),
-    "convolution, by name": (fastgan.nn.Conv2d, nn.Conv2d, (3, 2, (2, 3)), {"padding": "same", "bias": False}),
+    "convolution, by name": (fastgan.nn.Conv2d, nn.Conv2d, (3, 2, (1, 3)), {"padding": "same", "bias": False}),
     "convolution, reflected": (fastgan.nn.Conv2d, nn.Conv2d, (3, 2, 3), {"padding": 1, "padding_mode": "reflect"}),
     "transposed": (fastgan.nn.ConvTranspose2d, nn.ConvTranspose2d, (3, 6, 3, 2, 1, 1, 3), {"dilation": 2}),
     "transposed, no bias": (

@@ -147,13 +147,16 @@ _backend.remark(
     OP,
     "cpp",
     "computes the weight gradient alone; stock torch computes it where it was measured to be the faster one (two-core "
-    "AVX-512 processor, torch 2.13): in float64, in NCHW, for stride 1 and for images of less than 32 channels",
+    "AVX-512 processor, torch 2.13): in float64, in NCHW, for stride 1, for images of less than 32 channels, and in "
+    "bfloat16 for kernels of even width",
 )
 
 
 def _pays(x: Tensor, weight: Tensor, stride: Pair) -> bool:
     """Whether our weight gradient was measured faster than torch's: what the remark above says."""
-    return x.dtype != torch.float64 and is_channels_last(x) and max(stride) > 1 and weight.shape[1] >= 32
+    if x.dtype == torch.float64 or x.dtype == torch.bfloat16 and weight.shape[3] % 2 == 0:
+        return False
+    return is_channels_last(x) and max(stride) > 1 and weight.shape[1] >= 32
 
 
 def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> str:

@@ -16,8 +16,8 @@ than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean 
 the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
 bfloat16 the rounding of the result outweighs that by far, and the error is torch's; unless it is asked for, it computes
 the weight gradient alone there, beside torch's convolution. Under autocast it reads float32 parameters as they are, and
-returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as either
-of the two, and numbers within a factor of 1000 of float32's largest may overflow.
+returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
+either of the two, and numbers within a factor of 1000 of float32's largest may overflow.
 ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
 gives torch's convolution instead.
 """
@@ -276,7 +276,7 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
 
 _winograd_can_serve = _backend.cpp_serves(torch.float32, torch.bfloat16)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
-_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 64, 32
+_WINOGRAD_CHANNELS, _WINOGRAD_TILES = 32, 32
 # Its arithmetic is float32's: in bfloat16 it pays for the weight gradient where dot products are twice as fast at best,
 # not on processors with matrix units.
 _WINOGRAD_DTYPES = (torch.float32, torch.bfloat16)

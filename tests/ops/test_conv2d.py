@@ -112,17 +112,19 @@ def test_the_choice(monkeypatch):
     """Strided, channels_last, of 32 channels or more: by ours; everything else is stock torch's."""
     calls = spied(monkeypatch)
     with using("cpp"), fastgan.backend("auto"):
-        for channels, layout, stride, dtype, ours in (
-            (32, "nhwc", 2, torch.float32, True),
-            (32, "nhwc", 2, torch.bfloat16, True),
-            (32, "nhwc", 2, torch.float64, False),
-            (31, "nhwc", 2, torch.float32, False),
-            (32, "nchw", 2, torch.float32, False),
-            (32, "nhwc", 1, torch.float32, False),
+        for channels, layout, kernel, stride, dtype, ours in (
+            (32, "nhwc", 3, 2, torch.float32, True),
+            (32, "nhwc", 4, 2, torch.float32, True),
+            (32, "nhwc", 3, 2, torch.bfloat16, True),
+            (32, "nhwc", 4, 2, torch.bfloat16, False),
+            (32, "nhwc", 3, 2, torch.float64, False),
+            (31, "nhwc", 3, 2, torch.float32, False),
+            (32, "nchw", 3, 2, torch.float32, False),
+            (32, "nhwc", 3, 1, torch.float32, False),
         ):
-            x, weight, bias = operands((1, channels, 6, 6), 4, (3, 3), layout, dtype)
+            x, weight, bias = operands((1, channels, 6, 6), 4, (kernel, kernel), layout, dtype)
             conv2d(x, weight.requires_grad_(), bias, stride).sum().backward()
-            assert calls == [dtype] * ours, (channels, layout, stride, dtype)
+            assert calls == [dtype] * ours, (channels, layout, kernel, stride, dtype)
             calls.clear()
         x, weight, bias = operands((1, 32, 6, 6), 4, (3, 3), dtype=torch.float32)
         weight.requires_grad_()
