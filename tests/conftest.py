@@ -44,3 +44,14 @@ def poisoned_empties():
 @pytest.fixture
 def seed():
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what tests recorded as their "report", a title and lines, in whichever process they ran."""
+    for test in terminalreporter.getreports("passed"):
+        for name, text in test.user_properties:
+            if name == "report":
+                title, *lines = text.splitlines()
+                terminalreporter.section(title)
+                for line in lines:
+                    terminalreporter.write_line(line)
