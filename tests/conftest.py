@@ -50,15 +50,22 @@ def seed():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Counts come with the reports of passed tests, from whichever process ran them."""
+    """What passed tests wish to be read of them, from whichever process ran them."""
+    passed = [(name, value) for test in terminalreporter.getreports("passed") for name, value in test.user_properties]
+    _write_samples(terminalreporter, [value for name, value in passed if name == "torch's samples"])
+    for title, *lines in [value.splitlines() for name, value in passed if name == "report"]:
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def _write_samples(terminalreporter, counts):
     samples = {}  # (suite, name, device): samples compared, and left out by reason, over all dtypes and backends
-    for report in terminalreporter.stats.get("passed", ()):
-        counts = [value for key, value in report.user_properties if key == "torch's samples"]
-        for suite, name, device, compared, left in counts:
-            before, reasons = samples.setdefault((suite, name, device), (0, {}))
-            for reason, count in left.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-            samples[suite, name, device] = (before + compared, reasons)
+    for suite, name, device, compared, left in counts:
+        before, reasons = samples.setdefault((suite, name, device), (0, {}))
+        for reason, count in left.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        samples[suite, name, device] = (before + compared, reasons)
     if not samples:
         return
     terminalreporter.section("torch's own samples, in every dtype and by every backend")

@@ -46,7 +46,8 @@ class Panels {
         group_(panels_.empty() ? 0 : panels_.back().offset + job.taps() * depth * panels_.back().width),
         padded_(panels_.empty() ? 0 : panels_.back().first + panels_.back().width),
         data_(group_ * job.groups), bias_(bias != nullptr ? padded_ * job.groups : 0), has_bias_(bias != nullptr) {
-    parallel_for(job.groups * static_cast<int64_t>(panels_.size()), 1, [&](int64_t begin, int64_t end) {
+    const int64_t count = job.groups * static_cast<int64_t>(panels_.size());
+    parallel_for(count, copy_grain(group_ * job.groups / std::max<int64_t>(1, count)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t group = i / static_cast<int64_t>(panels_.size());
         pack(weight, group, panels_[static_cast<size_t>(i % static_cast<int64_t>(panels_.size()))]);

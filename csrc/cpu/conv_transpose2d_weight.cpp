@@ -72,7 +72,7 @@ class WeightGradient {
         });
       }
     }
-    parallel_for(items(), 1, [&](int64_t begin, int64_t end) {
+    parallel_for(items(), copy_grain(s_.kernel[1] * out_ * widest()), [&](int64_t begin, int64_t end) {
       const Scratch<T> turned(s_.kernel[1] * out_ * widest());
       for (int64_t i = begin; i < end; ++i) write(i, turned.get());
     });

@@ -12,7 +12,8 @@ namespace FASTGAN_ISA {
 // 32 registers hold 14 x 2 sums, two vectors of b and one of a; 16 registers hold 6 x 2.
 constexpr int kTileRows = FASTGAN_VECTOR_BYTES == 64 ? 14 : 6;
 
-// One step along k: a vector of b, an element of a in every lane, and their product added to the sums.
+// One step along k: a vector of b, an element of a in every lane, and their product added to the sums; and how sums
+// become results.
 template <class S>
 struct Step {
   using V = Vec<S>;
@@ -20,6 +21,10 @@ struct Step {
   FASTGAN_INLINE V vector(const S* b) { return load(b); }
   FASTGAN_INLINE V broadcast(const S* a) { return *a - V{}; }
   FASTGAN_INLINE V multiply_add(V a, V b, V sum) { return fma(a, b, sum); }
+  template <class T>
+  FASTGAN_INLINE void put(T* p, V sum) {
+    store(p, sum);
+  }
 };
 
 #if defined(FASTGAN_BFLOAT16_DOT)
@@ -34,6 +39,10 @@ struct Step<BFloat16> {
     return (V)_mm512_set1_epi32(pair);
   }
   FASTGAN_INLINE VecF multiply_add(V a, V b, VecF sum) { return (VecF)_mm512_dpbf16_ps((__m512)sum, a, b); }
+  // As the products do, the instruction takes denormals for zeros.
+  FASTGAN_INLINE void put(BFloat16* p, VecF sum) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)sum));
+  }
 };
 #endif
 
@@ -100,7 +109,7 @@ struct Tile {
     }
     if (t.columns == N * kLanes<A>) {
       for (int i = 0; i < M; ++i) {
-        for (int j = 0; j < N; ++j) store(t.y + i * t.out_row + j * kLanes<A>, sum[i][j]);
+        for (int j = 0; j < N; ++j) Step<S>::put(t.y + i * t.out_row + j * kLanes<A>, sum[i][j]);
       }
       return;
     }

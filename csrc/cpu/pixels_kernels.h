@@ -170,13 +170,13 @@ struct Pixels {
         transpose(v);
         if (count == L && length == L) {
 #pragma GCC unroll 16
-          for (int i = 0; i < L; ++i) store(y + i * plane, v[i]);
+          for (int i = 0; i < L; ++i) Step<S>::put(y + i * plane, v[i]);
         } else {
 #pragma GCC unroll 16
           for (int i = 0; i < L; ++i) {
             if (i >= count) break;
             if (length == L) {
-              store(y + i * plane, v[i]);
+              Step<S>::put(y + i * plane, v[i]);
             } else {
               store_some(y + i * plane, v[i], length);
             }

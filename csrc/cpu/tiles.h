@@ -1,6 +1,7 @@
 // The kernels of pixels.h for one dtype, and its elements outside of them.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -19,6 +20,11 @@ void with_tiles(Dtype dtype, Body body) {
       return body(tile_kernels<BFloat16>());
     case Dtype::float16: return;
   }
+}
+
+// The grain of a loop that copies so many elements an item: fewer than 32 thousand are copied before a thread wakes.
+inline int64_t copy_grain(int64_t elements) {
+  return std::max<int64_t>(1, (int64_t{32} << 10) / std::max<int64_t>(1, elements));
 }
 
 template <class S, class T>

@@ -30,7 +30,7 @@ void check(cudaError_t error, const ConvTranspose2dShape& s, const char* op) {
   TORCH_CHECK_VALUE(error != cudaErrorNotSupported, op, ": the CUDA kernels take fewer than 2^29 channels and pixels ",
                     "along a side, also in stride, padding and dilated kernel, got ", s.c_in, " and ", s.c_out,
                     " channels of ", s.in[0], " x ", s.in[1], " and ", s.out[0], " x ", s.out[1], " pixels");
-  if (error == cudaErrorNoKernelImageForDevice) {
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
     (void)cudaGetLastError();  // no later call shall report it again
     TORCH_CHECK(false, op, ": the CUDA kernels were not compiled for this GPU; they need compute capability 8.0: name ",
                 "it in TORCH_CUDA_ARCH_LIST and reinstall fastgan, or choose another backend");

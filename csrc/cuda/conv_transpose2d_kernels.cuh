@@ -49,7 +49,7 @@ struct WeightGradientParams {
   Axis axes[2];
   int64_t pixels, split_steps;
   int m_tiles, n_tiles, groups, c, o;
-  Access access;
+  Access x_access, dy_access;
 };
 
 struct SumParams {
@@ -310,8 +310,8 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
         return {image + offset, offset >= 0};
       };
     };
-    fetch_tile<typename Layout::TileA, Block::kThreads>(tile_a, p.access, p.x_strides.c, p.c - m0, row_of(x, 0));
-    fetch_tile<typename Layout::TileB, Block::kThreads>(tile_b, p.access, p.dy_strides.c, p.o - n0, row_of(dy, 8));
+    fetch_tile<typename Layout::TileA, Block::kThreads>(tile_a, p.x_access, p.x_strides.c, p.c - m0, row_of(x, 0));
+    fetch_tile<typename Layout::TileB, Block::kThreads>(tile_b, p.dy_access, p.dy_strides.c, p.o - n0, row_of(dy, 8));
     locate_pixels(++step);  // behind the barrier that precedes the next fetch
   };
   locate_pixels(0);
@@ -462,8 +462,8 @@ struct WeightGradientLaunch {
   cudaError_t run(const ConvTranspose2dShape& s, const void* dy, const void* x, void* dweight, void* workspace,
                   cudaStream_t stream) {
     params.x = x, params.dy = dy, params.partial = workspace;
-    const Access of_x = image_access<T>(s.layout, x, params.c), of_dy = image_access<T>(s.layout, dy, params.o);
-    params.access = of_x == of_dy ? of_x : Access::along_columns;
+    params.x_access = image_access<T>(s.layout, x, params.c);
+    params.dy_access = image_access<T>(s.layout, dy, params.o);
     constexpr int shared_bytes = WeightGradientLayout<Block>::bytes;
     const cudaError_t error = ptx::launch(weight_gradient_kernel<Block, shared_bytes>, blocks, Block::kThreads,
                                           shared_bytes, stream, params);

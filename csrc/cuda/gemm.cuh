@@ -30,83 +30,81 @@ FASTGAN_DEVICE int fragment_column(int e) { return ptx::lane() % 4 * 2 + (e & 1)
 
 // An arithmetic: how a lane loads its part of a 16 x kDepth tile of A (Tile: its SharedTile; KInner: whether k runs
 // along the columns) and of a kDepth x 16 tile of B, and how it multiplies them.
+//
+// The instructions for m16n8k* take four 8 x (kDepth / 2) matrices of A, of which the second is below the first, and
+// of two neighbouring B's, of which the second is behind the first along k. Where matrix i lies in the tile, along the
+// rows of A or the columns of B, and along k:
+struct Quarter {
+  int other, k;
+};
+FASTGAN_DEVICE Quarter quarter_of_a(int i, int depth) { return {i % 2 * 8, i / 2 * depth / 2}; }
+FASTGAN_DEVICE Quarter quarter_of_b(int i, int depth) { return {i / 2 * 8, i % 2 * depth / 2}; }
 
-// bfloat16 and float16 on tensor cores, sums in float.
-template <class T>
-struct TensorHalf {
-  using Element = T;
-  using Sum = float;
-  static constexpr int kDepth = 16;
+// Both operands by Math::load, which takes the position of a tile and its quarters.
+template <class Math>
+struct Quartered {
   using A = uint32_t[4];
   using B = uint32_t[4];
 
   template <class Tile, bool KInner>
   FASTGAN_DEVICE static void load_a(A& a, uint32_t tile, int m, int k) {
-    const int row = ptx::lane() % 8, matrix = ptx::lane() / 8;
-    const int m_row = m + matrix % 2 * 8, k_row = k + matrix / 2 * 8;
-    if constexpr (KInner) {
-      ptx::load_matrices(a, Tile::at(tile, m_row + row, k_row));
-    } else {
-      ptx::load_matrices_transposed(a, Tile::at(tile, k_row + row, m_row));
-    }
+    Math::template load<Tile, KInner>(a, tile, m, k, quarter_of_a);
   }
 
   template <class Tile, bool KInner>
   FASTGAN_DEVICE static void load_b(B& b, uint32_t tile, int n, int k) {
-    const int row = ptx::lane() % 8, matrix = ptx::lane() / 8;
-    const int n_row = n + matrix / 2 * 8, k_row = k + matrix % 2 * 8;
+    Math::template load<Tile, KInner>(b, tile, n, k, quarter_of_b);
+  }
+};
+
+// bfloat16 and float16 on tensor cores, sums in float.
+template <class T>
+struct TensorHalf : Quartered<TensorHalf<T>> {
+  using Element = T;
+  using Sum = float;
+  static constexpr int kDepth = 16;
+
+  template <class Tile, bool KInner, class QuarterOf>
+  FASTGAN_DEVICE static void load(uint32_t (&r)[4], uint32_t tile, int other, int k, QuarterOf quarter) {
+    const Quarter at = quarter(ptx::lane() / 8, kDepth);
+    const int row = ptx::lane() % 8;
     if constexpr (KInner) {
-      ptx::load_matrices(b, Tile::at(tile, n_row + row, k_row));
+      ptx::load_matrices(r, Tile::at(tile, other + at.other + row, k + at.k));
     } else {
-      ptx::load_matrices_transposed(b, Tile::at(tile, k_row + row, n_row));
+      ptx::load_matrices_transposed(r, Tile::at(tile, k + at.k + row, other + at.other));
     }
   }
 
-  FASTGAN_DEVICE static void multiply(float (&sums)[2][4], const A& a, const B& b) {
+  FASTGAN_DEVICE static void multiply(float (&sums)[2][4], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
     ptx::mma_m16n8k16(T{}, sums[0], a, b[0], b[1]);
     ptx::mma_m16n8k16(T{}, sums[1], a, b[2], b[3]);
   }
 };
 
 // float on tensor cores, products rounded to TF32.
-struct TensorTf32 {
+struct TensorTf32 : Quartered<TensorTf32> {
   using Element = float;
   using Sum = float;
   static constexpr int kDepth = 8;
-  using A = uint32_t[4];
-  using B = uint32_t[4];
 
-  template <class Tile, bool KInner>
-  FASTGAN_DEVICE static void load_a(A& a, uint32_t tile, int m, int k) {
+  template <class Tile, bool KInner, class QuarterOf>
+  FASTGAN_DEVICE static void load(uint32_t (&r)[4], uint32_t tile, int other, int k, QuarterOf quarter) {
     if constexpr (KInner) {  // an 8x8 matrix of 16-bit elements is an 8x4 matrix of floats
-      const int row = ptx::lane() % 8, matrix = ptx::lane() / 8;
-      ptx::load_matrices(a, Tile::at(tile, m + matrix % 2 * 8 + row, k + matrix / 2 * 4));
+      const Quarter at = quarter(ptx::lane() / 8, kDepth);
+      ptx::load_matrices(r, Tile::at(tile, other + at.other + ptx::lane() % 8, k + at.k));
     } else {
-      for (int i = 0; i < 4; ++i) a[i] = element<Tile>(tile, k + i / 2 * 4, m + i % 2 * 8);
+      for (int i = 0; i < 4; ++i) {
+        const Quarter at = quarter(i, kDepth);
+        const int row = k + at.k + ptx::lane() % 4, column = other + at.other + ptx::lane() / 4;
+        r[i] = ptx::load_shared<uint32_t>(Tile::at(tile, row, column));
+      }
     }
-    for (uint32_t& bits : a) bits = ptx::round_to_tf32(bits);
+    for (uint32_t& bits : r) bits = ptx::round_to_tf32(bits);
   }
 
-  template <class Tile, bool KInner>
-  FASTGAN_DEVICE static void load_b(B& b, uint32_t tile, int n, int k) {
-    if constexpr (KInner) {
-      const int row = ptx::lane() % 8, matrix = ptx::lane() / 8;
-      ptx::load_matrices(b, Tile::at(tile, n + matrix / 2 * 8 + row, k + matrix % 2 * 4));
-    } else {
-      for (int i = 0; i < 4; ++i) b[i] = element<Tile>(tile, k + i % 2 * 4, n + i / 2 * 8);
-    }
-    for (uint32_t& bits : b) bits = ptx::round_to_tf32(bits);
-  }
-
-  FASTGAN_DEVICE static void multiply(float (&sums)[2][4], const A& a, const B& b) {
+  FASTGAN_DEVICE static void multiply(float (&sums)[2][4], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
     ptx::mma_m16n8k8_tf32(sums[0], a, b[0], b[1]);
     ptx::mma_m16n8k8_tf32(sums[1], a, b[2], b[3]);
-  }
-
- private:
-  template <class Tile>
-  FASTGAN_DEVICE static uint32_t element(uint32_t tile, int k, int other) {
-    return ptx::load_shared<uint32_t>(Tile::at(tile, k + ptx::lane() % 4, other + ptx::lane() / 4));
   }
 };
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend
-from ._autocast import autocast_dtype
+from ._autocast import autocast_dtype, without_autocast
 from ._extension import build_info
 from ._layout import dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
@@ -88,11 +88,15 @@ def _geometry(stride, padding, output_padding, groups, dilation) -> Geometry:
     return Geometry(tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation))
 
 
+def _stock_forward(x, weight, bias, geometry, activation, negative_slope):
+    with without_autocast(x):
+        return like(reference(x, weight, bias, geometry, activation, negative_slope), x)
+
+
 def _forward(x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope, backend):
     if backend not in COMPILED:
         geometry = _geometry(stride, padding, output_padding, groups, dilation)
-        with torch.autocast(x.device.type, enabled=False):
-            return like(reference(x, weight, bias, geometry, activation, negative_slope), x)
+        return _stock_forward(x, weight, bias, geometry, activation, negative_slope)
     return torch.ops.fastgan_csrc.conv_transpose2d(
         x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope
     )
@@ -174,6 +178,8 @@ class ConvTranspose2d(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias, geometry, activation, negative_slope, backends):
+        if backends.forward == "reference" and not torch.compiler.is_compiling():  # spares the detour through the op
+            return _stock_forward(x, weight, bias, geometry, activation, negative_slope)
         return torch.ops.fastgan.conv_transpose2d(
             x, weight, bias, *geometry, activation, negative_slope, backends.forward
         )
@@ -292,10 +298,10 @@ _backend.register(
 _backend.remark(
     "conv_transpose2d",
     "cpp",
-    "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13; 'large' is "
-    "planes of 1024 pixels or more and 64 or more output channels): the forward pass of large channels_last inputs, "
-    "and of float32 channels_last inputs of 64 or more channels with up to 3 output channels; the input gradient of "
-    "all but large NCHW inputs; the weight gradient of all but large inputs",
+    "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13): every pass "
+    "of weights with more elements than the input; the forward pass and the input gradient of channels_last planes of "
+    "1024 pixels or more with 64 or more output channels; both gradients of smaller planes or fewer output channels "
+    "when the input has more than 2^18 elements or there are up to 3 output channels",
 )
 
 
@@ -303,10 +309,13 @@ def _stock_is_faster(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
     """For the op, its input gradient and its weight gradient: what the remark above says; never for float64."""
     if x.dtype == torch.float64:
         return False, False, False
-    last = is_channels_last(x)
-    large = weight.shape[1] >= 64 and _backend.holds(x.shape[2] * x.shape[3] >= 1024)
-    narrow = x.dtype == torch.float32 and weight.shape[1] <= 3 and x.shape[1] >= 64
-    return last and (large or narrow), last or not large, not large
+    if _backend.holds(weight.numel() > x.numel()):
+        return True, True, True
+    if weight.shape[1] >= 64 and _backend.holds(x.shape[2] * x.shape[3] >= 1024):
+        last = is_channels_last(x)
+        return last, last, False
+    gradients = weight.shape[1] <= 3 or _backend.holds(x.numel() > 2**18)
+    return False, gradients, gradients
 
 
 def _backends(backend: str, x: Tensor, weight: Tensor) -> Backends:

@@ -1,6 +1,6 @@
 """The CUDA kernels compiled by nvcc alone, without torch and without a GPU: no spills, and tensor cores in use.
 
-`pytest tests/csrc/test_cuda_compile.py -s` prints what every kernel takes of a multiprocessor.
+The run's summary says what every kernel takes of a multiprocessor.
 """
 
 import importlib.util
@@ -63,9 +63,7 @@ def compiled(tmp_path_factory):
     with ThreadPoolExecutor(WORKERS) as pool:
         reports = list(pool.map(compile, SOURCES))
     rows = [row for report in reports for row in rows_of(report)]
-    for row in sorted(rows, key=lambda row: (row["capability"], row["kernel"], row["mangled"])):
-        print(describe(row))
-    return sorted(folder.iterdir()), rows
+    return sorted(folder.iterdir()), sorted(rows, key=lambda row: (row["capability"], row["kernel"], row["mangled"]))
 
 
 def rows_of(report):
@@ -97,7 +95,8 @@ def describe(row):
     )
 
 
-def test_every_kernel_on_every_target(compiled):
+def test_every_kernel_on_every_target(compiled, record_property):
+    record_property("report", "\n".join(["what nvcc reports of each CUDA kernel", *map(describe, compiled[1])]))
     expected = KERNELS - {"sum_kernel"}
     compiled_for = {row["capability"] for row in compiled[1]}
     assert {80, 90} <= compiled_for  # compilers before CUDA 12.8 do not know 100

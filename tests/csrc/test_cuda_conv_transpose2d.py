@@ -98,6 +98,7 @@ def test_empty_batch(ops):
 
 
 def test_tf32_follows_the_flag_of_torch(ops):
+    """The flag of convolutions, by its old and its new name; that of matrix products has no say."""
     case = Case(c=64, o=64, size=(16, 16))
     arguments = tensors(case, torch.float32, "nhwc")
     results = []
@@ -106,6 +107,15 @@ def test_tf32_follows_the_flag_of_torch(ops):
             results.append(run(ops, case, *arguments))
     for exact, rounded in zip(*results, strict=True):
         assert not torch.equal(exact, rounded)
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = products.fp32_precision, convolutions.fp32_precision
+    try:
+        for precision, other, expected in (("ieee", "tf32", results[0]), ("tf32", "ieee", results[1])):
+            convolutions.fp32_precision, products.fp32_precision = precision, other
+            for mine, theirs in zip(run(ops, case, *arguments), expected, strict=True):
+                assert torch.equal(mine, theirs), precision
+    finally:
+        products.fp32_precision, convolutions.fp32_precision = before
 
 
 @pytest.mark.parametrize("n", (1, 16))

@@ -150,8 +150,8 @@ def test_layout_is_kept(backend, layout):
 @pytest.mark.parametrize("outputs", [1, 3, 64])
 def test_the_automatic_choice(layout, outputs):
     """Whoever computes which pass: values, gradients, second derivatives and layouts are those of one op."""
-    for size in ((5, 6), (32, 33)):
-        x = draw((1, 4, *size), layout, dtype=torch.float32)
+    for shape in ((1, 4, 5, 6), (2, 4, 24, 25), (1, 4, 32, 33), (33, 4, 45, 46)):
+        x = draw(shape, layout, dtype=torch.float32)
         weight = draw((4, outputs, 3, 3), dtype=torch.float32, seed=1)
         tensors = (x, weight, draw((outputs,), dtype=torch.float32, seed=2))
         results = []
@@ -293,7 +293,9 @@ def test_a_forced_backend_computes_every_pass():
     for x, expected in (
         (torch.empty(1, 64, 32, 32), ("cpp", "cpp", "cpp")),
         (torch.empty(1, 64, 32, 32).to(memory_format=torch.channels_last), ("reference", "reference", "cpp")),
-        (torch.empty(1, 64, 7, 7), ("cpp", "reference", "reference")),
+        (torch.empty(1, 64, 7, 7), ("reference", "reference", "reference")),
+        (torch.empty(32, 64, 7, 7), ("cpp", "cpp", "cpp")),
+        (torch.empty(128, 64, 7, 7), ("cpp", "reference", "reference")),
         (torch.empty(1, 64, 7, 7, dtype=torch.float64), ("cpp", "cpp", "cpp")),
     ):
         weight = torch.empty(64, 64, 3, 3, dtype=x.dtype)
