@@ -321,9 +321,12 @@ def conv2d(
         (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
 
     Raises:
-        RuntimeError: (from torch) for arguments that do not fit.
+        ValueError: a weight or a bias on another device; RuntimeError from torch for arguments that do not fit.
     """
-    return _conv2d(input, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+    stride, dilation = _whole("stride", stride, 2), _whole("dilation", dilation, 2)
+    padding = _whole("padding", padding, 2)
+    _check_devices(input, weight=weight, bias=bias)
+    return _conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv_transpose2d(

@@ -189,6 +189,6 @@ def conv2d(
         _backend.unserved(OP, reason)
     elif backend == "columns":
         return _by_columns(dense(x), weight, bias, padding)
-    elif backend == "cpp" and weight.requires_grad and (_backend.is_forced(OP) or _pays(x, weight, stride)):
+    elif backend == "cpp" and weight.requires_grad and (_backend.forced(OP) or _pays(x, weight, stride)):
         return run(Conv2d, dense(x), dense(weight), bias, stride, padding, dilation)
     return reference(x, weight, bias, stride, padding, dilation, groups)
