@@ -1,6 +1,6 @@
 """One training step of each system: our recipe against the plain-torch twin that the tests compare it with.
 
-With torch.compile in the race, ``-m compile``: it takes a minute for each network and variant.
+With torch.compile in the race, ``-m compile``.
 """
 
 from __future__ import annotations
