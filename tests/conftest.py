@@ -50,7 +50,11 @@ def seed():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Counts come with the reports of passed tests, from whichever process ran them."""
+    print_torch_samples(terminalreporter)
+
+
+def print_torch_samples(terminalreporter):
+    """The table of torch's own samples; counts come with the reports of passed tests, from any process."""
     samples = {}  # (suite, name, device): samples compared, and left out by reason, over all dtypes and backends
     for report in terminalreporter.stats.get("passed", ()):
         counts = [value for key, value in report.user_properties if key == "torch's samples"]
