@@ -601,10 +601,14 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     elif not vectors or layout == "nchw" and weights:
         depth = min(depth, 32)
     rows = min(128, 2 * most)
+    # Transposed tiles with a mask beside every address spill with triton 3.6, if larger or of fewer warps.
+    masked = layout == "nchw" and direction == "input_gradient" and kind == "tile" and itemsize < 8
+    if masked:
+        rows, most = 64, min(most, 64)
     small = 8192 if itemsize == 2 else 4096  # elements of a tile for 4 warps
     block_n = _columns(direction, kind, layout, g, most)
     if kind == "thin_output" and not weights:
-        cut = Config(kind, rows, block_n, depth, 4, 3)
+        cut = Config(kind, rows, block_n, depth, 8 if layout == "nchw" else 4, 3)
     elif kind == "thin_input" and not weights:
         # The gradient keeps a mask beside every address.
         cut = Config(kind, rows if direction == "forward" else rows // 2, min(block_n, 64),
@@ -623,7 +627,7 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
             if cut.block_m <= 64 and cut.block_n <= 64:
                 break
             cut = cut._replace(block_m=64) if cut.block_m > 64 else cut._replace(block_n=64)
-        if cut.block_m * cut.block_n <= small and vectors and itemsize < 8:
+        if cut.block_m * cut.block_n <= small and vectors and itemsize < 8 and not masked:
             cut = cut._replace(warps=4)
     return cut
 

@@ -53,7 +53,7 @@ def test_stages_are_bounded_and_summed_up(tmp_path):
     (tmp_path / "check.sh").write_text(script)
     result = subprocess.run(
         ["bash", str(tmp_path / "check.sh"), "info", "kernels", "repeat", "tune"],
-        env=os.environ | {"PYTHON": str(stub), "OUT": str(tmp_path / "out"), "COMMIT": "abc"},
+        env=os.environ | {"PYTHON": str(stub), "OUT": str(tmp_path / "out"), "COMMIT": "abc", "LIMIT": "100"},
         capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 1
