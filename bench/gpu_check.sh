@@ -3,10 +3,10 @@
 #
 #   bench/gpu_check.sh [STAGE | GROUP]...       (make gpu-check STAGES="...")
 #
-#   correct    info kernels cuda ops repeat      the tests of the GPU's kernels, and two processes bitwise equal
-#   thorough   huge memcheck racecheck suite     more than 2^31 elements, compute-sanitizer, the rest of the tests
-#   speed      steps norms convolutions losses   the benches, each with a record
-#   tune                                         the table of measured configurations, for fastgan/tables
+#   correct    info kernels cuda ops repeat graphs   the tests of the GPU's kernels and graphs, two processes bitwise equal
+#   thorough   huge memcheck racecheck suite         more than 2^31 elements, compute-sanitizer, the rest of the tests
+#   speed      steps norms convolutions losses       the benches, each with a record
+#   tune                                             the table of measured configurations, for fastgan/tables
 #
 # Without an argument: all of them, in this order. Each stage has a time of its own. LIMIT bounds the seconds of all
 # together, and of each five times tighter: what is under way is then interrupted, and reports what it has. The log, the
@@ -25,11 +25,11 @@ WORKERS=${WORKERS:-8}
 PATH=$PATH:/usr/local/cuda/bin
 
 declare -A GROUPS_OF=(
-  [correct]="info kernels cuda ops repeat"
+  [correct]="info kernels cuda ops repeat graphs"
   [thorough]="huge memcheck racecheck suite"
   [speed]="steps norms convolutions losses"
 )
-KNOWN="info kernels cuda ops repeat huge memcheck racecheck suite steps norms convolutions losses tune"
+KNOWN="info kernels cuda ops repeat graphs huge memcheck racecheck suite steps norms convolutions losses tune"
 stages=()
 for name in "${@:-correct thorough speed tune}"; do
   for part in $name; do stages+=(${GROUPS_OF[$part]:-$part}); done
@@ -131,6 +131,8 @@ for name in "${stages[@]}"; do
     ops) tests ops 480 -rs "${PARALLEL[@]}" -m "not huge" tests/ops tests/test_functional.py tests/test_nn.py ;;
     repeat) run repeat 240 bash -c 'for n in 1 2; do "$0" -m tests.ops.digests > "$1/$n" || exit; done
       cat "$1/1"; cmp "$1/1" "$1/2"' "$PYTHON" "$SCRATCH" ;;
+    graphs) tests graphs 300 -rs "${PARALLEL[@]}" tests/engine/test_graphs.py tests/recipes/test_no_waiting.py \
+      tests/data/test_resident.py ;;
     huge) tests huge 240 -rs -m huge tests/ops/test_huge.py ;;
     memcheck | racecheck) sanitize "$name" ;;
     suite) tests suite 480 "${PARALLEL[@]}" tests --ignore tests/kernels --ignore tests/ops --ignore tests/csrc ;;

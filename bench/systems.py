@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import recipes
+from fastgan.engine import graphs
 from fastgan.recipes import _precision
 from tests.twins import cyclegan, dcgan, pix2pix, vae, wgan_gp
 
@@ -109,7 +110,7 @@ class Variant:
         in_place: activations of the twin overwrite what they are given.
         fused: the twin's Adams run in one pass, as ours do; torch's default does not.
         how: the mode of torch.compile, or "force-layout" for its option force_layout_optimization.
-        graph: the twin's whole step is captured by hand in a CUDA graph.
+        graph: the whole step is a CUDA graph: the twin's captured by hand, ours as the engine records it.
     """
 
     who: str
@@ -144,7 +145,8 @@ COMPILED_ON_CUDA = (
     Variant("compile", "bf16", "channels_last", how="force-layout", graph=True),
 )
 OURS = tuple(Variant("ours", precision, layout) for precision in ("fp32", "bf16") for layout in LAYOUTS)
-VARIANTS = {variant.name: variant for variant in EAGER + COMPILED + COMPILED_ON_CUDA + OURS}
+OURS_ON_CUDA = tuple(Variant("ours", precision, "channels_last", graph=True) for precision in ("fp32", "bf16"))
+VARIANTS = {variant.name: variant for variant in EAGER + COMPILED + COMPILED_ON_CUDA + OURS + OURS_ON_CUDA}
 
 
 class Step:
@@ -163,7 +165,7 @@ class Step:
         self.format = LAYOUTS[variant.layout]
         if variant.who == "ours":
             recipe.to(device, self.format)
-            self._step = recipe.step
+            self._step = graphs.make_step(recipe, count, device)[0] if variant.graph else recipe.step
         else:
             twin = self.twin = system.twin(size)
             _copy_weights(recipe.networks, twin.networks)
@@ -178,7 +180,7 @@ class Step:
                     network.compile(**_compile_arguments(variant.how))
             self._step = self._under_autocast(twin.step)
         self.batches = [self.moved(batch) for batch in system.batches(size, count)]
-        if variant.graph:
+        if variant.graph and variant.who != "ours":
             self._step = _captured(self._step, self.batches[0])
 
     def __call__(self, number: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from .steps import StepCase
-from .systems import COMPILED, COMPILED_ON_CUDA, EAGER, OURS, SYSTEMS
+from .systems import COMPILED, COMPILED_ON_CUDA, EAGER, OURS, OURS_ON_CUDA, SYSTEMS, Variant
 
 # System, side of the images, images in a batch: as the recipes have them, and CycleGAN by resolution and batch.
 CASES = [
@@ -31,12 +31,16 @@ def parameters(*groups: tuple[list[tuple[str, int, int]], tuple[pytest.MarkDecor
             for cases, marks in groups for system, size, count in cases]
 
 
+def ours(device: torch.device) -> tuple[Variant, ...]:
+    return OURS + (OURS_ON_CUDA if device.type == "cuda" else ())
+
+
 @pytest.mark.parametrize(
     "system, size, count",
     parameters((CASES, ()), (LARGE + FULL_ON_CPU, FULL), (CUDA, ON_CUDA)),
 )
 def test_step(race, chosen, device, system, size, count):
-    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + OURS), device))
+    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + ours(device)), device))
 
 
 @pytest.mark.compile
@@ -46,4 +50,4 @@ def test_step(race, chosen, device, system, size, count):
 )
 def test_step_beside_compile(race, chosen, device, system, size, count):
     compiled = COMPILED + (COMPILED_ON_CUDA if device.type == "cuda" else ())
-    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + compiled + OURS), device))
+    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + compiled + ours(device)), device))
