@@ -85,7 +85,7 @@ def test_a_trial_says_why_it_failed(monkeypatch):
 
 def test_names_tell_variants_apart_with_their_layout_and_precision():
     assert len(VARIANTS) == len({(v.who, v.precision, v.layout, v.in_place, v.fused, v.how, v.graph)
-                                 for v in VARIANTS.values()}) == 17
+                                 for v in VARIANTS.values()}) == 19
     for name, variant in VARIANTS.items():
         assert (layout(name), precision(name)) == (variant.layout, variant.precision)
     assert "eager fp32 nchw in-place default Adam" in VARIANTS

@@ -47,7 +47,7 @@ def batch_backward(x, dy, weight, each, _mean, _rstd, mean, rstd):
 
 
 def padding(x, dy, *_):
-    return reflection_pad.forward(x, 1, 2, 3, 0), reflection_pad.backward(dy, 1, 1, 2, 0)
+    return reflection_pad.forward(x, 1, 2, 3, 0), reflection_pad.backward(dy, 1, 1, 1, 0)
 
 
 def convolution(x, dy, weight, each, *_):
