@@ -301,7 +301,7 @@ _backend.remark(
     "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13): every pass "
     "of weights with more elements than the input; the forward pass and the input gradient of channels_last planes of "
     "1024 pixels or more with 64 or more output channels; both gradients of smaller planes or fewer output channels "
-    "when the input has more than 2^18 elements or there are up to 3 output channels",
+    "in float32, when the input has more than 2^18 elements, or with up to 3 output channels",
 )
 
 
@@ -314,7 +314,7 @@ def _stock_is_faster(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
     if weight.shape[1] >= 64 and _backend.holds(x.shape[2] * x.shape[3] >= 1024):
         last = is_channels_last(x)
         return last, last, False
-    gradients = weight.shape[1] <= 3 or _backend.holds(x.numel() > 2**18)
+    gradients = x.dtype == torch.float32 or weight.shape[1] <= 3 or _backend.holds(x.numel() > 2**18)
     return False, gradients, gradients
 
 
