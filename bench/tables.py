@@ -134,8 +134,9 @@ def _median(case: Case, name: str | None) -> str:
 
 def summary(runs: Iterable[Run]) -> str:
     """Training steps, one row each: the fastest form of eager torch, of torch.compile and of ours, and the ratios."""
-    rows, compiled = [], False
+    rows, compiled, timed = [], False, {}
     for run, case in of_kind(runs, "step"):
+        timed |= dict.fromkeys(case["providers"])
         best = {(who, precision): fastest(case, precision, who) for who in ("eager", "compile", "ours")
                 for precision in DTYPES}
         row = [case["op"], case["shape"], *(_median(case, name) for name in best.values())]
@@ -151,9 +152,8 @@ def summary(runs: Iterable[Run]) -> str:
     if not compiled:
         header, rows = _without(header, rows, ("compile fp32", "compile bf16"))
     legend = (
-        "Medians of interleaved runs, each the fastest of its forms (in-place or not, NCHW or channels_last, always "
-        "with the fused Adam). Ratios: torch's median over ours. Floors: the multiplications of direct convolution at "
-        "the ceiling of the same run."
+        f"Medians of interleaved runs, each the fastest of the forms that were timed: {', '.join(timed)}. Ratios: "
+        "torch's median over ours. Floors: the multiplications of direct convolution at the ceiling of the same run."
     )
     return f"{table(header, rows)}\n\n{legend}"
 
