@@ -294,7 +294,8 @@ def test_a_forced_backend_computes_every_pass():
         (torch.empty(1, 64, 32, 32), ("cpp", "cpp", "cpp")),
         (torch.empty(1, 64, 32, 32).to(memory_format=torch.channels_last), ("reference", "reference", "cpp")),
         (torch.empty(1, 64, 7, 7), ("reference", "reference", "reference")),
-        (torch.empty(32, 64, 7, 7), ("cpp", "cpp", "cpp")),
+        (torch.empty(32, 64, 7, 7), ("cpp", "reference", "reference")),
+        (torch.empty(32, 64, 7, 7, dtype=torch.bfloat16), ("cpp", "cpp", "cpp")),
         (torch.empty(128, 64, 7, 7), ("cpp", "reference", "reference")),
         (torch.empty(1, 64, 7, 7, dtype=torch.float64), ("cpp", "cpp", "cpp")),
     ):
