@@ -53,8 +53,8 @@ def main(argv: list[str]) -> int:
 
 def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     """Train ``recipe_class`` as the flags in ``argv`` say, to the end of the run or a signal; returns the exit code."""
-    classes = {"train": TrainOptions, "data": data.DataOptions, "recipe": recipe_class.Options}
-    given = vars(_parser(recipe_class, classes).parse(argv))
+    classes = _option_classes(recipe_class)
+    given = vars(parser_of(recipe_class).parse(argv))
     asked = TrainOptions(**{name: value for name, value in given.items()
                             if name in ("name", "checkpoints_dir", "resume", "overwrite")})
     folder = RunFolder(asked.checkpoints_dir, recipe_class.name if asked.name is None else asked.name)
@@ -135,7 +135,12 @@ def _list() -> str:
     return "\n".join(f"  {name:{width}}  {recipes.get(name).summary}" for name in recipes.RECIPES)
 
 
-def _parser(recipe_class: type[recipes.Recipe], classes: dict[str, type]) -> Parser:
+def _option_classes(recipe_class: type[recipes.Recipe]) -> dict[str, type]:
+    return {"train": TrainOptions, "data": data.DataOptions, "recipe": recipe_class.Options}
+
+
+def parser_of(recipe_class: type[recipes.Recipe]) -> Parser:
+    """What reads the flags of this recipe; only those that were given get into its namespace."""
     presets = "presets (default: paper with --dataroot; without it, gpu on a GPU, else laptop):"
     for name, values in recipe_class.presets.items():
         changes = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in values.items())
@@ -143,7 +148,7 @@ def _parser(recipe_class: type[recipes.Recipe], classes: dict[str, type]) -> Par
     parser = Parser(f"{PROGRAM} {recipe_class.name}", usage=f"{PROGRAM} {recipe_class.name} [options]",
                     description=recipe_class.summary, epilog=presets)
     titles = {"train": "run", "data": "data", "recipe": f"the recipe {recipe_class.name}"}
-    for group, options in classes.items():
+    for group, options in _option_classes(recipe_class).items():
         add_options(parser, options, titles[group], LEFT_OUT[recipe_class.data_kind])
     errors = parser.add_argument_group("errors")
     errors.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,

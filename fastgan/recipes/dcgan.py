@@ -21,7 +21,7 @@ class DCGANOptions(AdamOptions):
     """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
 
     upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
-    d_optimizers: str = option(2, "Adams of the discriminator: one for real and one for generated images, or 1 for "
+    d_optimizers: int = option(2, "Adams of the discriminator: one for real and one for generated images, or 1 for "
                                   "the sum of both losses, on one batch of both", (1, 2))
 
 

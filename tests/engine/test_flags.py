@@ -1,10 +1,11 @@
 """How option dataclasses become flags, and which value wins."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 
+from fastgan import recipes
 from fastgan.engine import settings
 from fastgan.engine.command import UserError
 from fastgan.engine.flags import Parser, add_options, normalise
@@ -85,6 +86,20 @@ def test_all_kinds_of_annotation():
     add_options(parser, Kinds, "kinds")
     assert "50 % of it (default: 0.5)" in parser.format_help()
     assert vars(parser.parse(["--percent", "0.25", "--number", "2.5"])) == {"percent": 0.25, "number": 2.5}
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_option_of_a_recipe_can_be_typed(name):
+    """As it is shown in the help: its default, and each of its choices."""
+    options = recipes.get(name).Options
+    parser = Parser(name)
+    add_options(parser, options, name)
+    for each in fields(options):
+        if each.default is None or each.metadata.get("from_data") or isinstance(each.default, bool):
+            continue
+        for value in {each.default, *each.metadata.get("choices", ())}:
+            typed = vars(parser.parse([f"--{each.name}", str(value)]))
+            assert typed == {each.name: value} and type(typed[each.name]) is type(value)
 
 
 def test_later_layers_win_and_shared_names_reach_all():
