@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     for direction, network in generators.items():
         network.to(device, memory_format=torch.channels_last)
         broken = _translate_files(network, folder, files, targets[direction], arguments.batch_size, device,
-                                  arguments.precision, conversions := Counter())
+                                  arguments.precision, arguments.eval, conversions := Counter())
         if direction == directions[0]:
             _tell_conversions(conversions, input_channels(network))
         _report(direction, files, broken, _output(folder, arguments.output, direction, len(directions) > 1))
@@ -73,6 +73,8 @@ more than 4 channels.""",
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N",
                         help="images of equal size at once (default: 1)")
+    parser.add_argument("--eval", action="store_true", help="batch norms by their running statistics (default: by those "
+                                                            "of each image, as pix2pix is published)")
     parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
     parser.add_argument("--backend", default="auto", metavar="TEXT",
@@ -111,7 +113,8 @@ def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
 
 
 def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,
-                     device: torch.device, precision: str, conversions: Counter[str]) -> list[str]:
+                     device: torch.device, precision: str, running_statistics: bool,
+                     conversions: Counter[str]) -> list[str]:
     """Translate ``files`` in batches of equal size; returns what was wrong with those that are broken.
 
     ``conversions`` counts the kinds of image that had to be converted.
@@ -122,7 +125,8 @@ def _translate_files(network: nn.Module, folder: Path, files: list[str], targets
 
     def flush(group: list[tuple[Tensor, bool, Path]]) -> None:
         images = torch.stack([image for image, _, _ in group]).to(device, memory_format=torch.channels_last)
-        for image, (_, deep, path) in zip(translate(network, images, precision).cpu(), group):
+        translated = translate(network, images, precision, running_statistics).cpu()
+        for image, (_, deep, path) in zip(translated, group):
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(image, path, deep=deep)
         bar.update(len(group))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from fastgan import recipes
+from fastgan.models import statistics_of_each_image
 
 from .command import UserError
 from .device import autocast
@@ -35,14 +38,15 @@ def generator_for(loaded: Networks, direction: str) -> nn.Module:
     raise UserError(f"{source} holds no {name}, which translates {direction} (it holds {there})")
 
 
-def translate(network: nn.Module, images: Tensor, precision: str = "fp32") -> Tensor:
+def translate(network: nn.Module, images: Tensor, precision: str = "fp32", running_statistics: bool = False) -> Tensor:
     """Translate images (N, C, H, W) in [-1, 1], of any H and W, on the network's device; returns float32 of that H x W.
 
-    Sizes that the network cannot halve are continued by reflection at the bottom and the right, and cut back after.
+    Batch norms normalise each image by itself, or, on request, by their running statistics. Sizes that the network cannot halve are continued by reflection at the bottom and the right, and cut back after.
     """
     height, width = images.shape[-2:]
     padded = reflect_to_fit(images, getattr(network, "size_multiple", 1), getattr(network, "minimum_size", 1))
-    with torch.inference_mode(), autocast(images.device, precision):
+    statistics = nullcontext() if running_statistics else statistics_of_each_image(network)
+    with torch.inference_mode(), statistics, autocast(images.device, precision):
         return network(padded)[..., :height, :width].float()
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ._layers import NORMS
+from ._layers import NORMS, statistics_of_each_image
 from .init import INIT_TYPES, init_weights
 from .johnson import JohnsonGenerator
 from .mlp import MLPDiscriminator, MLPGenerator
@@ -53,4 +53,4 @@ def discriminator(name: str, input_nc: int = 3, *, ndf: int = 64, n_layers: int 
 __all__ = ["CRITIC_NORMS", "DISCRIMINATORS", "GENERATORS", "INIT_TYPES", "NORMS", "UPSAMPLINGS", "ConvClassifier",
            "DCGANDiscriminator", "DCGANGenerator", "Decoder", "Encoder", "JohnsonGenerator", "MLPDiscriminator",
            "MLPGenerator", "NLayerDiscriminator", "PixelDiscriminator", "ResnetGenerator", "UnetGenerator",
-           "discriminator", "generator", "init_weights"]
+           "discriminator", "generator", "init_weights", "statistics_of_each_image"]

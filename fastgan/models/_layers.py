@@ -5,6 +5,9 @@ it changes no output and its true gradient is zero. The layers here keep such a 
 parameter counts stay the published ones), freeze it (`requires_grad` is False) and skip both the add and the gradient.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
 from fastgan import functional
@@ -51,6 +54,37 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
         return functional.conv_transpose2d(input, self.weight, None, self.stride, self.padding, self.output_padding)
 
 
+class BatchNorm2d(fnn.BatchNorm2d):
+    """fastgan.nn.BatchNorm2d that can normalise each image by itself in evaluation mode; see `statistics_of_each_image`."""
+
+    of_each_image = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training or not self.of_each_image or input.shape[-2:].numel() == 1:  # one pixel has no variance
+            return super().forward(input)
+        return functional.instance_norm(input, None, None, self.weight, self.bias, eps=self.eps,
+                                        activation=self.activation, negative_slope=self.negative_slope)
+
+
+@contextmanager
+def statistics_of_each_image(network: nn.Module) -> Iterator[None]:
+    """While it lasts, batch norms of `network` in evaluation mode normalise every image by its own mean and variance.
+
+    So translators with batch norm are meant to be run (Isola et al. 2017, section 3.3: statistics of the test batch,
+    which is one image); their running statistics mix images that were normalised one by one in training. A result does
+    not depend on what else is in the batch. Not for nn.SyncBatchNorm.
+    """
+    layers = [module for module in network.modules() if isinstance(module, BatchNorm2d)]
+    before = [layer.of_each_image for layer in layers]
+    try:
+        for layer in layers:
+            layer.of_each_image = True
+        yield
+    finally:
+        for layer, value in zip(layers, before):
+            layer.of_each_image = value
+
+
 def conv_before_norm(norm: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
                      padding: int = 0, reflect: bool = False) -> nn.Module:
     """A convolution followed by `norm`. As published, it owns a bias exactly when the norm is instance norm."""
@@ -82,7 +116,7 @@ def norm_and_activation(norm: str, channels: int, activation: str = "relu", nega
     if halo:
         raise ValueError(f"only instance norm writes a halo, not norm={norm!r}")
     if norm == "batch":
-        return [fnn.BatchNorm2d(channels, activation=activation, negative_slope=negative_slope), nn.Identity()]
+        return [BatchNorm2d(channels, activation=activation, negative_slope=negative_slope), nn.Identity()]
     act = {"none": nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(negative_slope)}[activation]
     return [nn.SyncBatchNorm(channels) if norm == "syncbatch" else nn.Identity(), act]
 
@@ -93,4 +127,4 @@ def interior(padded: Tensor, halo: int) -> Tensor:
 
 
 __all__ = ["FUSED_NORMS", "NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm",
-           "interior", "norm_and_activation", "upsampling_before_norm"]
+           "interior", "norm_and_activation", "statistics_of_each_image", "upsampling_before_norm"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from fastgan import functional
-from fastgan.models import discriminator, generator
+from fastgan.models import discriminator, generator, statistics_of_each_image
 
 from ._base import Decisions, Recipe, frozen, trainable
 from ._options import TranslationOptions, option
@@ -135,13 +135,13 @@ class CycleGAN(Recipe):
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of one domain, in the other: "AtoB" by G_A, "BtoA" by G_B.
 
-        Evaluation mode, no gradients; the dtype of the images is kept. ValueError for a size that G cannot take.
+        Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept. ValueError for a size that G cannot take.
         """
         if direction not in self.directions:
             raise ValueError(f"unknown direction {direction!r}; choose AtoB or BtoA")
         network = self.networks["G_A" if direction == "AtoB" else "G_B"]
         network.check_images(*images.shape[-2:])
-        with self.evaluating(), self.precision.autocast(images.device):
+        with self.evaluating(), statistics_of_each_image(network), self.precision.autocast(images.device):
             return network(images).to(images.dtype)
 
     def check_images(self, height: int, width: int) -> None:

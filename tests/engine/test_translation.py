@@ -11,7 +11,7 @@ from fastgan.engine import device
 from fastgan.engine.command import UserError
 from fastgan.engine.networks import Networks
 from fastgan.engine.translation import generator_for, input_channels, reflect_to_fit, translate
-from fastgan.models import ResnetGenerator
+from fastgan.models import ResnetGenerator, generator
 
 
 @given(st.integers(1, 25), st.integers(1, 25))
@@ -37,6 +37,18 @@ def test_any_size_comes_back(size, precision):
     if size == (16, 16) and precision == "fp32":
         with torch.no_grad():
             torch.testing.assert_close(result, network(images))
+
+
+def test_batch_norms_go_by_each_image_unless_asked():
+    torch.manual_seed(0)
+    network = generator("resnet_6blocks", ngf=4, norm="batch").eval()
+    images = torch.rand(2, 3, 16, 16) * torch.tensor([1.0, 0.1]).view(2, 1, 1, 1)
+    first = translate(network, images[:1])
+    torch.testing.assert_close(translate(network, images)[:1], first, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(translate(network, images, running_statistics=True), network(images))
+    assert (translate(network, images, running_statistics=True)[:1] - first).abs().max() > 0.01
+    assert translate(network, torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)
 
 
 def test_the_generator_of_a_direction():

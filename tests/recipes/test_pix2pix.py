@@ -1,5 +1,6 @@
 """The pix2pix recipe: its contract, who learns from what, resuming, errors."""
 
+import copy
 import io
 
 import pytest
@@ -105,6 +106,25 @@ def test_translation_is_in_evaluation_mode():
     assert list(recipe.sample(batches()[0])) == ["real_A", "fake_B", "real_B"]
     with pytest.raises(ValueError, match="unknown direction 'BtoA': pix2pix learns one"):
         recipe.translate(images, "BtoA")
+
+
+def test_translation_by_the_statistics_of_each_image():
+    """What a network in training mode makes of one image at a time, without dropout; nothing stays behind."""
+    recipe = make(dropout=True)
+    recipe.step(batches()[0])
+    G, images = recipe.networks["G"], batches()[0]["B"]
+    before = {key: value.clone() for key, value in G.state_dict().items()}
+    together = recipe.translate(images, "AtoB")
+    assert all(torch.equal(value, before[key]) for key, value in G.state_dict().items())
+
+    alone = copy.deepcopy(G)
+    for module in alone.modules():
+        module.training = isinstance(module, nn.BatchNorm2d)
+    with torch.no_grad():
+        expected = torch.cat([alone(image[None]) for image in images])
+        by_running_statistics = G.eval()(images)
+    torch.testing.assert_close(together, expected, rtol=0, atol=1e-5)
+    assert (together - by_running_statistics).abs().max() > 0.01
 
 
 def test_sizes_and_options_that_do_not_fit():
