@@ -98,7 +98,7 @@ LESSONS = {
                        ("--batch-size", "32", "--lr", "1e-3", "--lambda-class", "10")),
     "pix2pix": Lesson("pix2pix", "facades_aligned", "--max-steps", 100, 2000, _translation,
                       ("--direction", "BtoA", "--netG", "unet_128", "--ngf", "32", "--ndf", "32", "--load-size", "143",
-                       "--crop-size", "128"), 20),
+                       "--crop-size", "128", "--lambda-L1", "1000", "--n-epochs", "4", "--n-epochs-decay", "4"), 20),
 }
 
 
