@@ -4,8 +4,9 @@
 #   bench/gpu_check.sh [STAGE | GROUP]...       (make gpu-check STAGES="...")
 #
 #   correct    info cuda kernels graphs repeat ops   the tests of the GPU's kernels and graphs, two processes bitwise equal
+#   speed      steps norms convolutions losses       benches, each with a record: CycleGAN's step, the ops in bfloat16
 #   thorough   huge memcheck racecheck suite         more than 2^31 elements, compute-sanitizer, the rest of the tests
-#   speed      steps norms convolutions losses       the benches, each with a record
+#              systems floats                        and of the benches: all steps in all variants, the ops in float32
 #   tune                                             the table of measured configurations, for fastgan/tables
 #
 # Without an argument: all of them, in this order. Each stage has a time of its own. LIMIT bounds the seconds of all
@@ -26,12 +27,12 @@ PATH=$PATH:/usr/local/cuda/bin
 
 declare -A GROUPS_OF=(
   [correct]="info cuda kernels graphs repeat ops"
-  [thorough]="huge memcheck racecheck suite"
+  [thorough]="huge memcheck racecheck suite systems floats"
   [speed]="steps norms convolutions losses"
 )
-KNOWN="info kernels cuda ops repeat graphs huge memcheck racecheck suite steps norms convolutions losses tune"
+KNOWN="info kernels cuda ops repeat graphs huge memcheck racecheck suite steps norms convolutions losses systems floats tune"
 stages=()
-for name in "${@:-correct thorough speed tune}"; do
+for name in "${@:-correct speed thorough tune}"; do
   for part in $name; do stages+=(${GROUPS_OF[$part]:-$part}); done
 done
 for name in "${stages[@]}"; do
@@ -141,10 +142,14 @@ for name in "${stages[@]}"; do
     huge) tests huge 240 -rs -m huge tests/ops/test_huge.py ;;
     memcheck | racecheck) sanitize "$name" ;;
     suite) tests suite 480 "${PARALLEL[@]}" tests --ignore tests/kernels --ignore tests/ops --ignore tests/csrc ;;
-    steps) bench steps 260 bench/test_*step*.py ;;
-    norms) bench norms 120 bench/test_instance_norm.py bench/test_batch_norm.py ;;
-    convolutions) bench convolutions 120 bench/test_reflection_pad_conv2d.py bench/test_conv_transpose2d.py ;;
-    losses) bench losses 60 bench/test_losses.py ;;
+    steps) bench steps 200 bench/test_steps.py -k "cyclegan and 256x256 and not batch4" \
+      --benchmark-variants "channels_last, eager fp32 nchw" ;;
+    norms) bench norms 120 bench/test_instance_norm.py bench/test_batch_norm.py -k bfloat16 ;;
+    convolutions) bench convolutions 180 bench/test_reflection_pad_conv2d.py bench/test_conv_transpose2d.py \
+      -k bfloat16 ;;
+    losses) bench losses 40 bench/test_losses.py ;;
+    systems) bench systems 400 bench/test_steps.py ;;
+    floats) bench floats 300 bench/test_*norm.py bench/test_*conv*.py -k float32 ;;
     tune)
       for dtype in bf16 fp32; do
         run "tune-$dtype" 400 "$PYTHON" -m fastgan.tune --dtype "$dtype" --layout nhwc --output "$OUT/$DEVICE.json"
