@@ -107,10 +107,12 @@ tests() { local name=$1 most=$2; shift 2; run "$name" "$most" "$PYTHON" -m pytes
 info=fastgan/_build_info.json
 if ! has fastgan.kernels || [[ ! -f $info ]] || grep -q "did not finish" $info ||
   [[ -n $(find setup.py csrc -newer $info -print -quit) ]]; then
-  run install 400 "$PYTHON" -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
+  run install 400 bash -c '"$@" > "$0" 2>&1' "$OUT/gpu-check-build.log" \
+    "$PYTHON" -m pip install -v --no-build-isolation --no-deps --no-index -e .
 fi
 if ! grep -q '"cuda": "' "$info" 2> /dev/null; then  # their tests are then left out, and a stage of them passes
   note installed "WITHOUT the CUDA kernels: $(tr -d '\n' < "$info")"
+  say "$(grep -m 5 -E 'error( |:)' "$OUT/gpu-check-build.log" 2> /dev/null)"
   failed=1
 fi
 
