@@ -1,5 +1,6 @@
 """The tuner: what it measures, leaves out and writes; on the CPU, by Triton's interpreter and a plain clock."""
 
+import threading
 import time
 
 import pytest
@@ -45,7 +46,8 @@ def test_medians_take_turns():
     assert calls == [(name, i) for i in range(5) for name in "ab"]
 
 
-def test_wrong_and_impossible_candidates_are_left_out():
+@pytest.mark.parametrize("together", [1, 3])
+def test_wrong_and_impossible_candidates_are_left_out(together):
     said = []
 
     def run(cut):
@@ -53,10 +55,21 @@ def test_wrong_and_impossible_candidates_are_left_out():
             raise RuntimeError("out of resource: shared memory\nmore")
         return torch.full((2,), float(cut[0]))
 
-    assert _tuner._usable([(1,), (2,), (3,)], run, torch.full((2,), 2.0), said.append) == [(2,)]
+    assert _tuner._usable([(1,), (2,), (3,)], run, torch.full((2,), 2.0), said.append, together) == [(2,)]
     assert said == [
         "left out (1,): RuntimeError: out of resource: shared memory", "left out (3,): its result is wrong",
     ]  # fmt: skip
+
+
+def test_candidates_are_compiled_together():
+    """All of them are under way before the first is done."""
+    everybody = threading.Barrier(3, timeout=30)
+
+    def run(cut):
+        everybody.wait()
+        return torch.zeros(1)
+
+    assert _tuner._usable([(1,), (2,), (3,)], run, torch.zeros(1), pytest.fail, 3) == [(1,), (2,), (3,)]
 
 
 @interpreted

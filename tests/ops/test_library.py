@@ -174,6 +174,15 @@ def test_compiles_without_graph_breaks(name, backend, autocast, fresh_compiler):
         assert_alike(results, expected)
 
 
+def test_compiles_where_the_compiler_does_not_know_of_autocast(monkeypatch, fresh_compiler):
+    """As that of torch 2.11."""
+    monkeypatch.setattr(torch.amp, "is_autocast_available", torch._dynamo.disable(torch.amp.is_autocast_available))
+    x = draw((1, 2, 4, 5)).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = torch.compile(lambda x: ours.conv_transpose2d(x, x.transpose(0, 1)), fullgraph=True, backend="eager")(x)
+    assert y.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_compiles_with_inductor(layout, fresh_compiler):
     """The default compiler keeps the strides that the kernels ask for, with a residual inside a padded tensor."""
