@@ -144,7 +144,7 @@ def _pair(first: nn.Module, second: nn.Module) -> _Pair | None:
         attributes = {
             "padding": (top, left),
             "padding_mode": "reflect",
-            "_reversed_padding_repeated_twice": [left, left, top, top],
+            "_reversed_padding_repeated_twice": tuple(first.padding),  # as nn.Conv2d keeps it
         }
         return _Pair(second, fnn.ReflectionPadConv2d, attributes, first, reason)
     normed = kind in _NORMS and next_kind in (nn.ReLU, nn.LeakyReLU)

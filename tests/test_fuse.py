@@ -203,6 +203,27 @@ def test_single_layers(name, training):
     assert set(vars(fastgan.fuse(copy.deepcopy(stock)))) == set(vars(fresh))
 
 
+@pytest.mark.parametrize("pad", [
+    nn.ReflectionPad2d((1, 1, 2, 2)), fastgan.nn.ReflectionPad2d(1), nn.ReflectionPad2d(0),
+], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("conv", [
+    nn.Conv2d(4, 2, 3), fastgan.nn.Conv2d(4, 2, 3, bias=False), nn.Conv2d(4, 6, (1, 3), 2),
+    nn.Conv2d(4, 8, 3, dilation=(1, 2), groups=4), nn.Conv2d(4, 2, 3, padding="valid"),
+    nn.Conv2d(4, 2, 3, padding_mode="circular"),
+], ids=repr)  # fmt: skip
+def test_padding_and_convolutions(pad, conv):
+    original = copy.deepcopy(nn.Sequential(pad, conv)).double()
+    fused = fastgan.fuse(copy.deepcopy(original))
+    assert kinds(fused)[1:] == [nn.Identity, fastgan.nn.ReflectionPadConv2d]
+    assert_same(fused, original, torch.randn(2, 4, 7, 6, dtype=torch.double))
+    built = fastgan.nn.ReflectionPadConv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, (pad.padding[2], pad.padding[0]),
+        conv.dilation, conv.groups, conv.bias is not None)  # fmt: skip
+    tensors = ("_parameters", "_buffers", "_modules")
+    assert {name: value for name, value in vars(fused[1]).items() if name not in tensors} == {
+        name: value for name, value in vars(built).items() if name not in tensors}
+
+
 @pytest.mark.parametrize(("norm", "shape"), [
     (nn.BatchNorm1d(3), (4, 3)), (nn.BatchNorm1d(3), (4, 3, 5)), (nn.InstanceNorm2d(3), (3, 6, 5)),
 ])  # fmt: skip
@@ -273,8 +294,10 @@ LEFT = {
     **{register: (lambda register=register: with_hook(nn.InstanceNorm2d(3), register), "it has hooks")
        for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
                         "register_full_backward_pre_hook")},
-    "register_state_dict_post_hook": (
-        lambda: with_hook(nn.BatchNorm2d(3), "register_state_dict_post_hook"), "it has hooks"),
+    **{register: (lambda register=register: with_hook(nn.BatchNorm2d(3), register), "it has hooks")
+       for register in ("register_state_dict_post_hook", "register_state_dict_pre_hook",
+                        "register_load_state_dict_pre_hook", "register_load_state_dict_post_hook")},
+    "lazy": (lambda: nn.LazyConv2d(4, 3), "it has hooks"),
     "spectral_norm": (lambda: spectral_norm(nn.Conv2d(3, 4, 3)), "it has hooks"),
     "weight_norm": (lambda: norm_by_weight(nn.ConvTranspose2d(3, 4, 3)), "it has hooks"),
     "parametrized": (lambda: parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), "it is parametrized"),
@@ -299,11 +322,16 @@ def test_left_alone(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Tanh(), make(), nn.Tanh()).double().eval()
     x = torch.randn(2, 3, 6, 5, dtype=torch.double)
-    before, was, expected = kinds(model), list(vars(model[1])), model(x)
+    before, was = kinds(model), list(vars(model[1]))
     said = sentences(model)
     assert said == [f"1: {type(model[1]).__name__} left alone: {reason}"]
     assert kinds(model) == before and list(vars(model[1])) == was
-    assert torch.equal(model(x), expected)
+    torch.manual_seed(0)
+    again = nn.Sequential(nn.Tanh(), make(), nn.Tanh()).double().eval()
+    torch.manual_seed(0)
+    y = model(x)
+    torch.manual_seed(0)
+    assert torch.equal(y, again(x))
 
 
 def test_weighted_bce_is_left_alone():
@@ -497,6 +525,19 @@ def test_compiled_in_one_graph(name):
     for a, b in zip(*(torch.autograd.grad(f(x).sum(), model.model[1].weight if name == "generator" else
                                           model[0].weight) for f in (late, model))):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    torch._dynamo.reset()
+
+
+def test_wrapped_models():
+    """What torch.compile gave can be fused itself; what torch.jit.script gave has nothing to fuse."""
+    torch._dynamo.reset()
+    model, x = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU()), torch.randn(1, 3, 4, 4)
+    expected = model(x)
+    scripted = torch.jit.script(copy.deepcopy(model))
+    wrapped = torch.compile(model, backend="eager")
+    assert sentences(wrapped) == ["_orig_mod.0, _orig_mod.1: InstanceNorm2d, ReLU -> fastgan.nn.InstanceNorm2d"]
+    assert not sentences(scripted)
+    torch.testing.assert_close((wrapped(x), scripted(x)), (expected, expected))
     torch._dynamo.reset()
 
 
