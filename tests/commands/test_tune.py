@@ -27,6 +27,17 @@ def test_needs_a_gpu(monkeypatch):
         tune.main([])
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--list"], "unknown argument '--list': python -m fastgan.tune --help lists what there is"),
+    (["--layuot", "nchw"], "unknown argument '--layuot': did you mean --layout?"),
+    (["--size", "big"], "--size: invalid int value: 'big'"),
+    (["--op", "norm"], "--op: invalid choice: 'norm'"),
+])  # fmt: skip
+def test_bad_flags_get_one_sentence(call, arguments, said):
+    outcome = call(tune, *arguments)
+    assert outcome.code == 2 and outcome.err.startswith(f"error: {said}") and outcome.err.count("\n") == 1
+
+
 def test_default_shapes_are_those_of_the_generator():
     first, trunk, last = tune.cases("reflection_pad_conv2d", 16, 256, 64)
     assert first == (16, 3, 256, 64, 7) and trunk == (16, 256, 64, 256, 3) and last == (16, 64, 256, 3, 7)
