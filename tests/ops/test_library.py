@@ -63,8 +63,9 @@ def test_opcheck(op, backend, layout):
             (OPS.instance_norm, (x, None, None, None, 1e-5, "none", 0.2, 0, backend)),
         ],
         "instance_norm_backward": [
-            (OPS.instance_norm_backward, (wide, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
-            (OPS.instance_norm_backward, (x, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
+            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
+            (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, "relu", 0.2, 2, False, backend)),
+            (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
         ],
         "pointwise_loss": [
             (OPS.pointwise_loss, (x, None, 1.0, "bce", "mean", True, backend)),
