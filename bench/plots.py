@@ -131,6 +131,8 @@ def _steps(runs: list[Run], figure: Any) -> None:
                 points[line][count, side] = min(medians)
         for precision, dtype in DTYPES.items():
             floors[precision][count, side] = case["flops"] / ceiling(run, dtype)
+    from matplotlib.ticker import LogFormatter
+
     figure.set_size_inches(14, 4.5)
     by_batch, by_side, by_pixel = figure.subplots(1, 3)
     sides = sorted({side for line in points.values() for _, side in line},
@@ -152,9 +154,15 @@ def _steps(runs: list[Run], figure: Any) -> None:
     by_batch.set(xlabel=f"images in a batch, {side}x{side}", ylabel="seconds a step", xscale="log", yscale="log")
     by_side.set(xlabel="side of the image in pixels, batch 1", ylabel="seconds a step", xscale="log", yscale="log")
     by_pixel.set(xlabel="pixels in a batch", ylabel="microseconds a pixel", xscale="log", ylim=(0, None))
-    for axes, values in ((by_batch, {count for line in points.values() for count, at in line if at == side}),
-                         (by_side, {at for line in points.values() for count, at in line if count == 1})):
+    drawn = {point for line in points.values() for point in line}
+    for axes, values in ((by_batch, {count for count, at in drawn if at == side}),
+                         (by_side, {at for count, at in drawn if count == 1}),
+                         (by_pixel, {count * at * at for count, at in drawn})):
         axes.set_xticks(sorted(values), [str(value) for value in sorted(values)])
-        axes.minorticks_off()
-    by_pixel.legend(fontsize=7)
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    for axes in (by_batch, by_side):  # less than a decade may hold no tick but minor ones
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    by_pixel.set_ylim(0, 1.25 * by_pixel.get_ylim()[1])
+    by_pixel.legend(fontsize=7, loc="upper right", ncols=2)
     figure.suptitle("CycleGAN step, 9 residual blocks", fontsize=10)
