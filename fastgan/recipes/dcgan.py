@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
+from fastgan.models import CRITIC_NORMS, UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
@@ -23,6 +23,8 @@ class DCGANOptions(AdamOptions):
     upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
     d_optimizers: int = option(2, "Adams of the discriminator: one for real and one for generated images, or 1 for "
                                   "the sum of both losses, on one batch of both", (1, 2))
+    d_norm: str = option("batch", "the discriminator's norm: of each batch, of each image's own planes, or none",
+                         CRITIC_NORMS)
 
 
 class DCGAN(LatentRecipe):
@@ -31,7 +33,8 @@ class DCGAN(LatentRecipe):
     D learns from real and from generated images in two steps of two Adams, so that each has its own moments, and
     normalises each in a batch of its own, whose brightness and contrast it cannot see. With d_optimizers 1 it learns
     from both in one step, as in the paper, and sees them in one batch, with G's images beside real ones in G's step
-    too. Initial weights are N(0, 0.02), as in the paper.
+    too. Initial weights are N(0, 0.02), as in the paper. With d_norm "instance" or "none" D has no batch norm, sees
+    each image alone and learns the same of one batch as of two, as Gulrajani et al. 2017 (section 4) have their critic.
     """
 
     name = "dcgan"
@@ -43,7 +46,7 @@ class DCGAN(LatentRecipe):
         o = options or DCGANOptions()
         super().__init__(o, precision=precision)
         self.networks = {"G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
-                         "D": init_weights(DCGANDiscriminator(o.input_nc, o.image_size))}
+                         "D": init_weights(DCGANDiscriminator(o.input_nc, o.image_size, norm=o.d_norm))}
         owners = {"G": "G", "D": "D"} if o.d_optimizers == 1 else {"G": "G", "D_real": "D", "D_fake": "D"}
         self.optimizers = {name: Adam(self.networks[owner].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
                            for name, owner in owners.items()}
@@ -76,7 +79,8 @@ class DCGAN(LatentRecipe):
             losses = {"D_real": self.gan_loss(on_real, True), "D_fake": self.gan_loss(on_fake, False)}
         self.update("D", losses["D_real"] + losses["D_fake"])
         with self.precision.autocast(real.device), frozen(D):
-            losses["G"] = self.gan_loss(D(torch.cat([real, fake]))[count:], True)
+            on_fake = D(torch.cat([real, fake]))[count:] if self.options.d_norm == "batch" else D(fake)
+            losses["G"] = self.gan_loss(on_fake, True)
         self.update("G", losses["G"])
         return losses
 

@@ -9,9 +9,11 @@ from .networks import DCGANDiscriminator, dcgan_generator, noise, step
 
 
 class Twin:
-    def __init__(self, latent_size, image_size, lr=2e-4, beta1=0.5, upsample="resize", d_optimizers=2):
+    def __init__(self, latent_size, image_size, lr=2e-4, beta1=0.5, upsample="resize", d_optimizers=2,
+                 d_norm="batch"):
         self.latent = latent_size
-        G, D = self.G, self.D = dcgan_generator(latent_size, image_size, upsample), DCGANDiscriminator(image_size)
+        G, D = dcgan_generator(latent_size, image_size, upsample), DCGANDiscriminator(image_size, norm=d_norm)
+        self.G, self.D = G, D
         self.networks = {"G": G, "D": D}
         owners = {"G": G, "D": D} if d_optimizers == 1 else {"G": G, "D_real": D, "D_fake": D}
         self.optimizers = {name: torch.optim.Adam(owner.parameters(), lr, (beta1, 0.999))

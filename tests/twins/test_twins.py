@@ -22,6 +22,8 @@ CASES = {
     "gan-minimax-2-steps": ("gan", gan.Twin, dict(d_steps=2, gan_loss="minimax")),
     "dcgan": ("dcgan", dcgan.Twin, {}),
     "dcgan-transposed-1-optimizer": ("dcgan", dcgan.Twin, dict(upsample="transposed", d_optimizers=1)),
+    "dcgan-instance-norm": ("dcgan", dcgan.Twin, dict(d_norm="instance")),
+    "dcgan-no-norm-1-optimizer": ("dcgan", dcgan.Twin, dict(upsample="transposed", d_optimizers=1, d_norm="none")),
     "cgan": ("cgan", cgan.Twin, {}),
     "cgan-vanilla": ("cgan", cgan.Twin, dict(gan_loss="vanilla")),
     "wgan": ("wgan", wgan.Twin, {}),
