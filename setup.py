@@ -90,9 +90,10 @@ def plan() -> tuple[list, type, dict]:
     flags = (["/O2"] if cxx == "MSVC" else CXX_FLAGS) + shlex.split(os.environ.get("FASTGAN_CXX_FLAGS", ""))
     sources = [*relative_sources("csrc", "*.cpp"), *relative_sources("csrc/cpu", "*.cpp")]
     headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
-    nvcc = shutil.which("nvcc", path=str(Path(cpp_extension.CUDA_HOME or "") / "bin"))
-    with_cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None and nvcc is not None
+    toolkit = cuda_toolkit(cpp_extension.CUDA_HOME) if torch.version.cuda is not None else None
+    with_cuda = toolkit is not None
     if with_cuda:
+        cpp_extension.CUDA_HOME, nvcc = str(toolkit), shutil.which("nvcc", path=str(toolkit / "bin"))
         sources += [*relative_sources("csrc/cuda", "*.cu"), *relative_sources("csrc/cuda", "*.cpp")]
         headers += [*relative_sources("csrc/cuda", "*.h"), *relative_sources("csrc/cuda", "*.cuh")]
         extension = cpp_extension.CUDAExtension(
@@ -110,6 +111,15 @@ def plan() -> tuple[list, type, dict]:
         "flags": flags,
     }
     return [extension], cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True), record
+
+
+def cuda_toolkit(guess: str | None, standard: str = "/usr/local/cuda") -> Path | None:
+    """The folder of a toolkit, with compiler and headers: torch's guess, which is where nvcc lies on the PATH and may
+    hold nothing but a script that calls it, or the standard folder; None where neither is one."""
+    for folder in map(Path, filter(None, (guess, standard))):
+        if shutil.which("nvcc", path=str(folder / "bin")) and (folder / "include" / "cuda_runtime.h").is_file():
+            return folder
+    return None
 
 
 def cuda_targets(nvcc: str) -> list[str]:

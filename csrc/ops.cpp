@@ -82,13 +82,20 @@ std::tuple<Tensor, Tensor, Tensor> instance_norm_op(const Tensor& x, const Optio
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> instance_norm_backward_op(
     const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const OptionalTensor& weight,
-    const OptionalTensor& bias, std::string_view activation, double negative_slope, int64_t halo, bool need_dresidual) {
+    const OptionalTensor& bias, std::string_view activation, double negative_slope, int64_t halo, bool need_dresidual,
+    const OptionalTensor& dinner) {
   const char* const op = "instance_norm_backward";
   const InstanceNormShape s = instance_norm_shape(x, activation, negative_slope, halo);
   const OptionalTensor w = channel_parameter(weight, x, op, "weight"), b = channel_parameter(bias, x, op, "bias");
   check_device(dy, x, op, "dy");
   check_dtype(dy, x, op, "dy");
   check_same_layout(dy, {s.n, s.c, s.h + 2 * halo, s.w + 2 * halo}, s.layout, op, "dy");
+  if (dinner.has_value()) {
+    TORCH_CHECK_VALUE(halo > 0, op, ": dinner is for a halo, got a halo of ", halo, "; add it to dy");
+    check_device(*dinner, x, op, "dinner");
+    check_dtype(*dinner, x, op, "dinner");
+    check_same_layout(*dinner, x.sizes(), s.layout, op, "dinner");
+  }
   check_statistic(mean, x, {s.n, s.c}, op, "mean");
   check_statistic(rstd, x, {s.n, s.c}, op, "rstd");
   Tensor dx = empty(x.sizes(), x, s.layout);
@@ -99,6 +106,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> instance_norm_backward_op(
   if (x.numel() != 0) {
     InstanceNormBackward a{};
     a.dy = dy.const_data_ptr();
+    a.dinner = dinner.has_value() ? dinner->const_data_ptr() : nullptr;
     a.x = x.const_data_ptr();
     a.mean = mean.const_data_ptr();
     a.rstd = rstd.const_data_ptr();
@@ -209,7 +217,8 @@ TORCH_LIBRARY(fastgan_csrc, m) {
       "float negative_slope, int halo) -> (Tensor, Tensor, Tensor)");
   m.def(
       "instance_norm_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
-      "str activation, float negative_slope, int halo, bool need_dresidual) -> (Tensor, Tensor, Tensor, Tensor)");
+      "str activation, float negative_slope, int halo, bool need_dresidual, Tensor? dinner=None) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "pointwise_loss(Tensor input, Tensor? target, float label, str kind, str reduction, bool want_grad) "
       "-> (Tensor, Tensor)");

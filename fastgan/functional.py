@@ -113,7 +113,8 @@ def instance_norm(
     negative_slope: float = 0.2,
     residual: Tensor | None = None,
     halo: int = 0,
-) -> Tensor:
+    interior: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Instance norm, activation, residual and reflected halo in one pass.
 
     ``y = reflect_pad(act((x - mean) / sqrt(var + eps) * weight + bias) + residual, halo)`` with the mean and the biased
@@ -130,9 +131,12 @@ def instance_norm(
         residual: added after the activation; shape and dtype of the input (a spatial slice of a larger tensor is read
             in place).
         halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
+        interior: give the view of the output without its halo as well, as a residual connection needs it. Its gradient
+            and that of the whole output meet in this op's backward pass, where slicing the output would cost three.
 
     Returns:
-        (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input.
+        (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input; with ``interior`` also its (N, C, H, W)
+        inside.
 
     Raises:
         ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an eps below 0; an
@@ -148,15 +152,18 @@ def instance_norm(
         y = F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
         y = activate(y, activation, negative_slope)
         y = y if residual is None else y + residual
-        return F.pad(y, (halo,) * 4, mode="reflect") if halo else y
+        padded = F.pad(y, (halo,) * 4, mode="reflect") if halo else y
+        return (padded, y) if interior else padded
     shape = input.shape
     if input.dim() != 4:
         input = input.flatten(2).unsqueeze(-1)
         residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
-    y, mean, rstd = _instance_norm(input, weight, bias, residual, eps, activation, negative_slope, halo)
+    y, mean, rstd, inner = _instance_norm(input, weight, bias, residual, eps, activation, negative_slope, halo, interior)
     if running_mean is not None:
         _update_running(running_mean, running_var, input, mean, rstd, eps, momentum)
-    return y if len(shape) == 4 else y.view(shape)
+    if len(shape) != 4:  # without a halo
+        y = inner = y.view(shape)
+    return (y, inner) if interior else y
 
 
 def _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo):

@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fastgan import recipes
 from fastgan.data.files import save_image, suffix_for
-from fastgan.data.images import make_grid
+from fastgan.data.images import grid_holds, make_grid
 from fastgan.engine import command
-from fastgan.engine.codes import check_latent, parse_classes
+from fastgan.engine.codes import check_latent, decode, parse_classes
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
 from fastgan.engine.flags import Parser, add_common, read_seed
@@ -25,7 +24,8 @@ from fastgan.engine.networks import load_recipe
 from fastgan.engine.pictures import beside, check_free, check_suffix, write
 
 ROW = 8  # images, in a grid without classes
-AT_ONCE = 256
+LEAST = 64  # pixels of an image's side in a grid
+MOST_FILES = 100_000  # of a class: their names have five digits
 
 
 def main(argv: list[str]) -> int:
@@ -35,26 +35,40 @@ def main(argv: list[str]) -> int:
     if arguments.labels is not None and not recipe.classes:
         raise UserError(f"--labels {arguments.labels}: {recipe.name} is told no classes, and shows what it likes")
     labels = parse_classes(arguments.labels or f"0-{recipe.classes - 1}", recipe.classes) if recipe.classes else None
-    count = arguments.count if arguments.count is not None else ROW if labels else ROW * ROW
+    shown = labels or [None]
+    most = MOST_FILES if arguments.files else grid_holds(recipe.options.image_size, least=LEAST) // len(shown)
+    count = arguments.count if arguments.count is not None else max(1, min(most, ROW if labels else ROW * ROW))
     if count < 1:
         raise UserError(f"--count is {count}: it must be 1 or more")
-    targets = _targets(arguments, recipe.options.input_nc, count, labels)
-    check_free(targets, arguments.overwrite)
+    if count > most and arguments.files:
+        raise UserError(f"--count is {count}: at most {most} files{' of a class' if labels else ''} go in one folder")
+    if count > most:
+        raise UserError(f"--count is {count}: a picture holds at most {most} images{' of each class' if labels else ''}"
+                        f" of this size, and --files writes up to {MOST_FILES}")
+    target = _target(arguments)
+    suffix = suffix_for(recipe.options.input_nc)
+
+    def file(label: int | None, number: int) -> Path:
+        return target / f"{'' if label is None else f'{label}_'}{number:05}{suffix}"
+
+    files = (file(label, number) for label in shown for number in range(count))
+    check_free(files if arguments.files else [target], arguments.overwrite)
 
     recipe.to(pick_device(arguments.device))
     codes = recipe.latents(count, torch.Generator().manual_seed(arguments.seed))
-    rows = [_decode(recipe, codes, label) for label in labels or [None]]
+    rows = (decode(recipe, codes, None if label is None else torch.full((count,), label)) for label in shown)
     if arguments.files:
-        targets[0].parent.mkdir(parents=True, exist_ok=True)
-        for path, image in zip(targets, (image for row in rows for image in row)):
-            save_image(image, path)
-        print(f"{len(targets)} images are in {targets[0].parent}")
+        target.mkdir(parents=True, exist_ok=True)
+        for label, row in zip(shown, rows):
+            for number, image in enumerate(row):
+                save_image(image, file(label, number))
     else:
+        images = [list(row) for row in rows]
         if labels is None:
-            rows = rows[0].split(ROW)
-        picture = make_grid(rows, labels=[str(label) for label in labels or ()], least=64)
-        write(targets[0], lambda temporary: picture.save(temporary, format="PNG"))
-        print(f"{count * len(labels or [None])} images are in {targets[0]}")
+            images = [images[0][start:start + ROW] for start in range(0, count, ROW)]
+        picture = make_grid(images, labels=[str(label) for label in labels or ()], least=LEAST)
+        write(target, lambda temporary: picture.save(temporary, format="PNG"))
+    print(f"{count * len(shown)} images are in {target}")
     return 0
 
 
@@ -79,18 +93,12 @@ told classes, or as a file for each image.""",
     return parser
 
 
-def _targets(arguments: argparse.Namespace, channels: int, count: int, labels: list[int] | None) -> list[Path]:
-    if not arguments.files:
-        path = Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "generated.png")
-        return [check_suffix(path, ".png", "--output")]
-    folder = Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "generated")
-    names = [f"{label}_" for label in labels] if labels else [""]
-    return [folder / f"{name}{number:05}{suffix_for(channels)}" for name in names for number in range(count)]
-
-
-def _decode(recipe: recipes.Recipe, codes: Tensor, label: int | None) -> Tensor:
-    return torch.cat([recipe.decode(part, None if label is None else torch.full((len(part),), label)).cpu()
-                      for part in codes.split(AT_ONCE)])
+def _target(arguments: argparse.Namespace) -> Path:
+    """The folder of the files, or the picture."""
+    if arguments.files:
+        return Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "generated")
+    path = Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "generated.png")
+    return check_suffix(path, ".png", "--output")
 
 
 if __name__ == "__main__":

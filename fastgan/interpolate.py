@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from fastgan import recipes
-from fastgan.data.images import make_grid
+from fastgan.data.images import grid_holds, make_grid
 from fastgan.data.labelled import read_square
 from fastgan.engine import command
-from fastgan.engine.codes import check_class, check_latent, mixtures, path
+from fastgan.engine.codes import check_class, check_latent, decode, mixtures, path
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
 from fastgan.engine.flags import Parser, add_common, read_seed
@@ -27,6 +27,7 @@ from fastgan.engine.networks import load_recipe
 from fastgan.engine.pictures import beside, check_free, check_suffix, save_gif, write
 
 ROW = 16  # images, at most
+LEAST = 64  # pixels of an image's side in the strip
 
 
 def main(argv: list[str]) -> int:
@@ -37,6 +38,9 @@ def main(argv: list[str]) -> int:
     check_latent(recipe, "interpolate")
     if arguments.images and not recipe.encodes:
         raise UserError(f"{recipe.name} has no encoder, which --images needs to find their codes: give --seeds instead")
+    most = grid_holds(recipe.options.image_size, least=LEAST) - 1 - len(arguments.images or ())
+    if arguments.steps > most:
+        raise UserError(f"--steps is {arguments.steps}: the strip holds at most {most} steps of images of this size")
     classes = _classes(recipe, arguments)
     strip = check_suffix(Path(arguments.output) if arguments.output else
                          beside(arguments.checkpoint, "interpolated.png"), ".png", "--output")
@@ -47,12 +51,12 @@ def main(argv: list[str]) -> int:
     real = [read_square(name, recipe.options.input_nc, recipe.options.image_size) for name in arguments.images or ()]
     start, end = _ends(recipe, arguments, real, classes)
     labels = mixtures(*classes, recipe.classes, arguments.steps) if classes else None
-    images = list(recipe.decode(path(start, end, arguments.steps), labels).cpu())
+    images = list(decode(recipe, path(start, end, arguments.steps), labels))
     picture = _picture(images, real)
     write(strip, lambda temporary: picture.save(temporary, format="PNG"))
     print(f"{len(images)} images are in {strip}")
     if gif:
-        save_gif([make_grid([[image]], gap=0) for image in images], gif)
+        save_gif(images, lambda image: make_grid([[image]], gap=0), gif)
         print(f"the same, moving, in {gif}")
     return 0
 
@@ -108,11 +112,11 @@ def _ends(recipe: recipes.Recipe, arguments: argparse.Namespace, real: Sequence[
 def _picture(images: list[Tensor], real: Sequence[Tensor]) -> Any:
     """The strip, in rows where it is long; between the images that its ends are codes of, where it has such."""
     if not real:
-        return make_grid([images[start:start + ROW] for start in range(0, len(images), ROW)], least=64)
+        return make_grid([images[start:start + ROW] for start in range(0, len(images), ROW)], least=LEAST)
     strip = [real[0], *images, real[1]]
     captions = ["image", *(["code"] + [""] * (len(images) - 2) + ["code"]), "image"]
     rows = range(0, len(strip), ROW)
-    return make_grid([strip[start:start + ROW] for start in rows], least=64,
+    return make_grid([strip[start:start + ROW] for start in rows], least=LEAST,
                      captions=[captions[start:start + ROW] for start in rows])
 
 

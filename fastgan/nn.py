@@ -104,14 +104,15 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
     Args:
         num_features, eps, momentum, affine, track_running_stats: as for ``nn.InstanceNorm2d``.
-        activation, negative_slope, halo: see :func:`fastgan.functional.instance_norm`.
+        activation, negative_slope, halo, interior: see :func:`fastgan.functional.instance_norm`.
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
     Call:
         ``layer(input, residual=None)``; the residual, of the input's shape, is added after the activation.
 
     Shape:
-        (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo).
+        (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo); with ``interior`` also its inside, of the input's
+        shape.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         activation: str = "none",
         negative_slope: float = 0.2,
         halo: int = 0,
+        interior: bool = False,
         **stock: bool,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **stock)
@@ -137,8 +139,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         self.activation = activation
         self.negative_slope = negative_slope
         self.halo = halo
+        self.interior = interior
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         self._check_input_dim(input)
         batched = input if input.dim() == 4 else input.unsqueeze(0)
         if residual is not None and residual.dim() == 3:
@@ -158,13 +161,17 @@ class InstanceNorm2d(nn.InstanceNorm2d):
             negative_slope=self.negative_slope,
             residual=residual,
             halo=self.halo,
+            interior=self.interior,
         )
-        return y if input.dim() == 4 else y.squeeze(0)
+        if input.dim() == 4:
+            return y
+        return tuple(each.squeeze(0) for each in y) if self.interior else y.squeeze(0)
 
     def extra_repr(self) -> str:
         fused = f", activation={self.activation!r}" if self.activation != "none" else ""
         fused += f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
         fused += f", halo={self.halo}" if self.halo else ""
+        fused += ", interior=True" if self.interior else ""
         return super().extra_repr() + fused
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import torch
 
 from .engine import command
+from .engine.flags import Parser
 from .ops import _table, _tuner
 
 OPS = ("reflection_pad_conv2d", "instance_norm")
@@ -32,11 +32,12 @@ def cases(op: str, batch: int, size: int, width: int) -> list[tuple]:
     ]
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m fastgan.tune",
-        description="Measure every backend and kernel configuration on this GPU and write its table, which the ops "
-        "then follow. Needs a CUDA device and triton; takes minutes.",
+def _parser() -> Parser:
+    p = Parser(
+        "python -m fastgan.tune",
+        description="""\
+Measure every backend and kernel configuration on this GPU and write its table, which the ops then follow. Needs a CUDA
+device and triton; takes minutes.""",
     )
     p.add_argument("--op", nargs="+", choices=OPS, default=list(OPS), help="which ops (default: all)")
     p.add_argument("--batch", nargs="+", type=int, default=[1, 4, 16], help="batch sizes (default: 1 4 16)")
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    options = parser().parse_args(argv)
+    options = _parser().parse(argv)
     if not torch.cuda.is_available():
         raise command.UserError("fastgan.tune measures on a CUDA device, and torch finds none here")
     if options.size % 4 or options.size < 16:

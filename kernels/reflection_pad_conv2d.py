@@ -608,6 +608,8 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     small = 8192 if itemsize == 2 else 4096  # elements of a tile for 4 warps
     block_n = _columns(direction, kind, layout, g, most)
     if kind == "thin_output" and not weights:
+        if layout == "nchw" and direction == "input_gradient":  # masks and addresses again
+            depth = min(depth, 32)
         cut = Config(kind, rows, block_n, depth, 8 if layout == "nchw" else 4, 3)
     elif kind == "thin_input" and not weights:
         # The gradient keeps a mask beside every address.

@@ -45,6 +45,22 @@ def poisoned_empties():
 
 
 @pytest.fixture
+def one_thread():
+    """Small networks: one thread is as fast as many, repeatable everywhere, and does not suffer from a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def small_networks(request):
+    """Tests in these folders run small networks."""
+    if request.path.parent.name in ("commands", "engine", "models", "recipes", "twins"):
+        request.getfixturevalue("one_thread")
+
+
+@pytest.fixture
 def seed():
     torch.manual_seed(0)
 

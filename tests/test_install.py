@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 from setuptools import find_packages
 
 from fastgan.ops import _extension
@@ -206,6 +208,21 @@ def test_tools_too_old_to_make_a_wheel_get_a_sentence():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert "makes no wheels without the package wheel: run pip install --upgrade setuptools" in result.stderr
+
+
+def test_a_cuda_toolkit_has_compiler_and_headers(tmp_path, monkeypatch):
+    """torch takes the folder of a script named nvcc for a toolkit, whose headers the build then misses."""
+    monkeypatch.setattr(sys, "argv", ["setup.py", "--version"])
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    cuda_toolkit = runpy.run_path(str(ROOT / "setup.py"))["cuda_toolkit"]
+    script, toolkit = tmp_path / "script", tmp_path / "toolkit"
+    for folder in (script, toolkit):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "nvcc").touch(mode=0o755)
+    (toolkit / "include").mkdir()
+    (toolkit / "include" / "cuda_runtime.h").touch()
+    assert cuda_toolkit(str(toolkit), str(script)) == cuda_toolkit(str(script), str(toolkit)) == toolkit
+    assert cuda_toolkit(None, str(toolkit)) == toolkit and cuda_toolkit(str(script), str(tmp_path)) is None
 
 
 def test_unknown_mode_is_refused():

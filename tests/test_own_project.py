@@ -6,20 +6,35 @@ from pathlib import Path
 import pytest
 import torch
 
+from .twins import cyclegan
+
 README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def run_block(name, **defined):
+    """What the README's lines between <!-- name --> and <!-- /name --> define, by running them."""
+    block = rf"<!-- {name} -->\s*```python\n(.*?)```\s*<!-- /{name} -->"
+    found = re.findall(block, README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 1, f"README.md needs one python block between <!-- {name} --> and <!-- /{name} -->"
+    assert "fastgan" in found[0] and len(found[0].strip().splitlines()) <= 16
+    torch.manual_seed(0)
+    exec(compile(found[0], f"{README.name} ({name})", "exec"), defined)
+    return defined
 
 
 @pytest.fixture(scope="module")
 def names():
-    """What the README's lines define, by running them."""
-    block = r"<!-- own-project -->\s*```python\n(.*?)```\s*<!-- /own-project -->"
-    found = re.findall(block, README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(found) == 1, "README.md needs one python block between <!-- own-project --> and <!-- /own-project -->"
-    assert "fastgan" in found[0] and len(found[0].strip().splitlines()) <= 16
-    defined = {}
-    torch.manual_seed(0)
-    exec(compile(found[0], f"{README.name} (own-project)", "exec"), defined)
-    return defined
+    return run_block("own-project")
+
+
+def test_a_model_of_stock_layers(capsys):
+    generator = cyclegan.Generator(4, 1)
+    images = torch.rand(1, 3, 16, 16)
+    expected = generator(images)
+    run_block("own-model", generator=generator)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "model.0, model.1: ReflectionPad2d, Conv2d -> fastgan.nn.ReflectionPadConv2d" and len(lines) > 8
+    torch.testing.assert_close(generator(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def backward(model, y):

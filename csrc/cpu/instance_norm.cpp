@@ -175,7 +175,8 @@ struct PlanesBackward {
 
   void fold_block(int64_t plane, int64_t block, A* folded) const {
     const T* const dy = at<T>(a.dy, plane * (s.h + 2 * s.halo) * (s.w + 2 * s.halo));
-    fold.fold_rows(dy, image, block * rows_per_block, std::min(s.h, (block + 1) * rows_per_block), folded);
+    const T* const inner = a.dinner != nullptr ? at<T>(a.dinner, plane * hw) : nullptr;
+    fold.fold_rows(dy, inner, image, block * rows_per_block, std::min(s.h, (block + 1) * rows_per_block), folded);
   }
 
   void sums(int64_t plane, int64_t block, const PlaneParams<A>& p, A* folded, double* g, double* gn) const {
@@ -400,7 +401,8 @@ struct PixelsBackward {
 
   void fold_row(int64_t sample, int64_t i, A* folded) const {
     const int64_t padded = (s.h + 2 * s.halo) * (s.w + 2 * s.halo) * c;
-    fold.fold_rows(at<T>(a.dy, sample * padded), image, i, i + 1, folded);
+    const T* const inner = a.dinner != nullptr ? at<T>(a.dinner, sample * hw * c) : nullptr;
+    fold.fold_rows(at<T>(a.dy, sample * padded), inner, image, i, i + 1, folded);
   }
 
   void group_sums(int64_t first, int64_t last, const ChannelArrays<A>& arrays, double* partial) const {

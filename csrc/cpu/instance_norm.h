@@ -31,7 +31,8 @@ struct InstanceNormForward {
 };
 
 struct InstanceNormBackward {
-  const void* dy;  // with the halo
+  const void* dy;      // with the halo
+  const void* dinner;  // without it, added to dy's pixels inside; or null, as it is where there is no halo
   const void* x;
   const void* mean;
   const void* rstd;

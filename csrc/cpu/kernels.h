@@ -95,8 +95,9 @@ struct PaddedImage {
 template <class T>
 struct FoldKernels {
   using A = Accumulate<T>;
-  // Rows [begin, end) of the adjoint of the padding: width * pixel sums per row, in A.
-  void (*fold_rows)(const T* padded, const PaddedImage& image, int64_t begin, int64_t end, A* out);
+  // Rows [begin, end) of the adjoint of the padding, plus those of the unpadded `inner` where it is not null: width *
+  // pixel sums per row, in A.
+  void (*fold_rows)(const T* padded, const T* inner, const PaddedImage& image, int64_t begin, int64_t end, A* out);
   // Rounds n sums to T.
   void (*store)(const A* in, T* out, int64_t n);
 };

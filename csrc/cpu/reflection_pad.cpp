@@ -69,7 +69,7 @@ void backward_as(const Images& s, const void* gradient, void* result) {
     const std::unique_ptr<A[]> sums(new A[static_cast<size_t>(row)]);
     for (int64_t index = begin; index < end; ++index) {
       const int64_t i = index % m.height;
-      k.fold_rows(static_cast<const T*>(gradient) + index / m.height * padded, m, i, i + 1, sums.get());
+      k.fold_rows(static_cast<const T*>(gradient) + index / m.height * padded, nullptr, m, i, i + 1, sums.get());
       k.store(sums.get(), static_cast<T*>(result) + index * row, row);
     }
   });

@@ -20,10 +20,10 @@ FASTGAN_INLINE Sources sources_of(int64_t i, int64_t size, int64_t before, int64
   return s;
 }
 
-// out[0:n] (+)= the sum over the source rows of n values from column `column` on.
+// out[0:n] (+)= the sum over the source rows of n values from column `column` on, and of `more` where it is not null.
 template <bool ADD, class T>
-FASTGAN_INLINE void add_rows(const T* padded, int64_t row_size, const Sources& rows, int64_t column, Accumulate<T>* out,
-                             int64_t n) {
+FASTGAN_INLINE void add_rows(const T* padded, int64_t row_size, const Sources& rows, int64_t column, const T* more,
+                             Accumulate<T>* out, int64_t n) {
   using A = Accumulate<T>;
   constexpr int64_t lanes = kLanes<A>;
   const T* const first = padded + rows.at[0] * row_size + column;
@@ -31,29 +31,34 @@ FASTGAN_INLINE void add_rows(const T* padded, int64_t row_size, const Sources& r
   for (; i + lanes <= n; i += lanes) {
     Vec<A> sum = load(first + i);
     for (int k = 1; k < rows.count; ++k) sum += load(padded + rows.at[k] * row_size + column + i);
+    if (more != nullptr) sum += load(more + i);
     if (ADD) sum += load(out + i);
     store(out + i, sum);
   }
   for (; i < n; ++i) {
     A sum = load_one(first + i);
     for (int k = 1; k < rows.count; ++k) sum += load_one(padded + rows.at[k] * row_size + column + i);
+    if (more != nullptr) sum += load_one(more + i);
     if (ADD) sum += out[i];
     out[i] = sum;
   }
 }
 
 template <class T>
-void fold_rows(const T* padded, const PaddedImage& image, int64_t begin, int64_t end, Accumulate<T>* out) {
+void fold_rows(const T* padded, const T* inner, const PaddedImage& image, int64_t begin, int64_t end,
+               Accumulate<T>* out) {
   const int64_t w = image.width, pixel = image.pixel;
   const int64_t row_size = (w + image.left + image.right) * pixel;
   for (int64_t i = begin; i < end; ++i, out += w * pixel) {
     const Sources rows = sources_of(i, image.height, image.top, image.bottom);
-    add_rows<false>(padded, row_size, rows, image.left * pixel, out, w * pixel);
+    const T* const own = inner != nullptr ? inner + i * w * pixel : nullptr;
+    add_rows<false>(padded, row_size, rows, image.left * pixel, own, out, w * pixel);
     for (int64_t j = 1; j <= image.left; ++j) {
-      add_rows<true>(padded, row_size, rows, (image.left - j) * pixel, out + j * pixel, pixel);
+      add_rows<true>(padded, row_size, rows, (image.left - j) * pixel, static_cast<const T*>(nullptr), out + j * pixel, pixel);
     }
     for (int64_t j = w - 1 - image.right; j <= w - 2; ++j) {
-      add_rows<true>(padded, row_size, rows, (image.left + 2 * (w - 1) - j) * pixel, out + j * pixel, pixel);
+      add_rows<true>(padded, row_size, rows, (image.left + 2 * (w - 1) - j) * pixel, static_cast<const T*>(nullptr),
+                     out + j * pixel, pixel);
     }
   }
 }

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 MOST_CHANNELS = 4
+MOST_PIXELS = 89_478_485  # of a picture: of more, Pillow warns when it opens one
 
 
 def to_tensor(pixels: Tensor) -> Tensor:
@@ -88,6 +89,12 @@ def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), 
         for column, caption in enumerate(captions[number][:count] if number < len(captions) else ()):
             _centred(draw, margin + gap + column * (width + gap) + width // 2, top + height, caption, font)
     return picture
+
+
+def grid_holds(side: int, *, gap: int = 4, least: int = 128) -> int:
+    """How many images of side x side make a picture of about ``MOST_PIXELS`` by :func:`make_grid`."""
+    cell = side * max(1, -(-least // side)) + gap
+    return MOST_PIXELS // cell ** 2
 
 
 def _centred(draw: ImageDraw.ImageDraw, centre: int, top: int, text: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .command import UserError
+
+AT_ONCE = 256  # codes that are decoded together
 
 
 def path(start: Tensor, end: Tensor, steps: int) -> Tensor:
@@ -26,6 +29,16 @@ def mixtures(start: int, end: int, classes: int, steps: int) -> Tensor:
         return torch.full((steps + 1,), start)
     one, other = F.one_hot(torch.tensor([start, end]), classes).float()
     return path(one, other, steps)
+
+
+def decode(recipe: Any, codes: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
+    """The images (C, S, S) of codes (N, D) one by one, on the CPU; no more than ``AT_ONCE`` are there at a time.
+
+    ``labels`` as for :meth:`LatentRecipe.decode`.
+    """
+    for start in range(0, len(codes), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        yield from recipe.decode(codes[part], None if labels is None else labels[part]).cpu()
 
 
 def nearest(query: Tensor, gallery: Tensor, count: int) -> tuple[Tensor, Tensor]:

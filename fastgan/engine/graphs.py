@@ -50,16 +50,19 @@ class CudaRecorder:
 
     def record(self, call: Callable[[], _Result]) -> tuple[Callable[[], None], _Result]:
         with torch.cuda.device(self._device):
-            graph, random = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state()
-            outer = torch.cuda.current_stream()
+            graph, outer = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            random = generator.clone_state()
             try:
                 # thread_local: the thread that pins the next batches may allocate meanwhile.
                 with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                     result = call()
             except RuntimeError as error:
-                torch.cuda.set_stream(outer)  # the end of a capture that went wrong leaves its own as the current one,
-                torch.cuda.set_rng_state(random)
-                raise RuntimeError(str(error.__context__ or error)) from error  # and hides the error that tells why
+                # The end of a capture that went wrong leaves its own stream as the current one, a generator that draws
+                # in captures only, and hides the error that tells why.
+                torch.cuda.set_stream(outer)
+                generator.graphsafe_set_state(random)
+                raise RuntimeError(str(error.__context__ or error)) from error
             return graph.replay, result
 
 
@@ -127,7 +130,11 @@ class GraphedStep:
             return True
         same = {name: _form(value) for name, value in tensors.items()} == {
             name: _form(value) for name, value in self._inputs.items()}
-        if not same:
+        if not same and any(pool.size for pool in self._recipe.pools.values()):
+            self._failed = True  # a pool of several sizes keeps images one by one, where no recorded step finds them
+            self._tell("the images differ in size, and so do those of the image pools, which cannot be recorded: all "
+                       "steps run kernel by kernel from here on; a --preprocess that crops gives all images one size")
+        elif not same:
             self._tell("the images differ in size, and steps are recorded for that of the first batch alone: the "
                        "others run kernel by kernel; a --preprocess that crops gives all images one size")
         return same

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ def beside(checkpoint: str | Path, name: str) -> Path:
     return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / name
 
 
-def check_free(paths: Sequence[Path], overwrite: bool) -> None:
+def check_free(paths: Iterable[Path], overwrite: bool) -> None:
     """UserError where a path is taken, unless it may be overwritten."""
-    taken = [path for path in paths if path.exists()]
-    if taken and not overwrite:
+    taken = [path for path in paths if path.exists()] if not overwrite else []
+    if taken:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise UserError(f"{taken[0]}{more} would be overwritten: give another --output, or --overwrite")
 
@@ -42,9 +42,9 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
     write_atomically(path, save)
 
 
-def save_gif(frames: Sequence[Any], path: Path) -> None:
-    """Write pictures (Pillow's) as a GIF that goes there and back for ever."""
-    frames = [frame.convert("RGB") for frame in frames]
-    there_and_back = [*frames, *frames[-2:0:-1]]
-    write(path, lambda temporary: there_and_back[0].save(
-        temporary, format="GIF", save_all=True, append_images=there_and_back[1:], duration=FRAME_MILLISECONDS, loop=0))
+def save_gif(images: Sequence[Any], draw: Callable[[Any], Any], path: Path) -> None:
+    """Write images as a GIF that goes there and back for ever; ``draw`` makes a frame (Pillow's) of an image, in its
+    turn."""
+    frames = (draw(image).convert("RGB") for image in (*images, *images[-2:0:-1]))
+    write(path, lambda temporary: next(frames).save(
+        temporary, format="GIF", save_all=True, append_images=frames, duration=FRAME_MILLISECONDS, loop=0))

@@ -104,14 +104,16 @@ def upsampling_before_norm(norm: str, in_channels: int, out_channels: int, kerne
 
 
 def norm_and_activation(norm: str, channels: int, activation: str = "relu", negative_slope: float = 0.2,
-                        halo: int = 0) -> list[nn.Module]:
+                        halo: int = 0, interior: bool = False) -> list[nn.Module]:
     """The two modules after a convolution: norm, then activation ("none", "relu" or "leaky_relu").
 
     With instance and batch norm the first one does both; the second is an Identity that keeps the published index.
-    Instance norm also writes `halo` reflected pixels for the next convolution; other norms write no halo.
+    Instance norm also writes `halo` reflected pixels for the next convolution, and gives the view without them beside
+    it on request; other norms write no halo.
     """
     if norm == "instance":
-        fused = fnn.InstanceNorm2d(channels, activation=activation, negative_slope=negative_slope, halo=halo)
+        fused = fnn.InstanceNorm2d(channels, activation=activation, negative_slope=negative_slope, halo=halo,
+                                   interior=interior)
         return [fused, nn.Identity()]
     if halo:
         raise ValueError(f"only instance norm writes a halo, not norm={norm!r}")

@@ -6,15 +6,16 @@ from torch import Tensor, nn
 
 from fastgan import nn as fnn
 
-from ._layers import check_norm, conv_before_norm, interior, norm_and_activation, upsampling_before_norm
+from ._layers import check_norm, conv_before_norm, norm_and_activation, upsampling_before_norm
 from ._published import PublishedNetwork, plain_keys
 
 
 class ResnetBlock(nn.Module):
     """Two 3x3 convolutions with reflected padding and a residual addition, no activation after it.
 
-    With instance norm the block takes a tensor that carries a reflected halo of 1 and writes one with a halo of
-    `out_halo`; the residual is added inside the second norm's pass. Otherwise halos are 0 and the convolutions pad.
+    With instance norm the block takes a tensor that carries a reflected halo of 1 and the view inside it, which is the
+    residual and is added inside the second norm's pass; it writes such a pair, or one tensor where `out_halo` is 0.
+    Otherwise halos are 0 and the convolutions pad.
 
     State-dict keys: `conv_block.1` and `conv_block.5` are the convolutions (`conv_block.6` with dropout).
     """
@@ -33,19 +34,19 @@ class ResnetBlock(nn.Module):
         layers += [nn.Identity(),
                    conv_before_norm(norm, channels, channels, 3, padding=1 - middle_halo, reflect=not middle_halo)]
         if self.fused:
-            layers.append(fnn.InstanceNorm2d(channels, halo=out_halo))
+            layers.append(fnn.InstanceNorm2d(channels, halo=out_halo, interior=out_halo > 0))
         else:
             layers.append(norm_and_activation(norm, channels, "none")[0])
         self.conv_block = nn.Sequential(*layers)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         if not self.fused:
             return input + self.conv_block(input)
         *layers, last_norm = self.conv_block
-        hidden = input
+        hidden, residual = input
         for layer in layers:
             hidden = layer(hidden)
-        return last_norm(hidden, residual=interior(input, 1))
+        return last_norm(hidden, residual=residual)
 
 
 class ResnetGenerator(PublishedNetwork):
@@ -82,7 +83,7 @@ class ResnetGenerator(PublishedNetwork):
         layers += [conv_before_norm(norm, ngf, 2 * ngf, 3, stride=2, padding=1),
                    *norm_and_activation(norm, 2 * ngf)]
         layers += [conv_before_norm(norm, 2 * ngf, 4 * ngf, 3, stride=2, padding=1),
-                   *norm_and_activation(norm, 4 * ngf, halo=int(fused))]
+                   *norm_and_activation(norm, 4 * ngf, halo=int(fused), interior=fused)]
         layers += [ResnetBlock(4 * ngf, norm, dropout, out_halo=int(i + 1 < n_blocks)) for i in range(n_blocks)]
         layers += [upsampling_before_norm(norm, 4 * ngf, 2 * ngf), *norm_and_activation(norm, 2 * ngf)]
         layers += [upsampling_before_norm(norm, 2 * ngf, ngf), *norm_and_activation(norm, ngf, halo=3 * fused)]

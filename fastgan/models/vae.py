@@ -41,7 +41,8 @@ class Decoder(nn.Module):
     """Linear to 32 x 7 x 7, transposed conv 4x4 stride 2 -> 16, ReLU, transposed conv 4x4 stride 2 -> `channels`.
 
     Input codes (N, latent_size), and with `classes` also a one-hot (N, classes); output logits (N, channels,
-    image_size, image_size), of which the sigmoid is the picture in [0, 1].
+    image_size, image_size), of which the sigmoid is the picture in [0, 1]. The first transposed convolution brings its
+    ReLU in the same pass; an Identity keeps the index.
     """
 
     def __init__(self, channels: int = 1, image_size: int = 28, latent_size: int = 2, classes: int = 0):
@@ -50,7 +51,7 @@ class Decoder(nn.Module):
         side = image_size // 4
         self.model = nn.Sequential(
             nn.Linear(latent_size + classes, CHANNELS * side ** 2), nn.Unflatten(1, (CHANNELS, side, side)),
-            fnn.ConvTranspose2d(CHANNELS, 16, 4, stride=2, padding=1), nn.ReLU(),
+            fnn.ConvTranspose2d(CHANNELS, 16, 4, stride=2, padding=1, activation="relu"), nn.Identity(),
             fnn.ConvTranspose2d(16, channels, 4, stride=2, padding=1))
 
     def forward(self, z: Tensor, one_hot: Tensor | None = None) -> Tensor:

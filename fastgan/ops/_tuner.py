@@ -7,7 +7,9 @@ that together are twice as large as the device's L2 cache; what counts is the me
 from __future__ import annotations
 
 import math
+import os
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterable, Mapping, NamedTuple
 
 import torch
@@ -76,20 +78,32 @@ def _right(result: Tensor, expected: Tensor) -> bool:
     return bool((result.double() - expected.double()).abs().max() <= tolerance * expected.double().abs().max())
 
 
-def _usable(candidates: Iterable, run: Callable[[Any], Tensor], expected: Tensor, say: Callable[[str], None]) -> list:
-    """The candidates that run on this device and give the right result; the others are named with the reason."""
-    found = []
-    for cut in candidates:
+def _usable(candidates: Iterable, run: Callable[[Any], Tensor], expected: Tensor, say: Callable[[str], None],
+            together: int = 1) -> list:
+    """The candidates that run on this device and give the right result; the others are named with the reason.
+
+    ``together`` of them are tried at once: first calls compile, which takes most of a tuner's time.
+    """
+
+    def wrong(cut: Any) -> str:
         try:
             result = run(cut)
         except Exception as error:  # a tile too large for this device, or one that this triton cannot compile
-            say(f"left out {tuple(cut)}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-            continue
-        if _right(result, expected):
-            found.append(cut)
-        else:
-            say(f"left out {tuple(cut)}: its result is wrong")
-    return found
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return "" if _right(result, expected) else "its result is wrong"
+
+    cuts = list(candidates)
+    with ThreadPoolExecutor(together) as threads:
+        reasons = dict(zip(cuts, threads.map(wrong, cuts)))
+    for cut, reason in reasons.items():
+        if reason:
+            say(f"left out {tuple(cut)}: {reason}")
+    return [cut for cut, reason in reasons.items() if not reason]
+
+
+def _at_once(device: torch.device) -> int:
+    """How many candidates are tried together; one by one where Triton interprets them, which it does in one thread."""
+    return min(16, os.cpu_count() or 1) if device.type == "cuda" else 1
 
 
 def _entry(op: str, dtype: torch.dtype, layout: str, shape: str, configurations: dict, seconds: dict) -> _table.Entry:
@@ -155,7 +169,7 @@ def tune_convolution(
     seconds: dict[str, dict[str, float]] = {"triton": {}, "halo": {}}
     for direction in kernels.DIRECTIONS:
         candidates = kernels.candidates(direction, layout, g, dtype.itemsize, precision)
-        usable = _usable(candidates, lambda cut: ours(direction, cut, 0), halo(direction, 0), say)
+        usable = _usable(candidates, lambda cut: ours(direction, cut, 0), halo(direction, 0), say, _at_once(device))
         runners: dict[Any, Runner] = {cut: (lambda i, cut=cut: ours(direction, cut, i)) for cut in usable}
         taken = medians(runners | {"halo": lambda i: halo(direction, i)}, clock, rounds)
         seconds["halo"][direction] = taken.pop("halo")
@@ -200,7 +214,7 @@ def tune_norm(
     seconds: dict[str, dict[str, float]] = {"triton": {}}
     for direction, right in expected.items():
         candidates = kernels.candidates(direction, layout, (n, c, side, side), dtype.itemsize)
-        usable = _usable(candidates, lambda cut: ours(direction, cut, 0), right, say)
+        usable = _usable(candidates, lambda cut: ours(direction, cut, 0), right, say, _at_once(device))
         taken = medians({cut: (lambda i, cut=cut: ours(direction, cut, i)) for cut in usable}, clock, rounds)
         best[direction] = min(taken, key=taken.__getitem__)
         seconds["triton"][direction] = taken[best[direction]]

@@ -87,15 +87,25 @@ def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, ha
     return empty(x, (n, c, h + 2 * halo, w + 2 * halo)), statistics, torch.empty_like(statistics)
 
 
-def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+def interior(padded: Tensor, halo: int) -> Tensor:
+    """The (N, C, H, W) view inside a tensor that carries a halo."""
+    return padded[..., halo:-halo, halo:-halo] if halo else padded
+
+
+def _backward(dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
     dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
-    cut = _cut("backward", x, halo, backend)
-    return _launchers(backend)[1](
-        dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, *cut
-    )
+    arguments = (x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual)
+    backward = _launchers(backend)[1]
+    if dinner is None:
+        return backward(dy, *arguments, *_cut("backward", x, halo, backend))
+    if backend == "cpp":
+        return backward(dy, *arguments, like(dinner, x))
+    dy = dy.clone()
+    interior(dy, halo).add_(dinner)
+    return backward(dy, *arguments, *_cut("backward", x, halo, backend))
 
 
-def _backward_fake(dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+def _backward_fake(dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
     absent = x.new_empty((0,), dtype=torch.float32)
     return (
         empty(x, tuple(x.shape)),
@@ -112,7 +122,7 @@ define(
     _forward_fake,
 )
 define(
-    "instance_norm_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
+    "instance_norm_backward(Tensor dy, Tensor? dinner, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
     "str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
@@ -123,29 +133,34 @@ define(
 
 @with_signature
 class InstanceNorm(torch.autograd.Function):
-    """(y, mean, rstd) of the op; x dense, residual of the same inner layout."""
+    """(y, mean, rstd, y without its halo or None) of the op; x dense, residual of the same inner layout.
+
+    The gradient of the view without halo meets that of y inside the backward pass. Autograd would pad it with zeros and
+    add the two.
+    """
 
     @staticmethod
-    def forward(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
-        return torch.ops.fastgan.instance_norm(
+    def forward(x, weight, bias, residual, eps, activation, negative_slope, halo, with_interior, backend):
+        y, mean, rstd = torch.ops.fastgan.instance_norm(
             x, weight, bias, residual, eps, activation, negative_slope, halo, backend
         )
+        return y, mean, rstd, interior(y, halo) if with_interior else None
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, weight, bias, residual, *ctx.constants = inputs
-        _, mean, rstd = output
+        _, mean, rstd, _ = output
         ctx.mark_non_differentiable(mean, rstd)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
         ctx.has_residual = residual is not None
 
     @staticmethod
-    def backward(ctx, dy, _dmean, _drstd):
+    def backward(ctx, dy, _dmean, _drstd, dinner):
         x, mean, rstd, weight, bias = ctx.saved_tensors
-        eps, activation, negative_slope, halo, backend = ctx.constants
+        eps, activation, negative_slope, halo, _with_interior, backend = ctx.constants
         need_dresidual = ctx.has_residual and ctx.needs_input_grad[3]
         dx, dweight, dbias, dresidual = run(
-            InstanceNormBackward, dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
+            InstanceNormBackward, dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
             need_dresidual and halo > 0, backend,
         )  # fmt: skip
         if need_dresidual and halo == 0:
@@ -155,7 +170,7 @@ class InstanceNorm(torch.autograd.Function):
             dweight if weight is not None else None,
             dbias if bias is not None else None,
             dresidual if need_dresidual else None,
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
@@ -164,37 +179,42 @@ class InstanceNormBackward(torch.autograd.Function):
     """(dx, dweight, dbias, dresidual), itself differentiable to any order."""
 
     @staticmethod
-    def forward(dy, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend):
+    def forward(
+        dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
+    ):
         return torch.ops.fastgan.instance_norm_backward(
-            dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend
+            dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend
         )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, x, _mean, _rstd, weight, bias, *ctx.constants = inputs
-        ctx.save_for_backward(dy, x, weight, bias)
+        dy, dinner, x, _mean, _rstd, weight, bias, *ctx.constants = inputs
+        ctx.save_for_backward(dy, dinner, x, weight, bias)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, u, u_weight, u_bias, u_residual):
-        # Of x, g0 = fold(dy), and dresidual = g0.
-        dy, x, weight, bias = ctx.saved_tensors
+        # Of x, g0 = fold(dy) + dinner, and dresidual = g0.
+        dy, dinner, x, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _need_dresidual, backend = ctx.constants
         g0 = dy.to(accumulate_dtype(x.dtype))
         if halo:
             g0 = fold(g0, (halo,) * 4, backend)
+        if dinner is not None:
+            g0 = g0 + dinner
         grad_g0, grad_x, grad_weight = differentiate_backward(
             u, u_weight, u_bias, g0, x, weight, bias, activation, negative_slope, (2, 3), eps
         )
         if u_residual is not None and u_residual.numel():
             u_residual = u_residual.to(g0.dtype)
             grad_g0 = u_residual if grad_g0 is None else grad_g0 + u_residual
-        grad_dy = None
+        grad_dy = grad_dinner = None
         if grad_g0 is not None:
             grad_g0 = grad_g0.expand(x.shape)
+            grad_dinner = grad_g0.to(dinner.dtype) if dinner is not None else None
             grad_dy = (pad(grad_g0, (halo,) * 4, backend) if halo else grad_g0).to(dy.dtype)
         grad_x = grad_x.to(x.dtype) if grad_x is not None else None
-        return grad_dy, grad_x, None, None, grad_weight, *[None] * 7
+        return grad_dy, grad_dinner, grad_x, None, None, grad_weight, *[None] * 7
 
 
 _backend.register(
@@ -228,8 +248,12 @@ def instance_norm(
     activation: str,
     negative_slope: float,
     halo: int,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """(y, mean, rstd) by the chosen backend; arguments already checked. The reference gives no statistics."""
+    with_interior: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """(y, mean, rstd, y without its halo if asked for) by the chosen backend; arguments already checked.
+
+    The reference gives no statistics.
+    """
     device, dtype = x.device.type, x.dtype
     reason = _unserved(x, weight, bias, residual)
     if reason:
@@ -238,12 +262,16 @@ def instance_norm(
     else:
         backend = _backend.select("instance_norm", device, dtype)
     if backend == "reference":
-        return reference(x, weight, bias, residual, eps, activation, negative_slope, halo), None, None
+        y = reference(x, weight, bias, residual, eps, activation, negative_slope, halo)
+        return y, None, None, interior(y, halo) if with_interior else None
     x = dense(x)
     if residual is not None:
         residual = _residual_view(residual, x)
         residual = residual.view_as(residual) if residual is x else residual  # torch.compile wants distinct tensors
     weight = weight.contiguous() if weight is not None else None
     bias = bias.contiguous() if bias is not None else None
-    arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo, backend)
-    return run(InstanceNorm, *arguments)
+    # The compiler takes no Function whose results share memory; it fuses the padding and adding of gradients itself.
+    inside = with_interior and halo > 0 and not torch.compiler.is_compiling()
+    arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
+    y, mean, rstd, inner = run(InstanceNorm, *arguments)
+    return y, mean, rstd, interior(y, halo) if with_interior and not inside else inner

@@ -14,8 +14,8 @@ that any order of differentiation is made of them.
 convolutional neural networks"), in all directions, computed in float32 whatever the dtype of the images. It rounds more
 than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean square error below 50 * 2^-24 = 3e-6 of
 the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
-bfloat16 the rounding of the result outweighs that by far, and the error is torch's; unless it is asked for, it computes
-the weight gradient alone there, beside torch's convolution. Under autocast it reads float32 parameters as they are, and
+bfloat16 the rounding of the result outweighs that by far, and the error is torch's; for small images torch's convolution
+serves beside its weight gradient there. Under autocast it reads float32 parameters as they are, and
 returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
 either of the two, and numbers within a factor of 1000 of float32's largest may overflow.
 ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
@@ -277,8 +277,9 @@ def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
 _winograd_can_serve = _backend.cpp_serves(torch.float32, torch.bfloat16)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
 _WINOGRAD_CHANNELS, _WINOGRAD_TILES = 32, 32
-# Its arithmetic is float32's: in bfloat16 it pays for the weight gradient where dot products are twice as fast at best,
-# not on processors with matrix units.
+# Its arithmetic is float32's: in bfloat16 it pays where dot products are twice as fast at best, not on processors with
+# matrix units: for the weight gradient, and from so many tiles on for the other passes.
+_WINOGRAD_TILES_OF_BFLOAT16 = 256
 _WINOGRAD_DTYPES = (torch.float32, torch.bfloat16)
 if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or torch.cpu._is_amx_tile_supported():
     _WINOGRAD_DTYPES = (torch.float32,)
@@ -289,7 +290,7 @@ def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
     if reason or asked:
         return reason
     if dtype not in _WINOGRAD_DTYPES:
-        return "in bfloat16 it serves x86 processors without matrix units (AMX), for the weight gradient"
+        return "in bfloat16 it serves x86 processors without matrix units (AMX)"
     least = f"{_WINOGRAD_CHANNELS} channels and {_WINOGRAD_TILES} tiles of 4x4 outputs"
     return f"serves 3x3 kernels with stride 1, from {least} on"
 
@@ -306,15 +307,21 @@ def _winograd_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilat
     """Whether Winograd was measured faster than torch's convolution for such a call, forward and backward."""
     if x.device.type != "cpu" or x.dtype not in _WINOGRAD_DTYPES or _winograd_unserved(weight, stride, dilation):
         return False
-    h, w = output_size(x.shape[2:], (3, 3), stride, padding, dilation)
-    tiles = x.shape[0] * -(-h // 4) * -(-w // 4)
-    return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and _backend.holds(tiles >= _WINOGRAD_TILES)
+    enough = _tiles(x, padding) >= _WINOGRAD_TILES
+    return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and _backend.holds(enough)
 
 
-def _backends(backend: str, x: Tensor) -> Backends:
+def _tiles(x: Tensor, padding: Pair) -> int:
+    """How many tiles of 4x4 outputs Winograd computes."""
+    h, w = output_size(x.shape[2:], (3, 3), (1, 1), padding, (1, 1))
+    return x.shape[0] * -(-h // 4) * -(-w // 4)
+
+
+def _backends(backend: str, x: Tensor, padding: Pair) -> Backends:
     """Who computes which pass: ``backend``, or, where that was measured faster, torch beside Winograd's dweight."""
     if backend == "winograd" and x.dtype == torch.bfloat16 and not _backend.forced(OP):
-        return Backends("halo", "halo", backend)
+        if not _backend.holds(_tiles(x, padding) >= _WINOGRAD_TILES_OF_BFLOAT16):
+            return Backends("halo", "halo", backend)
     return Backends(backend, backend, backend)
 
 
@@ -363,4 +370,4 @@ def reflection_pad_conv2d(
         reason = _winograd_unserved(weight, stride, dilation)
     if reason:
         _backend.unserved(OP, reason)
-    return run(ReflectionPadConv2d, dense(x), weight, bias, (stride, padding, dilation), _backends(backend, x))
+    return run(ReflectionPadConv2d, dense(x), weight, bias, (stride, padding, dilation), _backends(backend, x, padding))

@@ -84,13 +84,14 @@ class ImagePool:
         return _laid_out(chosen.to(images.dtype), images)
 
     def _make_room(self, images: Tensor) -> None:
-        """Keep a row of the images' size, on their device, for every one that `draw` has handed out."""
+        """Keep a row of the images' size, on their device, for every one that `draw` will hand out to such batches."""
         buffer, size = self._buffer, images.shape[1:]
-        if (buffer is not None and buffer.shape[1:] == size and len(buffer) >= self._rows
+        rows = max(self._rows, self.size + len(images))
+        if (buffer is not None and buffer.shape[1:] == size and len(buffer) >= rows
                 and buffer.device == images.device and torch.promote_types(images.dtype, buffer.dtype) == buffer.dtype):
             return
         kept = self._apart if buffer is None else list(buffer.split(1))
-        kept += [None] * (max(self._rows, self.size + len(images)) - len(kept))
+        kept += [None] * (rows - len(kept))
         stored = {row: image for row, image in enumerate(kept) if image is not None}
         if any(image.shape[1:] != size for image in stored.values()):
             if len(images) != 1:

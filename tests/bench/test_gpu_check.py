@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastgan.ops import _extension
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the check is a shell script for Linux")
@@ -66,3 +68,5 @@ def test_stages_are_bounded_and_summed_up(tmp_path):
         ["tune-fp32", "passed"],
     ]  # fmt: skip
     assert list((tmp_path / "out").glob("gpu-check-*.log"))
+    missing = [line for line in summary if line.startswith("installed") and "WITHOUT the CUDA kernels: {" in line]
+    assert len(missing) == (not _extension.build_info().get("cuda"))

@@ -22,14 +22,7 @@ SMALL = {
     "wgan_gp": (systems.SYSTEMS["wgan_gp"], 12, 2),
     "vae": (systems.SYSTEMS["vae"], 12, 4),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def case(name, change=lambda variant, found: found):

@@ -8,7 +8,9 @@ from PIL import Image
 from fastgan import generate, interpolate, retrieve
 from fastgan.data import DataOptions, open_dataset, to_tensor
 from fastgan.data.files import read_pixels
+from fastgan.engine import codes
 from fastgan.engine.networks import load_recipe
+from fastgan.recipes._latent import LatentRecipe
 
 COMMANDS = {"generate": generate, "interpolate": interpolate, "retrieve": retrieve}
 
@@ -82,6 +84,37 @@ def test_a_file_for_each_image(call, runs, tmp_path):
     outcome = call(generate, run, "--files", "--labels", "3,8", "--count", 2)
     assert outcome.code == 2 and "3_00000.png and 3 more would be overwritten: give another --output" in outcome.err
     assert call(generate, run, "--files", "--labels", "3,8", "--count", 2, "--overwrite").code == 0
+
+
+def test_files_are_written_while_few_images_are_in_memory(call, runs, tmp_path, monkeypatch):
+    """However many are asked for: they are decoded a few at a time, and written before the next ones are."""
+    run = runs("cgan")
+    arguments = ("--files", "--labels", "3,8", "--count", 5)
+    assert call(generate, run, *arguments, "--output", "at_once").code == 0
+    events, plain, save = [], LatentRecipe.decode, generate.save_image
+    monkeypatch.setattr(LatentRecipe, "decode", lambda self, z, labels: events.append(len(z)) or plain(self, z, labels))
+    monkeypatch.setattr(generate, "save_image", lambda image, path: events.append(path.name[:-4]) or save(image, path))
+    monkeypatch.setattr(codes, "AT_ONCE", 2)
+    assert call(generate, run, *arguments, "--output", "in_parts").code == 0
+    assert events == [each for label in "38" for each in (
+        2, f"{label}_00000", f"{label}_00001", 2, f"{label}_00002", f"{label}_00003", 1, f"{label}_00004")]
+    for path in (tmp_path / "at_once").iterdir():
+        difference = np.abs(picture(path) - picture(tmp_path / "in_parts" / path.name))
+        assert difference.max() <= 1, "products of fewer rows may round otherwise"
+
+
+def test_long_walks_are_decoded_in_parts(call, runs, monkeypatch):
+    run = runs("cvae")
+    arguments = ("--labels", 2, 5, "--steps", 6)
+    call(interpolate, run, *arguments, "--output", "at_once.png", "--gif", "at_once.gif")
+    sizes, plain = [], LatentRecipe.decode
+    monkeypatch.setattr(LatentRecipe, "decode", lambda self, z, labels: sizes.append(len(z)) or plain(self, z, labels))
+    monkeypatch.setattr(codes, "AT_ONCE", 3)
+    assert call(interpolate, run, *arguments, "--output", "in_parts.png", "--gif", "in_parts.gif").code == 0
+    assert sizes == [3, 3, 1]
+    assert np.abs(picture("at_once.png") - picture("in_parts.png")).max() <= 1
+    with Image.open("in_parts.gif") as film:
+        assert film.n_frames == 12
 
 
 def test_a_strip_between_random_codes(call, runs):
@@ -188,6 +221,11 @@ def test_pictures_stay_unless_asked(call, runs, digits):
     ("generate", "vae", ("--seed", 2 ** 64), "--seed: '18446744073709551616' is not a whole number from 0 to 1844"),
     ("interpolate", "vae", ("--seeds", "1", "x"), "--seeds: 'x' is not a whole number from 0 to"),
     ("generate", "vae", ("--count", "0"), "--count is 0: it must be 1 or more"),
+    ("generate", "vae", ("--count", "1000000"), "--count is 1000000: a picture holds at most 11554 images of this size, "
+     "and --files writes up to 100000"),
+    ("generate", "cgan", ("--count", "1156"), "a picture holds at most 1155 images of each class of this size"),
+    ("generate", "cgan", ("--count", "100001", "--files"),
+     "--count is 100001: at most 100000 files of a class go in one folder"),
     ("generate", "vae", ("--output", "grid.jpg"),
      "--output grid.jpg: the file is written as PNG, so its name ends in .png"),
     ("interpolate", "dcgan", ("--images", "a.png", "b.png"), "dcgan has no encoder, which --images needs"),
@@ -196,6 +234,7 @@ def test_pictures_stay_unless_asked(call, runs, digits):
      "--labels: vae is told no classes; give two --images or two --seeds"),
     ("interpolate", "cgan", ("--labels", "1", "10"), "there is no class 10: classes run from 0 to 9"),
     ("interpolate", "vae", ("--steps", "0"), "--steps is 0: it must be 1 or more"),
+    ("interpolate", "vae", ("--steps", 10 ** 12), "the strip holds at most 11553 steps of images of this size"),
     ("interpolate", "vae", ("--gif", "a.png"), "--gif a.png: the file is written as GIF, so its name ends in .gif"),
     ("retrieve", "dcgan", ("--query", "0", "--gallery", "digits"), "dcgan has no encoder, which retrieve needs"),
     ("retrieve", "vae", ("--query", "0", "--gallery", "nowhere"), "nowhere is missing: it should hold IDX files"),

@@ -1,5 +1,6 @@
 """The tuner: what it measures, leaves out and writes; on the CPU, by Triton's interpreter and a plain clock."""
 
+import threading
 import time
 
 import pytest
@@ -26,6 +27,17 @@ def test_needs_a_gpu(monkeypatch):
         tune.main([])
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--list"], "unknown argument '--list': python -m fastgan.tune --help lists what there is"),
+    (["--layuot", "nchw"], "unknown argument '--layuot': did you mean --layout?"),
+    (["--size", "big"], "--size: invalid int value: 'big'"),
+    (["--op", "norm"], "--op: invalid choice: 'norm'"),
+])  # fmt: skip
+def test_bad_flags_get_one_sentence(call, arguments, said):
+    outcome = call(tune, *arguments)
+    assert outcome.code == 2 and outcome.err.startswith(f"error: {said}") and outcome.err.count("\n") == 1
+
+
 def test_default_shapes_are_those_of_the_generator():
     first, trunk, last = tune.cases("reflection_pad_conv2d", 16, 256, 64)
     assert first == (16, 3, 256, 64, 7) and trunk == (16, 256, 64, 256, 3) and last == (16, 64, 256, 3, 7)
@@ -45,7 +57,8 @@ def test_medians_take_turns():
     assert calls == [(name, i) for i in range(5) for name in "ab"]
 
 
-def test_wrong_and_impossible_candidates_are_left_out():
+@pytest.mark.parametrize("together", [1, 3])
+def test_wrong_and_impossible_candidates_are_left_out(together):
     said = []
 
     def run(cut):
@@ -53,10 +66,21 @@ def test_wrong_and_impossible_candidates_are_left_out():
             raise RuntimeError("out of resource: shared memory\nmore")
         return torch.full((2,), float(cut[0]))
 
-    assert _tuner._usable([(1,), (2,), (3,)], run, torch.full((2,), 2.0), said.append) == [(2,)]
+    assert _tuner._usable([(1,), (2,), (3,)], run, torch.full((2,), 2.0), said.append, together) == [(2,)]
     assert said == [
         "left out (1,): RuntimeError: out of resource: shared memory", "left out (3,): its result is wrong",
     ]  # fmt: skip
+
+
+def test_candidates_are_compiled_together():
+    """All of them are under way before the first is done."""
+    everybody = threading.Barrier(3, timeout=30)
+
+    def run(cut):
+        everybody.wait()
+        return torch.zeros(1)
+
+    assert _tuner._usable([(1,), (2,), (3,)], run, torch.zeros(1), pytest.fail, 3) == [(1,), (2,), (3,)]
 
 
 @interpreted

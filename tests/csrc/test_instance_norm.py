@@ -119,6 +119,28 @@ def test_constant_planes_and_huge_values(ops, level, dtype, layout):
     close(y, norm_reference(huge.double()), ROUNDING[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_gradient_inside_the_halo(ops, level, layout, dtype):
+    for shape, halo in (((2, 5, 7, 9), 1), ((1, 33, 40, 21), 3), ((1, 1, 150, 301), 2)):
+        x, weight, bias, _, dy = case(shape, torch.float64, layout, halo, True, True)
+        inner = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=FORMATS[layout])
+        _, mean, rstd = ops.instance_norm(x, weight, bias, None, 1e-5, "none", 0.0, halo)
+        together = dy + torch.nn.functional.pad(inner, (halo,) * 4)
+        expected = ops.instance_norm_backward(together, x, mean, rstd, weight, bias, "none", 0.0, halo, True)
+        low = [t.to(dtype) for t in (dy, x)]
+        wide = torch.float32 if dtype != torch.float64 else dtype
+        grads = ops.instance_norm_backward(
+            *low, *(t.to(wide) for t in (mean, rstd, weight, bias)), "none", 0.0, halo, True, inner.to(dtype)
+        )
+        for a, b in zip(grads, expected, strict=True):
+            assert (a.double() - b).abs().max() <= 4 * ROUNDING[dtype] * max(1, b.abs().max()) * 4
+    with pytest.raises(ValueError, match="dinner is for a halo, got a halo of 0; add it to dy"):
+        ops.instance_norm_backward(inner, inner, mean, rstd, weight, bias, "none", 0.0, 0, False, inner)
+    with pytest.raises(ValueError, match="dinner"):
+        ops.instance_norm_backward(dy, x, mean, rstd, weight, bias, "none", 0.0, halo, False, dy)
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 def test_results_do_not_depend_on_the_number_of_threads(ops, level, layout, threads):
     # The last one has too few planes for four threads, so that planes are split.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastgan.data.images import make_grid, to_image, to_pixels, to_tensor
+from fastgan.data.images import MOST_PIXELS, grid_holds, make_grid, to_image, to_pixels, to_tensor
 
 
 @pytest.mark.parametrize("dtype, levels", [(torch.uint8, 256), (torch.uint16, 65536)])
@@ -81,3 +81,11 @@ def test_lines_under_images():
     assert line[:, 4:132].min() < 128 and line[:, 136:264].min() < 128
     last = np.asarray(lined.convert("L"))[-under:]
     assert last[:, 4:132].min() < 128 and last[:, 136:264].min() == 255, "a shorter row has fewer lines"
+
+
+@pytest.mark.parametrize("side", [28, 64, 100])
+def test_a_grid_of_all_that_it_holds_has_as_many_pixels(side, monkeypatch):
+    monkeypatch.setattr("fastgan.data.images.MOST_PIXELS", MOST_PIXELS // 100)
+    columns = int(grid_holds(side, least=64) ** 0.5)
+    width, height = make_grid([[torch.zeros(1, side, side)] * columns] * columns, least=64).size
+    assert 0.7 * MOST_PIXELS < 100 * width * height < 1.1 * MOST_PIXELS

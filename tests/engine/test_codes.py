@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from fastgan.engine.codes import check_class, mixtures, nearest, parse_classes, path
+from fastgan.engine import codes as codes_file
+from fastgan.engine.codes import check_class, decode, mixtures, nearest, parse_classes, path
 
 
 def test_a_path_is_straight_even_and_ends_where_it_should():
@@ -46,3 +47,20 @@ def test_classes_that_are_not_there_get_a_sentence():
     with pytest.raises(ValueError, match="there is no class -1: classes run from 0 to 9"):
         check_class(-1, 10)
     assert check_class(9, 10) == 9
+
+
+def test_codes_are_decoded_a_few_at_a_time(monkeypatch):
+    class Recipe:
+        seen = []
+
+        def decode(self, z, labels):
+            self.seen.append((len(z), None if labels is None else labels.tolist()))
+            return z[:, None, None] * 2
+
+    monkeypatch.setattr(codes_file, "AT_ONCE", 2)
+    codes = torch.arange(10.0).view(5, 2)
+    images = decode(Recipe(), codes, torch.arange(5))
+    assert not Recipe.seen and torch.equal(next(images), 2 * codes[0][None, None]) and Recipe.seen == [(2, [0, 1])]
+    assert torch.equal(torch.cat(list(images)), 2 * codes[1:, None]) and Recipe.seen[1:] == [(2, [2, 3]), (1, [4])]
+    Recipe.seen.clear()
+    assert len(list(decode(Recipe(), codes))) == 5 and Recipe.seen == [(2, None), (2, None), (1, None)]

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan import functional
 from fastgan.models import ResnetGenerator
@@ -66,7 +67,8 @@ def test_channels_last_stays_through_every_layer():
     seen = []
 
     def check(module, inputs, output):
-        seen.append(output.is_contiguous(memory_format=torch.channels_last))
+        whole = output[0] if isinstance(output, tuple) else output  # beside it, the view without its halo
+        seen.append(whole.is_contiguous(memory_format=torch.channels_last))
 
     for module in network.modules():
         module.register_forward_hook(check)
@@ -85,6 +87,24 @@ def test_only_the_first_convolution_pads(monkeypatch):
     assert paddings == [(3, 3), *[(0, 0)] * 4]
 
 
+def test_gradients_of_residuals_are_added_inside_the_norms():
+    """No backward pass pads the gradient of a residual with zeros, or adds it to that of the halo'd tensor."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append((func.overloadpacket.__name__, tuple(args[0].shape) if isinstance(args[0], torch.Tensor) else None))
+            return func(*args, **(kwargs or {}))
+
+    network = ResnetGenerator(ngf=4, n_blocks=2)
+    loss = network(torch.randn(1, 3, 16, 16)).sum()
+    with Watch():
+        loss.backward()
+    assert "instance_norm_backward" in [name for name, _ in seen]
+    halod = (1, 16, 6, 6)
+    assert not [name for name, shape in seen if name in ("slice_backward", "add", "add_") and shape == halod]
+
+
 def test_dropout_acts_in_training_only_and_halos_mirror_it():
     torch.manual_seed(0)
     plain, dropping = ResnetGenerator(ngf=4, n_blocks=1), ResnetGenerator(ngf=4, n_blocks=1, dropout=True)
@@ -97,7 +117,7 @@ def test_dropout_acts_in_training_only_and_halos_mirror_it():
     block = dropping.model[10]
     hidden = F.pad(torch.randn(1, 16, 8, 8), (1, 1, 1, 1), mode="reflect")
     torch.manual_seed(1)
-    ours = block(hidden)
+    ours = block((hidden, hidden[..., 1:-1, 1:-1]))
     torch.manual_seed(1)
     x = F.relu(F.instance_norm(F.conv2d(hidden, block.conv_block[1].weight)))
     x = F.pad(F.dropout(x, 0.5), (1, 1, 1, 1), mode="reflect")

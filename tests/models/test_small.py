@@ -9,6 +9,8 @@ from fastgan import nn as fnn
 from fastgan.models import (ConvClassifier, DCGANDiscriminator, DCGANGenerator, Decoder, Encoder, JohnsonGenerator,
                             MLPDiscriminator, MLPGenerator)
 
+from ..twins.networks import decoder
+
 
 def count(network):
     return sum(parameter.numel() for parameter in network.parameters())
@@ -125,6 +127,10 @@ def test_encoder_and_decoder():
     assert count(G) == 2 * 1568 + 1568 + 32 * 16 * 16 + 16 + 16 * 16 + 1
     for module in G.modules():
         assert not isinstance(module, nn.ConvTranspose2d) or isinstance(module, fnn.ConvTranspose2d)
+    assert G.model[2].activation == "relu" and not any(isinstance(module, nn.ReLU) for module in G.modules())
+    plain = decoder(2, 28)
+    plain.load_state_dict({key.removeprefix("model."): value for key, value in G.state_dict().items()}, strict=True)
+    torch.testing.assert_close(G(mean), plain(mean))
 
 
 def test_classes_are_planes_for_the_encoder_and_entries_for_the_decoder():

@@ -45,10 +45,11 @@ def stock(x, weight=None, bias=None, residual=None, activation="none", halo=0):
     return F.pad(y, (halo,) * 4, mode="reflect") if halo else y
 
 
-def ours(x, weight=None, bias=None, residual=None, activation="none", halo=0, eps=1e-5):
+def ours(x, weight=None, bias=None, residual=None, activation="none", halo=0, eps=1e-5, **more):
     return instance_norm(
-        x, weight=weight, bias=bias, residual=residual, activation=activation, negative_slope=SLOPE, halo=halo, eps=eps
-    )
+        x, weight=weight, bias=bias, residual=residual, activation=activation, negative_slope=SLOPE, halo=halo,
+        eps=eps, **more,
+    )  # fmt: skip
 
 
 def away_from_kink(x: Tensor, weight: Tensor | None, bias: Tensor | None, halo: int, margin: float) -> Tensor:
@@ -272,6 +273,62 @@ def test_interior_of_a_padded_residual_is_read_in_place(backend, layout, monkeyp
         assert_accurate(y, stock(x, residual=residual, halo=1), exact(x.double(), residual=residual.double(), halo=1))
 
 
+def with_interior(x, weight=None, bias=None, residual=None, halo=1, **options):
+    return ours(x, weight, bias, residual, halo=halo, interior=True, **options)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("inner_layout", ["nchw", "nhwc", "expanded"])
+@pytest.mark.parametrize("halo", [0, 2])
+def test_the_inside_of_the_result_beside_it(backend, layout, inner_layout, halo):
+    """The view, and the gradients of both, met in one backward pass; either alone, too."""
+    with using(backend) as device:
+        x = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device).requires_grad_()
+        residual = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device, seed=1).requires_grad_()
+        weight, bias = (t.requires_grad_() for t in parameters(3, torch.float32, device))
+        leaves = (x, weight, bias, residual)
+        options = dict(halo=halo, activation="leaky_relu")
+        y, inner = with_interior(*leaves, **options)
+        assert inner.data_ptr() == y[:, :, halo:, halo:].data_ptr() and inner.shape == x.shape
+        assert torch.equal(y, ours(*leaves, **options)) and torch.equal(inner, y[:, :, halo : halo + 4, halo : halo + 5])
+        dy = draw(y.shape, layout, dtype=torch.float32, device=device, seed=2)
+        dinner = draw(x.shape, inner_layout, dtype=torch.float32, device=device, seed=3)
+        expected = exact(*(t.double() for t in leaves), **options)
+        outputs = {"both": [(y, dy), (inner, dinner)], "whole": [(y, dy)], "inside": [(inner, dinner)]}
+        for name, pairs in outputs.items():
+            grads = torch.autograd.grad([t for t, _ in pairs], leaves, [d for _, d in pairs], retain_graph=True)
+            whole = torch.zeros_like(expected) if name == "inside" else dy.double()
+            if name != "whole":
+                whole = whole + torch.nn.functional.pad(dinner.double(), (halo,) * 4)
+            plain = torch.autograd.grad(expected, leaves, whole, retain_graph=True)
+            for a, b in zip(grads, plain, strict=True):
+                assert (a - b).abs().max() <= 1e-5 * b.abs().max(), name
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_derivatives_of_the_inside(backend, layout):
+    with using(backend, torch.float64) as device:
+        leaves = gradcheck_inputs((1, 2, 3, 4), layout, device)
+        function = functools.partial(with_interior, activation="leaky_relu", eps=0.1)
+        fast = backend != "plain"
+        assert torch.autograd.gradcheck(function, leaves, fast_mode=fast)
+        if layout == "nchw" or not slow(backend):
+            assert torch.autograd.gradgradcheck(function, leaves, fast_mode=fast)
+
+
+def test_the_inside_under_compile():
+    def both(x):
+        y, inner = with_interior(x, activation="relu")
+        return y.square().sum() + (inner * 3).sin().sum()
+
+    x = torch.randn(2, 3, 6, 7, requires_grad=True)
+    with using("cpp"):
+        compiled = torch.compile(both, fullgraph=True, backend="aot_eager")(x)
+        torch.testing.assert_close(torch.autograd.grad(compiled, x), torch.autograd.grad(both(x), x))
+
+
 def gradcheck_inputs(shape, layout, device):
     """float64 leaves whose activation arguments stay 0.02 away from the kink."""
     for seed in range(200):
@@ -412,7 +469,7 @@ def test_launchers_keep_their_contract(backend, dtype):
         assert mean.shape == rstd.shape == (2, 3) and mean.dtype == rstd.dtype == accumulate_dtype(dtype)
         for need in (False, True):
             dx, dweight, dbias, dresidual = torch.ops.fastgan.instance_norm_backward(
-                y, x, mean, rstd, None, None, "relu", 0.0, 2, need, backend
+                y, None, x, mean, rstd, None, None, "relu", 0.0, 2, need, backend
             )
             assert dense_layout(dx) == "nhwc" and dx.dtype == dtype and dweight.shape == dbias.shape == (0,)
             assert dresidual.shape == (x.shape if need else (0,)) and dresidual.dtype == dtype

@@ -63,8 +63,9 @@ def test_opcheck(op, backend, layout):
             (OPS.instance_norm, (x, None, None, None, 1e-5, "none", 0.2, 0, backend)),
         ],
         "instance_norm_backward": [
-            (OPS.instance_norm_backward, (wide, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
-            (OPS.instance_norm_backward, (x, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
+            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
+            (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, "relu", 0.2, 2, False, backend)),
+            (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
         ],
         "pointwise_loss": [
             (OPS.pointwise_loss, (x, None, 1.0, "bce", "mean", True, backend)),
@@ -172,6 +173,15 @@ def test_compiles_without_graph_breaks(name, backend, autocast, fresh_compiler):
             expected = run(PROGRAMS[name], tensors)
             results = run(torch.compile(PROGRAMS[name], fullgraph=True, backend="aot_eager"), tensors)
         assert_alike(results, expected)
+
+
+def test_compiles_where_the_compiler_does_not_know_of_autocast(monkeypatch, fresh_compiler):
+    """As that of torch 2.11."""
+    monkeypatch.setattr(torch.amp, "is_autocast_available", torch._dynamo.disable(torch.amp.is_autocast_available))
+    x = draw((1, 2, 4, 5)).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = torch.compile(lambda x: ours.conv_transpose2d(x, x.transpose(0, 1)), fullgraph=True, backend="eager")(x)
+    assert y.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

@@ -325,10 +325,12 @@ def test_winograd_by_shape():
         reflection_pad_conv2d(torch.zeros(1, 2, 5, 5), torch.zeros(2, 2, 3, 2))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype, size, chosen", [
+    (torch.float32, (24, 22), True), (torch.bfloat16, (24, 22), False), (torch.bfloat16, (64, 61), True),
+], ids=["float32", "small bfloat16", "bfloat16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_winograd_is_chosen(layout, dtype, monkeypatch):
-    """For all passes in float32; under autocast for the weight gradient alone, which comes in float32."""
+def test_winograd_is_chosen(layout, dtype, size, chosen, monkeypatch):
+    """For all passes; under autocast and of a small image for the weight gradient alone, which comes in float32."""
     calls = []
     with using("winograd", dtype):
         module._launchers("winograd")
@@ -339,7 +341,7 @@ def test_winograd_is_chosen(layout, dtype, monkeypatch):
     spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
     monkeypatch.setattr(module, "_launchers", lambda backend: [f and spy(f) for f in launchers(backend)])
     with fastgan.backend("auto"):
-        x, weight, bias = operands((1, 64, 24, 22), 64, (3, 3), layout, torch.float32, weights=layout)
+        x, weight, bias = operands((1, 64, *size), 64, (3, 3), layout, torch.float32, weights=layout)
         x, weight, bias = (t.requires_grad_() for t in (x.to(dtype).float(), (weight / 24).to(dtype).float(), bias))
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             y = reflection_pad_conv2d(x, weight, bias, padding=1)
@@ -350,7 +352,7 @@ def test_winograd_is_chosen(layout, dtype, monkeypatch):
     for name, a, b in zip(("y", "dx", "dweight", "dbias"), (y, *grads), (expected, *plain), strict=True):
         coarse = low and name != "dweight"
         assert (a - b).abs().max() <= (2.0**-7 if coarse else 1e-5) * b.abs().max(), name
-    one = "halo" if low else "winograd"
+    one = "winograd" if chosen else "halo"
     assert calls == [f"_{one}_forward", f"_{one}_input_gradient", "_winograd_weight_gradient"]
 
 
