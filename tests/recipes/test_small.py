@@ -339,6 +339,9 @@ def test_samples_are_of_the_same_codes_for_life():
 @pytest.mark.parametrize(("name", "options", "sentence"), [
     ("dcgan", dict(upsample="bilinear"), "unknown upsample 'bilinear'; choose one of resize, transposed"),
     ("dcgan", dict(d_optimizers=3), "unknown d_optimizers 3; choose one of 1, 2"),
+    ("dcgan", dict(r1_gamma=1.0), "r1_gamma 1 penalises each image's own gradient, which batch norm mixes; use d_norm "
+                                  "instance or none"),
+    ("dcgan", dict(r1_gamma=-1.0, d_norm="none"), "r1_gamma must not be negative, got -1.0"),
     ("dcgan", dict(d_norm="layer"), "unknown d_norm 'layer'; choose one of batch, instance, none"),
     ("gan", dict(d_steps=0), "d_steps must be at least 1, got 0"),
     ("gan", dict(lr=-1.0), "lr must not be negative, got -1.0"),

@@ -23,6 +23,8 @@ CASES = {
     "dcgan": ("dcgan", dcgan.Twin, {}),
     "dcgan-transposed-1-optimizer": ("dcgan", dcgan.Twin, dict(upsample="transposed", d_optimizers=1)),
     "dcgan-instance-norm": ("dcgan", dcgan.Twin, dict(d_norm="instance")),
+    "dcgan-r1": ("dcgan", dcgan.Twin, dict(d_norm="instance", r1_gamma=3.0)),
+    "dcgan-no-norm-r1-1-optimizer": ("dcgan", dcgan.Twin, dict(d_optimizers=1, d_norm="none", r1_gamma=3.0)),
     "dcgan-no-norm-1-optimizer": ("dcgan", dcgan.Twin, dict(upsample="transposed", d_optimizers=1, d_norm="none")),
     "cgan": ("cgan", cgan.Twin, {}),
     "cgan-vanilla": ("cgan", cgan.Twin, dict(gan_loss="vanilla")),
