@@ -52,6 +52,20 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, weight: floa
         return weight * (norm - 1.0).square().mean()
 
 
+def real_gradient_penalty(discriminator: nn.Module, real: Tensor, gamma: float) -> Tensor:
+    """R1: gamma / 2 * mean over images of ||d discriminator(x) / dx||_2^2 at the real images; 0-d.
+
+    Mescheder, Geiger and Nowozin 2018 (arXiv 1801.04406), equation 9. real is (N, C, H, W) and receives no gradient.
+    The result is differentiable in the discriminator's parameters, by double backward. Computed in fp32 (fp64 for
+    fp64), also under autocast.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        real = real.detach().to(torch.promote_types(real.dtype, torch.float32)).requires_grad_()
+        logits = discriminator(real)
+        gradient, = torch.autograd.grad(logits, real, torch.ones_like(logits), create_graph=True)
+        return 0.5 * gamma * gradient.square().sum((1, 2, 3)).mean()
+
+
 RECONSTRUCTIONS = ("bce", "mse")
 
 

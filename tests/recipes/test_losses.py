@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan import nn as fnn
-from fastgan.recipes.losses import GANLoss, gradient_penalty
+from fastgan.recipes.losses import GANLoss, gradient_penalty, real_gradient_penalty
 
 FORMULAS = {
     "lsgan": lambda x, label: ((x - label) ** 2).mean(),
@@ -50,6 +50,17 @@ def test_penalty_of_a_linear_critic_is_known():
     penalty.backward()
     weight = critic[1].weight.detach()
     torch.testing.assert_close(critic[1].weight.grad, 20 * (weight.norm() - 1) * weight / weight.norm())
+
+
+def test_penalty_at_real_images_of_a_linear_discriminator_is_known():
+    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)).double()
+    real = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    penalty = real_gradient_penalty(discriminator, real, gamma=3.0)
+    weight = discriminator[1].weight
+    torch.testing.assert_close(penalty, 1.5 * weight.square().sum())
+    penalty.backward()
+    torch.testing.assert_close(weight.grad, 3 * weight)
+    assert real.grad is None
 
 
 def test_penalty_is_taken_between_real_and_fake_and_reaches_neither():

@@ -16,6 +16,8 @@ TRANSLATION = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, 
 CHOICES = {
     "cyclegan-wgangp": ("cyclegan", dict(gan_mode="wgangp")), "pix2pix-batch": ("pix2pix", dict(norm="batch")),
     "dcgan-1-optimizer": ("dcgan", dict(d_optimizers=1, upsample="transposed")),
+    "dcgan-no-norm": ("dcgan", dict(d_optimizers=1, d_norm="none")),
+    "dcgan-r1": ("dcgan", dict(d_norm="none", r1_gamma=1.0)),
     "sgan-vanilla": ("sgan", dict(g_loss="vanilla")), "cvae-decoder-only": ("cvae", dict(decoder_only=True)),
 }
 CASES = {name: (name, {}) for name in recipes.RECIPES} | CHOICES

@@ -273,6 +273,29 @@ def test_discriminators_that_must_not_mix_images_have_no_batch_norm():
         assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in D.modules())
 
 
+@pytest.mark.parametrize("norm", ["instance", "none"])
+@pytest.mark.parametrize("optimizers", [1, 2])
+def test_a_dcgan_without_batch_norm_in_d_judges_generated_images_whatever_the_real_ones(norm, optimizers):
+    fakes = []
+    for brightness in (0.0, 0.5):
+        recipe = make("dcgan", d_norm=norm, d_optimizers=optimizers, lr=0.0)
+        torch.manual_seed(1)
+        losses = recipe.step({"image": batches()[0]["image"] + brightness})
+        fakes.append((losses["D_fake"], losses["G"]))
+    for one, other in zip(*fakes):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
+def test_a_dcgan_of_one_optimizer_sees_generated_images_beside_the_real_ones():
+    losses = []
+    for brightness in (0.0, 0.5):
+        recipe = make("dcgan", d_optimizers=1, lr=0.0)
+        torch.manual_seed(1)
+        losses.append(recipe.step({"image": batches()[0]["image"] + brightness}))
+    assert not torch.allclose(losses[0]["D_fake"], losses[1]["D_fake"], rtol=1e-3)
+    assert not torch.allclose(losses[0]["G"], losses[1]["G"], rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["cvae", "cvae_gan"])
 def test_the_class_reaches_encoder_and_decoder(name):
     recipe = make(name)
@@ -316,6 +339,10 @@ def test_samples_are_of_the_same_codes_for_life():
 @pytest.mark.parametrize(("name", "options", "sentence"), [
     ("dcgan", dict(upsample="bilinear"), "unknown upsample 'bilinear'; choose one of resize, transposed"),
     ("dcgan", dict(d_optimizers=3), "unknown d_optimizers 3; choose one of 1, 2"),
+    ("dcgan", dict(r1_gamma=1.0), "r1_gamma 1 penalises each image's own gradient, which batch norm mixes; use d_norm "
+                                  "instance or none"),
+    ("dcgan", dict(r1_gamma=-1.0, d_norm="none"), "r1_gamma must not be negative, got -1.0"),
+    ("dcgan", dict(d_norm="layer"), "unknown d_norm 'layer'; choose one of batch, instance, none"),
     ("gan", dict(d_steps=0), "d_steps must be at least 1, got 0"),
     ("gan", dict(lr=-1.0), "lr must not be negative, got -1.0"),
     ("cvae", dict(n_classes=1), "n_classes must be at least 2, got 1"),
