@@ -84,7 +84,7 @@ def _translation(first: Figures, last: Figures) -> list[Check]:
 
 
 LESSONS = {
-    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 8, _distribution,
+    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 5, _distribution,
                     ("--upsample", "transposed", "--d-optimizers", "1", "--d-norm", "none", "--r1-gamma", "10",
                      "--batch-size", "32", "--lr", "5e-4")),
     "wgan_gp": Lesson("wgan_gp", "mnist", "--n-epochs", 1, 4, _distribution,
