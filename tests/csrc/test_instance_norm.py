@@ -124,7 +124,8 @@ def test_constant_planes_and_huge_values(ops, level, dtype, layout):
 def test_a_gradient_inside_the_halo(ops, level, layout, dtype):
     for shape, halo in (((2, 5, 7, 9), 1), ((1, 33, 40, 21), 3), ((1, 1, 150, 301), 2)):
         x, weight, bias, _, dy = case(shape, torch.float64, layout, halo, True, True)
-        inner = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=FORMATS[layout])
+        generator = torch.Generator().manual_seed(1)
+        inner = laid_out(torch.randn(shape, dtype=torch.float64, generator=generator), layout)
         _, mean, rstd = ops.instance_norm(x, weight, bias, None, 1e-5, "none", 0.0, halo)
         together = dy + torch.nn.functional.pad(inner, (halo,) * 4)
         expected = ops.instance_norm_backward(together, x, mean, rstd, weight, bias, "none", 0.0, halo, True)
@@ -133,8 +134,9 @@ def test_a_gradient_inside_the_halo(ops, level, layout, dtype):
         grads = ops.instance_norm_backward(
             *low, *(t.to(wide) for t in (mean, rstd, weight, bias)), "none", 0.0, halo, True, inner.to(dtype)
         )
-        for a, b in zip(grads, expected, strict=True):
-            assert (a.double() - b).abs().max() <= 4 * ROUNDING[dtype] * max(1, b.abs().max()) * 4
+        length = x.numel() / x.shape[1]  # dweight and dbias are sums of so many numbers of either sign
+        for a, b, terms in zip(grads, expected, (1, length, length, 1), strict=True):
+            assert (a.double() - b).abs().max() <= 16 * ROUNDING[dtype] * max(terms**0.5, b.abs().max())
     with pytest.raises(ValueError, match="dinner is for a halo, got a halo of 0; add it to dy"):
         ops.instance_norm_backward(inner, inner, mean, rstd, weight, bias, "none", 0.0, 0, False, inner)
     with pytest.raises(ValueError, match="dinner"):
