@@ -619,7 +619,7 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
         if layout == "nchw" and itemsize == 4:
             block_n = min(block_n, 64)
         block_m = _power(target, rows // 2, rows) if kind == "tile" and not exact else rows // 2
-        cut = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > small or not vectors else 4, 3)
+        cut = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > small or not vectors or exact else 4, 3)
         programs, pixels = _programs(g, cut)
         cut = cut._replace(splits=max(1, min(_PROGRAMS // programs, pixels // (8 * cut.block_k), 64)))
     else:
