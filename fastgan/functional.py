@@ -158,7 +158,9 @@ def instance_norm(
     if input.dim() != 4:
         input = input.flatten(2).unsqueeze(-1)
         residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
-    y, mean, rstd, inner = _instance_norm(input, weight, bias, residual, eps, activation, negative_slope, halo, interior)
+    y, mean, rstd, inner = _instance_norm(
+        input, weight, bias, residual, eps, activation, negative_slope, halo, interior
+    )
     if running_mean is not None:
         _update_running(running_mean, running_var, input, mean, rstd, eps, momentum)
     if len(shape) != 4:  # without a halo

@@ -73,8 +73,9 @@ more than 4 channels.""",
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N",
                         help="images of equal size at once (default: 1)")
-    parser.add_argument("--eval", action="store_true", help="batch norms by their running statistics (default: by those "
-                                                            "of each image, as pix2pix is published)")
+    parser.add_argument("--eval", action="store_true",
+                        help="batch norms by their running statistics (default: by those of each image, as pix2pix is "
+                             "published)")
     parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
     parser.add_argument("--backend", default="auto", metavar="TEXT",

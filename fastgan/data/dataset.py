@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -44,7 +45,7 @@ class Pick(NamedTuple):
     generator: random.Random | None = None
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset, ABC):
     """Items of images that are picked, cut out and turned (``picks``), and of what there is to say about them.
 
     ``transform`` does to an image what its pick's generator says; ``sources`` are all that images are picked from.
@@ -53,13 +54,13 @@ class ImageDataset(Dataset):
     transform: Transform | None = None
     sources: tuple[Source, ...]
 
+    @abstractmethod
     def picks(self, key: Key) -> dict[str, Pick]:
         """The images of an item, by name. Their generators are to be used in this order, and once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def about(self, picks: dict[str, Pick]) -> dict[str, Any]:
         """What an item holds beside its images."""
-        raise NotImplementedError
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         picks = self.picks(key)

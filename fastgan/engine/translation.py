@@ -41,7 +41,8 @@ def generator_for(loaded: Networks, direction: str) -> nn.Module:
 def translate(network: nn.Module, images: Tensor, precision: str = "fp32", running_statistics: bool = False) -> Tensor:
     """Translate images (N, C, H, W) in [-1, 1], of any H and W, on the network's device; returns float32 of that H x W.
 
-    Batch norms normalise each image by itself, or, on request, by their running statistics. Sizes that the network cannot halve are continued by reflection at the bottom and the right, and cut back after.
+    Batch norms normalise each image by itself, or, on request, by their running statistics. Sizes that the network
+    cannot halve are continued by reflection at the bottom and the right, and cut back after.
     """
     height, width = images.shape[-2:]
     padded = reflect_to_fit(images, getattr(network, "size_multiple", 1), getattr(network, "minimum_size", 1))

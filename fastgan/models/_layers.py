@@ -55,7 +55,7 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
 
 
 class BatchNorm2d(fnn.BatchNorm2d):
-    """fastgan.nn.BatchNorm2d that can normalise each image by itself in evaluation mode; see `statistics_of_each_image`."""
+    """fastgan.nn.BatchNorm2d that in evaluation mode can normalise each image by itself (`statistics_of_each_image`)."""
 
     of_each_image = False
 
@@ -123,10 +123,5 @@ def norm_and_activation(norm: str, channels: int, activation: str = "relu", nega
     return [nn.SyncBatchNorm(channels) if norm == "syncbatch" else nn.Identity(), act]
 
 
-def interior(padded: Tensor, halo: int) -> Tensor:
-    """The (N, C, H, W) view inside a tensor that carries a halo; no copy."""
-    return padded[..., halo:-halo, halo:-halo] if halo else padded
-
-
 __all__ = ["FUSED_NORMS", "NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm",
-           "interior", "norm_and_activation", "statistics_of_each_image", "upsampling_before_norm"]
+           "norm_and_activation", "statistics_of_each_image", "upsampling_before_norm"]

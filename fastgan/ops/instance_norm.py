@@ -122,8 +122,8 @@ define(
     _forward_fake,
 )
 define(
-    "instance_norm_backward(Tensor dy, Tensor? dinner, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
-    "str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
+    "instance_norm_backward(Tensor dy, Tensor? dinner, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, "
+    "Tensor? bias, str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,

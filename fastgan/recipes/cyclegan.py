@@ -135,7 +135,8 @@ class CycleGAN(Recipe):
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of one domain, in the other: "AtoB" by G_A, "BtoA" by G_B.
 
-        Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept. ValueError for a size that G cannot take.
+        Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept.
+        ValueError for a size that G cannot take.
         """
         if direction not in self.directions:
             raise ValueError(f"unknown direction {direction!r}; choose AtoB or BtoA")

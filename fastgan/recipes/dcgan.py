@@ -78,7 +78,7 @@ class DCGAN(LatentRecipe):
         for name, images, is_real in (("D_real", real, True), ("D_fake", fake.detach(), False)):
             with self.precision.autocast(real.device):
                 losses[name] = self.gan_loss(D(images), is_real)
-            self.update(name, losses[name] + self._penalty(real, losses) if is_real else losses[name])
+            self.update(name, self._penalised(losses[name], real, losses) if is_real else losses[name])
         with self.precision.autocast(real.device), frozen(D):
             losses["G"] = self.gan_loss(D(fake), True)
         self.update("G", losses["G"])
@@ -89,18 +89,19 @@ class DCGAN(LatentRecipe):
         with self.precision.autocast(real.device):
             on_real, on_fake = D(torch.cat([real, fake.detach()])).split(count)
             losses = {"D_real": self.gan_loss(on_real, True), "D_fake": self.gan_loss(on_fake, False)}
-        self.update("D", losses["D_real"] + losses["D_fake"] + self._penalty(real, losses))
+        self.update("D", self._penalised(losses["D_real"] + losses["D_fake"], real, losses))
         with self.precision.autocast(real.device), frozen(D):
             on_fake = D(torch.cat([real, fake]))[count:] if self.options.d_norm == "batch" else D(fake)
             losses["G"] = self.gan_loss(on_fake, True)
         self.update("G", losses["G"])
         return losses
 
-    def _penalty(self, real: Tensor, losses: dict[str, Tensor]) -> Tensor | float:
+    def _penalised(self, loss: Tensor, real: Tensor, losses: dict[str, Tensor]) -> Tensor:
+        """`loss`, with r1_gamma plus the penalty, which is put among the losses."""
         if not self.options.r1_gamma:
-            return 0.0
+            return loss
         losses["r1"] = real_gradient_penalty(self.networks["D"], real, self.options.r1_gamma)
-        return losses["r1"]
+        return loss + losses["r1"]
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.networks["G"](z)

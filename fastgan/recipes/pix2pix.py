@@ -101,7 +101,8 @@ class Pix2Pix(Recipe):
     def translate(self, images: Tensor, direction: str = "AtoB") -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of the domain that G was trained to take, in the other one.
 
-        Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept. ValueError for a size that G cannot take.
+        Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept.
+        ValueError for a size that G cannot take.
         """
         if direction not in self.directions:
             raise ValueError(f"unknown direction {direction!r}: pix2pix learns one, and AtoB stands for it")

@@ -93,7 +93,8 @@ def test_gradients_of_residuals_are_added_inside_the_norms():
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            seen.append((func.overloadpacket.__name__, tuple(args[0].shape) if isinstance(args[0], torch.Tensor) else None))
+            shape = tuple(args[0].shape) if isinstance(args[0], torch.Tensor) else None
+            seen.append((func.overloadpacket.__name__, shape))
             return func(*args, **(kwargs or {}))
 
     network = ResnetGenerator(ngf=4, n_blocks=2)
