@@ -760,8 +760,11 @@ def _launch(
     else:
         kernel, depth = _conv_thin_input, ()
         flags["CHANNELS"] = channels
-    # Few pixels, many addresses; without tensor cores the operands, too, are in registers.
-    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: 64 if _tensor_cores(source, precision) else 32}
+    # Few pixels, many addresses; without tensor cores the operands, too, are in registers. The compiler, which may spill
+    # for one more program on a multiprocessor, is told that two will do there.
+    exact = not _tensor_cores(source, precision)
+    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: 32 if exact else 64}
+    registers = {MIRRORED: {"maxnreg": 1024 // cut.warps}} if exact and source.element_size() == 4 else {}
     with on_device(source):
         for pixels, count in counts.items():
             if count == 0:
@@ -770,7 +773,8 @@ def _launch(
             kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
                 source, weight, source if bias is None else bias, target,
                 batch, *depth, height, width, outputs, tall, wide, *plain,
-                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m, **flags,
+                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m,
+                **registers.get(pixels, {}), **flags,
             )
 
 
