@@ -116,8 +116,8 @@ def ops(runs: Iterable[Run]) -> str:
               "backend"]
     legend = (
         "Medians of interleaved runs; eager as out-of-place / in-place activation where that differs, ours as halo "
-        "/ triton where it ran by both. Ratios: the better eager form's median over ours, for ours NCHW / ours "
-        "channels_last, halo first. Shares and floors are of the ceilings of the same run."
+        "/ triton (/ triton with moments) where it ran by each. Ratios: the better eager form's median over ours, for "
+        "ours NCHW / ours channels_last, halo first. Shares and floors are of the ceilings of the same run."
     )
     return f"{table(header, rows)}\n\n{legend}"
 

@@ -44,6 +44,35 @@ def ours_by(backend: str, padding: int):
     return compute
 
 
+def with_norm(backend: str | None, moments: bool):
+    """The convolution by a backend or by the one that is chosen, and instance norm, which takes its moments or not."""
+    forced = {"reflection_pad_conv2d": backend} if backend else {}
+
+    def compute(x, weight, bias):
+        with fastgan.backend(**forced):
+            y = fg.reflection_pad_conv2d(x, weight, None, padding=1, moments=moments)
+        y, given = y if moments else (y, None)
+        return fg.instance_norm(y, activation="relu", halo=1, moments=given)
+
+    return compute
+
+
+def eager_with_norm(x, weight, bias):
+    y = F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), weight)
+    return F.pad(F.relu(F.instance_norm(y)), (1,) * 4, mode="reflect")
+
+
+def contestants_with_norm(device: torch.device) -> list[Provider]:
+    found = providers(eager=eager_with_norm, ours=with_norm(None, True))
+    if device.type != "cuda":
+        return found
+    found = [provider for provider in found if provider.name.startswith("eager")]
+    for backend in ("halo", "triton", "triton+moments"):
+        compute = with_norm(backend.removesuffix("+moments"), backend.endswith("+moments"))
+        found += [Provider(f"ours {backend} {layout}", compute) for layout in LAYOUTS]
+    return found
+
+
 def contestants(device: torch.device, padding: int) -> list[Provider]:
     found = providers(
         eager=lambda x, w, b: F.conv2d(F.pad(x, (padding,) * 4, mode="reflect"), w, b),
@@ -63,8 +92,21 @@ def contestants(device: torch.device, padding: int) -> list[Provider]:
 @pytest.mark.parametrize("layer", [*LAYERS, *(pytest.param(name, marks=pytest.mark.cuda) for name in BATCH_16)])
 def test_reflection_pad_conv2d(race, device, layer, dtype, direction):
     shape, out, kernel = (LAYERS | BATCH_16)[layer]
+    found = contestants(device, kernel // 2)
+    race(case(shape, out, kernel, dtype, direction, device, found, times_eager(layer, dtype, device)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize("layer", ["trunk", pytest.param("trunk-batch16", marks=pytest.mark.cuda)])
+def test_convolution_and_norm(race, device, layer, dtype):
+    """The trunk's convolution and the norm behind it, which takes the moments that Triton's kernel leaves."""
+    shape, out, kernel = (LAYERS | BATCH_16)[layer]
+    found = contestants_with_norm(device)
+    race(case(shape, out, kernel, dtype, "forward", device, found, times_eager(layer, dtype, device), norm=True))
+
+
+def case(shape, out, kernel, dtype, direction, device, found, times, norm=False) -> OpCase:
     weight_shape = (out, shape[1], kernel, kernel)
-    reach = kernel // 2
 
     def make():
         weight = torch.randn(weight_shape, device=device) / math.sqrt(math.prod(weight_shape[1:]))
@@ -75,14 +117,14 @@ def test_reflection_pad_conv2d(race, device, layer, dtype, direction):
     product = 2 * outputs * math.prod(weight_shape[1:])
     operands = math.prod(shape) + outputs + math.prod(weight_shape)
     # Backward is two such products, and reads x, dy and the weight to write dx and dw.
-    written_back = math.prod(shape) + math.prod(weight_shape) if direction == "backward" else 0
-    race(
-        OpCase(
-            "reflection_pad_conv2d", f"{shape[1]}->{out} {kernel}x{kernel}", shape, dtype, direction, device, make,
-            contestants(device, reach),
-            bytes_moved=(operands + written_back) * dtype.itemsize,
-            flops=product * (2 if direction == "backward" else 1),
-            leaves=3,
-            times_eager=times_eager(layer, dtype, device),
-        )
+    further = math.prod(shape) + math.prod(weight_shape) if direction == "backward" else 0
+    if norm:  # reads what the convolution wrote, and writes it anew with its halo
+        further = outputs + shape[0] * out * (shape[2] + 2) * (shape[3] + 2)
+    return OpCase(
+        "reflection_pad_conv2d", f"{shape[1]}->{out} {kernel}x{kernel}" + " and instance norm" * norm, shape, dtype,
+        direction, device, make, found,
+        bytes_moved=(operands + further) * dtype.itemsize,
+        flops=product * (2 if direction == "backward" else 1),
+        leaves=3,
+        times_eager=times,
     )

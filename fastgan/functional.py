@@ -114,6 +114,7 @@ def instance_norm(
     residual: Tensor | None = None,
     halo: int = 0,
     interior: bool = False,
+    moments: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Instance norm, activation, residual and reflected halo in one pass.
 
@@ -133,6 +134,8 @@ def instance_norm(
         halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
         interior: give the view of the output without its halo as well, as a residual connection needs it. Its gradient
             and that of the whole output meet in this op's backward pass, where slicing the output would cost three.
+        moments: of this very input, as :func:`reflection_pad_conv2d` gives them beside it. The result is the same
+            within rounding; a kernel that reads them saves a pass over the input. None: it is read.
 
     Returns:
         (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input; with ``interior`` also its (N, C, H, W)
@@ -140,14 +143,16 @@ def instance_norm(
 
     Raises:
         ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an eps below 0; an
-            unknown activation; parameters or a residual of the wrong shape or on another device.
+            unknown activation; parameters or a residual of the wrong shape or on another device; moments that cannot be
+            the input's.
     """
     halo, = _whole("halo", halo, 1)
     _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
     if not eps >= 0:
         raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
     _check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
-                   running_var=running_var)
+                   running_var=running_var, moments=moments)
+    _check_moments(input, moments)
     if not use_input_stats:
         y = F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
         y = activate(y, activation, negative_slope)
@@ -159,7 +164,7 @@ def instance_norm(
         input = input.flatten(2).unsqueeze(-1)
         residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
     y, mean, rstd, inner = _instance_norm(
-        input, weight, bias, residual, eps, activation, negative_slope, halo, interior
+        input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments
     )
     if running_mean is not None:
         _update_running(running_mean, running_var, input, mean, rstd, eps, momentum)
@@ -190,6 +195,17 @@ def _check_instance_norm(input, running_mean, running_var, weight, bias, use_inp
         raise ValueError(f"halo must be at least 0, and 0 for inputs that are not (N, C, H, W); got {halo}")
     if halo and halo >= min(spatial):
         raise ValueError(f"a halo of {halo} must be smaller than the image, {spatial[0]} x {spatial[1]}")
+
+
+def _check_moments(input: Tensor, moments: Tensor | None) -> None:
+    if moments is None:
+        return
+    batch, channels = input.shape[:2]
+    if moments.dim() != 4 or moments.shape[:2] != (2, batch) or channels not in moments.shape[2:]:
+        raise ValueError(
+            f"moments of shape {tuple(moments.shape)} are not of an input of shape {tuple(input.shape)}: give those that "
+            "the convolution gave beside this input, or None"
+        )
 
 
 def _check_activation(activation: str) -> None:
@@ -284,7 +300,9 @@ def reflection_pad_conv2d(
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
-) -> Tensor:
+    *,
+    moments: bool = False,
+) -> Tensor | tuple[Tensor, Tensor | None]:
     """Convolution of a reflected input, ``conv2d(pad(input, padding, "reflect"), weight, bias, stride, 0, ...)``.
 
     Args:
@@ -292,9 +310,12 @@ def reflection_pad_conv2d(
         weight: (O, C / groups, kH, kW).
         bias: (O,).
         padding: reflected width on both sides, one number or (height, width); less than the size it reflects.
+        moments: give what :func:`instance_norm` needs to know of the output as well, for its argument of that name.
 
     Returns:
-        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1. With ``moments`` also the mean
+        and the sum of squared deviations of equal parts of every plane, float32 (float64 for float64), or None where
+        the kernel that serves does not leave them (all but Triton's on inputs (N, C, H, W); under torch.compile).
 
     Raises:
         ValueError: a padding that is negative or does not fit, a weight or a bias on another device; RuntimeError from
@@ -306,8 +327,10 @@ def reflection_pad_conv2d(
     batched = _batched("reflection_pad_conv2d", input)
     _check_reflection("reflection_pad_conv2d", batched, pad_w, pad_w, pad_h, pad_h)
     _check_devices(input, weight=weight, bias=bias)
-    y = _reflection_pad_conv2d(batched, weight, bias, stride, padding, dilation, groups)
-    return y if input.dim() == 4 else y.squeeze(0)
+    y, found = _reflection_pad_conv2d(batched, weight, bias, stride, padding, dilation, groups, moments)
+    if input.dim() != 4:
+        y, found = y.squeeze(0), None
+    return (y, found) if moments else y
 
 
 def conv2d(

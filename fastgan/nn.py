@@ -108,7 +108,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
     Call:
-        ``layer(input, residual=None)``; the residual, of the input's shape, is added after the activation.
+        ``layer(input, residual=None, moments=None)``; the residual, of the input's shape, is added after the activation;
+        moments as the convolution that made the input gave them.
 
     Shape:
         (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo); with ``interior`` also its inside, of the input's
@@ -141,7 +142,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         self.halo = halo
         self.interior = interior
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, moments: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         self._check_input_dim(input)
         batched = input if input.dim() == 4 else input.unsqueeze(0)
         if residual is not None and residual.dim() == 3:
@@ -162,6 +165,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
             residual=residual,
             halo=self.halo,
             interior=self.interior,
+            moments=moments,
         )
         if input.dim() == 4:
             return y
@@ -196,6 +200,9 @@ class ReflectionPadConv2d(nn.Conv2d):
 
     Arguments as for ``nn.Conv2d`` (padding: one number or (height, width); padding_mode: ``"reflect"``); shape as
     :func:`fastgan.functional.reflection_pad_conv2d`.
+
+    Call:
+        ``layer(input)``, or ``layer(input, moments=True)`` for what an :class:`InstanceNorm2d` that follows takes.
     """
 
     def __init__(
@@ -220,9 +227,9 @@ class ReflectionPadConv2d(nn.Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
         return F.reflection_pad_conv2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, moments=moments
         )
 
 

@@ -1,12 +1,14 @@
 """What the kernel files share: memory layouts, the launch device, and reflected indices."""
 
 import contextlib
+from typing import Optional
 
 import torch
 import triton
 import triton.language as tl
 
 
+MOST_PARTS = 64  # of a plane: every program that normalises it reads the partial sums of all of them
 MOST_PIXELS = 2**30  # an image has fewer, so that the sum of two positions in it is a 32-bit number
 
 
@@ -38,14 +40,23 @@ def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def shape_of_moments(layout: str, batch: int, parts: int, channels: int) -> tuple[int, int, int, int]:
+    """Of a convolution's moments: first the means of each sample's parts, then the sums of squared deviations."""
+    return (2, batch, channels, parts) if layout == "nchw" else (2, batch, parts, channels)
+
+
 def on_device(tensor: torch.Tensor):
     """Context in which a kernel launch goes to the tensor's device."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-def launch_options(warps: int) -> dict:
-    """Compiler options of a launch; contraction to fused multiply-add is asked for, since triton's default changes."""
-    return {"num_warps": warps, "enable_fp_fusion": True}
+def launch_options(warps: int, registers: Optional[int] = None) -> dict:
+    """Compiler options of a launch; contraction to fused multiply-add is asked for, since triton's default changes.
+
+    registers: at most so many to a thread. Left alone, the compiler chooses how many programs shall fit on a
+    multiprocessor, and for one more may spill a register; told what it may take, it makes do.
+    """
+    return {"num_warps": warps, "enable_fp_fusion": True, **({"maxnreg": registers} if registers else {})}
 
 
 def division_magic(divisor: int) -> tuple[int, int]:

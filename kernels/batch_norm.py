@@ -19,6 +19,7 @@ import triton.language as tl
 
 from . import instance_norm
 from ._common import (
+    MOST_PARTS,
     MOST_PIXELS,
     accumulator_dtype,
     dense_layout,
@@ -257,10 +258,10 @@ def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsi
     else:
         cut = instance_norm.config(direction, layout, (1, channels, count, 1), itemsize)
         tiles, parallel = triton.cdiv(count, cut.rows), triton.cdiv(channels, cut.cols)
-    limit = tiles if fixed else instance_norm._MAX_SPLITS
+    limit = tiles if fixed else MOST_PARTS
     splits = max(1, min(tiles, limit, triton.cdiv(instance_norm._PROGRAMS, parallel)))
     splits = triton.cdiv(tiles, triton.cdiv(tiles, splits))
-    return cut._replace(splits=splits, split_block=instance_norm._MAX_SPLITS, samples=1)
+    return cut._replace(splits=splits, split_block=MOST_PARTS, samples=1)
 
 
 def _warps_of_planes(itemsize: int) -> int:
@@ -272,7 +273,7 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
     found = instance_norm.configurations(direction, layout, itemsize)
     if layout == "nchw":
         return [cut._replace(warps=_warps_of_planes(itemsize)) for cut in found if cut.splits]
-    most = instance_norm._MAX_SPLITS
+    most = MOST_PARTS
     return list(dict.fromkeys(cut._replace(splits=most, split_block=most) for cut in found))
 
 

@@ -10,6 +10,7 @@ A plane is handled in one of two ways, chosen by `config` from the shape alone:
 * by one program (splits == 0). NCHW keeps the plane in registers; NHWC walks a block of channels twice.
 * by `splits` programs in two launches: the first writes partial sums, the second merges them, each program for itself
   and in a fixed order, and writes its part of the output. Its programs start from the end, where the cache is warm.
+  Where the convolution before took the moments of its output along, the forward pass needs no first launch.
 
 `_forward` and `_backward` kernels are that second launch, and with SPLITS == 0 the whole of the first way.
 
@@ -24,6 +25,7 @@ import triton
 import triton.language as tl
 
 from ._common import (
+    MOST_PARTS,
     MOST_PIXELS,
     accumulator_dtype,
     check_dtype,
@@ -35,6 +37,7 @@ from ._common import (
     mirror,
     on_device,
     reflect,
+    shape_of_moments,
 )
 
 
@@ -117,10 +120,10 @@ def _nchw_merged_lanes(mean, square, lanes, COLS: tl.constexpr):
 
 
 @triton.jit
-def _nchw_merged_parts(offset_ptr, square_ptr, first, splits, part, count, SPLITS: tl.constexpr):
-    """The same of `splits` partial results from `first` on, of `part` elements each but the last."""
+def _nchw_merged_parts(offset_ptr, square_ptr, first, parts, part, count, SPLITS: tl.constexpr):
+    """The same of `parts` partial results from `first` on, of `part` elements each but the last."""
     s = tl.arange(0, SPLITS)
-    live = s < splits
+    live = s < parts
     offsets = tl.load(offset_ptr + first + s, mask=live, other=0.0)
     squares = tl.load(square_ptr + first + s, mask=live, other=0.0)
     counts = tl.where(live, tl.minimum(count - s * part, part), 0).to(offsets.dtype)
@@ -198,17 +201,17 @@ def _nchw_statistics(
     tl.store(square_ptr + plane * splits + split, square)
 
 
-@triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
+@triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles", "parts", "part"])
 def _nchw_forward(
     x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
-    first_plane, channels, height, width, magic, shift, splits, tiles, residual_n, residual_c, residual_h,
+    first_plane, channels, height, width, magic, shift, splits, tiles, parts, part, residual_n, residual_c, residual_h,
     eps: tl.float64, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
     ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    BORDER: tl.constexpr, SPLITS: tl.constexpr,
+    BORDER: tl.constexpr, SPLITS: tl.constexpr, MOMENTS: tl.constexpr,
 ):
-    """Merges the partial statistics of a plane and writes the output for `tiles` tiles of it. SPLITS 0: the plane is
-    one tile, whose statistics are taken here.
+    """Merges the statistics of a plane's `parts` parts and writes the output for `tiles` tiles of it. SPLITS 0: the
+    plane is one tile, whose statistics are taken here. MOMENTS: the means of the parts are relative to zero.
     """
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -222,7 +225,10 @@ def _nchw_forward(
     y_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
     residual_ptr += sample.to(tl.int64) * residual_n + c.to(tl.int64) * residual_c
 
-    origin = tl.load(x_ptr).to(DTYPE)
+    if MOMENTS:
+        origin = tl.full((), 0.0, DTYPE)
+    else:
+        origin = tl.load(x_ptr).to(DTYPE)
     if SPLITS == 0:
         i, j, mask = _nchw_tile(0, height, width, magic, shift, ROWS, COLS)
         x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
@@ -231,9 +237,7 @@ def _nchw_forward(
         deviation = tl.where(mask, deviation - offset, 0.0)
         square = _nchw_sum(deviation * deviation)
     else:
-        offset, square = _nchw_merged_parts(
-            offset_ptr, square_ptr, plane * splits, splits, tiles * ROWS * COLS, count, SPLITS
-        )
+        offset, square = _nchw_merged_parts(offset_ptr, square_ptr, plane * parts, parts, part, count, SPLITS)
     mean = origin + offset
     rstd = _rstd(square, count, eps, DTYPE)
     if split == 0:
@@ -478,29 +482,31 @@ def _nhwc_statistics(
 
 
 @triton.jit
-def _nhwc_merged_parts(offset_ptr, square_ptr, first, channels, splits, part, count, c, live, SPLITS: tl.constexpr):
-    """Mean less origin, and sum of squared deviations, per channel, of `splits` partial results from row `first` on."""
+def _nhwc_merged_parts(offset_ptr, square_ptr, first, channels, parts, part, count, c, live, SPLITS: tl.constexpr):
+    """Mean less origin, and sum of squared deviations, per channel, of `parts` partial results from row `first` on."""
     s = tl.arange(0, SPLITS)[:, None]
-    present = (s < splits) & live[None, :]
+    present = (s < parts) & live[None, :]
     place = (first + s) * channels + c[None, :]
     offsets = tl.load(offset_ptr + place, mask=present, other=0.0)
     squares = tl.load(square_ptr + place, mask=present, other=0.0)
-    counts = tl.where(s < splits, tl.minimum(count - s * part, part), 0).to(offsets.dtype)
+    counts = tl.where(s < parts, tl.minimum(count - s * part, part), 0).to(offsets.dtype)
     offset = tl.sum(counts * offsets, axis=0) / count
     offsets -= offset[None, :]
     return offset, tl.sum(squares + counts * offsets * offsets, axis=0)
 
 
-@triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
+@triton.jit(do_not_specialize=["first_sample", "splits", "tiles", "parts", "part"])
 def _nhwc_forward(
     x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
-    first_sample, channels, height, width, splits, tiles, residual_n, residual_h, eps: tl.float64, slope: tl.float64,
+    first_sample, channels, height, width, splits, tiles, parts, part, residual_n, residual_h,
+    eps: tl.float64, slope: tl.float64,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
     ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    EVEN: tl.constexpr, SPLITS: tl.constexpr,
+    EVEN: tl.constexpr, SPLITS: tl.constexpr, MOMENTS: tl.constexpr,
 ):
-    """Merges the partial statistics of a block of channels and writes one of `splits` parts of the output pixels.
-    SPLITS 0: takes the statistics, too; the second reading of x comes from cache.
+    """Merges the statistics of a block of channels, of `parts` parts, and writes one of `splits` parts of the output
+    pixels. SPLITS 0: takes the statistics, too; the second reading of x comes from cache. MOMENTS: the means of the
+    parts are relative to zero.
     """
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
     blocks = tl.cdiv(channels, COLS)
@@ -512,12 +518,15 @@ def _nhwc_forward(
     out_count = (height + 2 * HALO) * (width + 2 * HALO)
     x_ptr += n * count * channels
 
-    origin = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
+    if MOMENTS:
+        origin = tl.zeros((COLS,), DTYPE)
+    else:
+        origin = tl.load(x_ptr + c, mask=live, other=0.0).to(DTYPE)
     if SPLITS == 0:
         offset, square = _nhwc_mean_square(x_ptr, origin, 0, count, c, live, channels, DTYPE, ROWS, COLS)
     else:
         offset, square = _nhwc_merged_parts(
-            offset_ptr, square_ptr, n * splits, channels, splits, tiles * ROWS, count, c, live, SPLITS
+            offset_ptr, square_ptr, n * parts, channels, parts, part, count, c, live, SPLITS
         )
     mean = origin + offset
     rstd = _rstd(square, count, eps, DTYPE)
@@ -700,7 +709,6 @@ class Config(NamedTuple):
 
 _PROGRAMS = 1056  # 8 on each of 132 multiprocessors; a constant, so that results do not depend on the card
 _FILL = 128  # fewer programs than this leave multiprocessors idle
-_MAX_SPLITS = 64
 _CACHE_BYTES = 32 << 20
 
 
@@ -735,7 +743,7 @@ def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsi
         if resident and (count <= 4096 or batch * channels >= _FILL):
             elements, warps = resident[0]
             return Config(elements // cols, cols, warps, 0, 0, batch)
-        limit = _MAX_SPLITS
+        limit = MOST_PARTS
         parallel = samples * channels
         pixels = tile
     else:
@@ -745,7 +753,7 @@ def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsi
         if count <= 256 or (count <= 1024 and batch * triton.cdiv(channels, narrow) >= _FILL):
             return Config(tile // 2 // narrow, narrow, 4, 0, 0, batch)
         # Every program reads all partial sums of its channels: no more of them than its own share of the data.
-        limit = min(_MAX_SPLITS, max(1, int((count * itemsize / 8) ** 0.5)))
+        limit = min(MOST_PARTS, max(1, int((count * itemsize / 8) ** 0.5)))
         while cols > 16 and samples * triton.cdiv(channels, cols) * limit < 2 * _FILL:
             cols //= 2
         parallel = samples * triton.cdiv(channels, cols)
@@ -754,8 +762,11 @@ def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsi
     tiles = triton.cdiv(count, pixels)
     splits = max(1, min(tiles, limit, triton.cdiv(_PROGRAMS, parallel)))
     splits = triton.cdiv(tiles, triton.cdiv(tiles, splits))
-    split_block = 16 if layout == "nhwc" and splits <= 16 else _MAX_SPLITS
-    return Config(tile // cols, cols, 8, splits, split_block, samples)
+    return Config(tile // cols, cols, 8, splits, _split_block(layout, splits), samples)
+
+
+def _split_block(layout: str, splits: int) -> int:
+    return 16 if layout == "nhwc" and splits <= 16 else MOST_PARTS
 
 
 def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
@@ -765,11 +776,11 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
     if layout == "nchw":
         for cols in sorted({1, 16 // itemsize}):
             found += [Config(size // cols, cols, warps, 0, 0, 1) for size, warps in _resident(direction, itemsize)]
-            found.append(Config(tile // cols, cols, 8, _MAX_SPLITS, _MAX_SPLITS, 1))
+            found.append(Config(tile // cols, cols, 8, MOST_PARTS, MOST_PARTS, 1))
     else:
         found += [Config(tile // 2 // cols, cols, 4, 0, 0, 1) for cols in (8, 16)]
         for cols in (8, 16, 32, 64):
-            found += [Config(tile // cols, cols, 8, block, block, 1) for block in (16, _MAX_SPLITS)]
+            found += [Config(tile // cols, cols, 8, block, block, 1) for block in (16, MOST_PARTS)]
     return found
 
 
@@ -820,10 +831,10 @@ def _partial_sums(like: torch.Tensor, cut: Config) -> tuple[torch.Tensor, torch.
     return like.new_empty((*like.shape, cut.splits)), like.new_empty((*like.shape, cut.splits))
 
 
-def _tile_constants(layout: str, channels: int, cut: Config) -> dict:
+def _tile_constants(layout: str, channels: int, cut: Config, registers: Optional[int] = None) -> dict:
     """What every kernel of a layout is compiled for."""
     even = {} if layout == "nchw" else {"EVEN": channels % cut.cols == 0}
-    return dict(ROWS=cut.rows, COLS=cut.cols, **even, **launch_options(cut.warps))
+    return dict(ROWS=cut.rows, COLS=cut.cols, **even, **launch_options(cut.warps, registers))
 
 
 def _check(x: torch.Tensor, weight, bias, activation: str, halo: int) -> str:
@@ -842,6 +853,21 @@ def _check(x: torch.Tensor, weight, bias, activation: str, halo: int) -> str:
     if (height + 2 * halo) * (width + 2 * halo) >= MOST_PIXELS:
         raise ValueError(f"an image of {height}x{width} with halo {halo} has 2^30 pixels or more: cut it into tiles")
     return layout
+
+
+def _parts(moments: torch.Tensor, x: torch.Tensor, layout: str) -> int:
+    """How many parts of each plane of x the moments are of; ValueError for moments of something else."""
+    batch, channels, height, width = x.shape
+    parts = moments.shape[3 if layout == "nchw" else 2] if moments.dim() == 4 else 0
+    fits = 0 < parts <= MOST_PARTS and height * width % parts == 0 and moments.is_contiguous()
+    if not fits or moments.shape != shape_of_moments(layout, batch, parts, channels):
+        raise ValueError(
+            f"moments of shape {tuple(moments.shape)} are not those of the parts of an {layout.upper()} input of shape "
+            f"{tuple(x.shape)}"
+        )
+    if moments.dtype != accumulator_dtype(x.dtype):
+        raise ValueError(f"moments must be {accumulator_dtype(x.dtype)}, not {moments.dtype}")
+    return parts
 
 
 def _residual_strides(residual: torch.Tensor, x: torch.Tensor, layout: str) -> tuple[int, int, int]:
@@ -877,17 +903,21 @@ def forward(
     halo: int,
     cut: Optional[Config] = None,
     variance: Optional[torch.Tensor] = None,
+    moments: Optional[torch.Tensor] = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """y (N, C, H + 2 halo, W + 2 halo), and mean and rstd (N, C) in fp32 (fp64 for fp64 input).
 
     x: dense (N, C, H, W), fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout.
     weight, bias: (C,) or None. residual: None or shaped as x, its rows dense, its other strides free (a view inside a
     padded tensor will do). `cut` overrides the choice of `config`. variance: shaped as mean, of its dtype and dense, is
-    filled with the unbiased variances; x must not be empty.
+    filled with the unbiased variances; x must not be empty. moments: of x, as `reflection_pad_conv2d.forward` gives
+    them; where the plane is read by one program anyway, they are not needed.
     """
     layout = _check(x, weight, bias, activation, halo)
     batch, channels, height, width = x.shape
     statistics = accumulator_dtype(x.dtype)
+    if moments is not None:
+        parts = _parts(moments, x, layout)
     padded = (batch, channels, height + 2 * halo, width + 2 * halo)
     y = torch.empty(padded, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
     mean = torch.empty((batch, channels), dtype=statistics, device=x.device)
@@ -898,6 +928,9 @@ def forward(
     if halo == 0 and (residual is None or strides[2] == width * (1 if layout == "nchw" else channels)):
         height, width = 1, height * width
     cut = cut or config("forward", layout, (batch, channels, height, width), x.element_size())
+    given = moments is not None and cut.splits > 0
+    if given:  # no second reading that the cache could serve
+        cut = cut._replace(split_block=_split_block(layout, parts), samples=batch)
 
     tensors = (
         x,
@@ -917,7 +950,8 @@ def forward(
         ACTIVATION=activation,
         HALO=halo,
         SPLITS=cut.split_block,
-        **_tile_constants(layout, channels, cut),
+        MOMENTS=given,
+        **_tile_constants(layout, channels, cut, 168 if cut.warps == 2 else None),  # 16 elements to a thread
     )
     scalars = (float(eps), float(negative_slope))
     if layout == "nchw":
@@ -927,12 +961,15 @@ def forward(
     else:
         scalars = (strides[0], strides[2], *scalars)
         statistics_kernel, kernel = _nhwc_statistics, _nhwc_forward
-    offset, square = _partial_sums(mean, cut)
+    offset, square = moments if given else _partial_sums(mean, cut)
+    splits, tiles = _share(height * width, layout, cut)
+    pixels = cut.rows * (cut.cols if layout == "nchw" else 1)
+    shares = (parts, height * width // parts) if given else (splits, tiles * pixels)
     with on_device(x):
         for grid, sizes in _launches(layout, (batch, channels, height, width), cut):
-            if cut.splits:
+            if cut.splits and not given:
                 statistics_kernel[grid](x, offset, square, *sizes, **_tile_constants(layout, channels, cut))
-            kernel[grid](*tensors, offset, square, *sizes, *scalars, **flags)
+            kernel[grid](*tensors, offset, square, *sizes, *shares, *scalars, **flags)
     return y, mean, rstd
 
 

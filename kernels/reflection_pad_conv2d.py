@@ -19,6 +19,9 @@ up to nine places. So every pixel is written once, after one rounding, and hardl
 a padded gradient instead would move all of it through memory twice more. Only a thin_output gradient, which is small,
 is made in fp32 with its padding, and folded.
 
+The output of kind tile is in registers before it is stored: there its moments (mean and sum of squared deviations of a
+tile's pixels, per channel) cost no reading. An instance norm that follows merges them, and saves a pass of its own.
+
 The weight gradient sums over the pixels in `splits` parts, which a second launch adds up in order. Nothing is atomic:
 results repeat bitwise. Tiles are pixels by channels in NHWC and channels by pixels in NCHW, so that neighbouring lanes
 read neighbouring elements.
@@ -32,6 +35,7 @@ import triton.language as tl
 
 from . import reflection_pad
 from ._common import (
+    MOST_PARTS,
     MOST_PIXELS,
     accumulator_dtype,
     check_dtype,
@@ -43,6 +47,7 @@ from ._common import (
     on_device,
     position,
     reflect,
+    shape_of_moments,
 )
 
 # Which pixels of the target a launch writes.
@@ -184,24 +189,44 @@ def _targets(
 
 @triton.jit
 def _finish(total, bias_ptr, y_ptr, n, outputs, place, live, HAS_BIAS: tl.constexpr, step, NCHW: tl.constexpr):
-    """Adds the bias of target channels n and stores a tile; `step`: offset of channel n from channel 0."""
+    """Adds the bias of target channels n, stores a tile and returns it; `step`: offset of channel n from channel 0."""
     if HAS_BIAS:
         bias = tl.load(bias_ptr + n, mask=n < outputs, other=0.0).to(total.dtype)
         total += _across(bias, NCHW)
     mask = _down(live, NCHW) & _across(n < outputs, NCHW)
     tl.store(y_ptr + _down(place, NCHW) + _across(step, NCHW), total, mask=mask)
+    return total
+
+
+@triton.jit
+def _store_moments(total, y_ptr, moments_ptr, tile, tiles, parts, n, outputs, NCHW: tl.constexpr, COUNT: tl.constexpr):
+    """Mean and sum of squared deviations of a tile's COUNT pixels as they were stored, (parts, outputs) to a sample."""
+    axis: tl.constexpr = 1 if NCHW else 0
+    stored = total.to(y_ptr.dtype.element_ty).to(total.dtype)
+    mean = tl.sum(stored, axis=axis) / COUNT
+    mean += tl.sum(stored - _across(mean, NCHW), axis=axis) / COUNT  # what the sum's rounding took
+    deviation = stored - _across(mean, NCHW)
+    square = tl.sum(deviation * deviation, axis=axis)
+    tile = tile.to(tl.int64)
+    if NCHW:
+        place = (tile // parts * outputs + n) * parts + tile % parts
+    else:
+        place = tile * outputs + n
+    tl.store(moments_ptr + place, mean, mask=n < outputs)
+    tl.store(moments_ptr + tiles * outputs + place, square, mask=n < outputs)
 
 
 @triton.jit(do_not_specialize=["batch", "plain_h", "plain_w"])
 def _conv_tile(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, batch, channels, height, width, outputs, tall, wide, plain_h, plain_w,
+    x_ptr, weight_ptr, bias_ptr, y_ptr, moments_ptr, batch, channels, height, width, outputs, tall, wide, plain_h, plain_w,
     pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, GRADIENT: tl.constexpr, PIXELS: tl.constexpr, NCHW: tl.constexpr,
-    HAS_BIAS: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr, EVEN: tl.constexpr, MOMENTS: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):
     """BLOCK_M pixels by BLOCK_N channels of the target (batch, outputs, tall, wide) from the source (.., channels,
-    height, width) and the weight (outputs, KH, KW, channels). EVEN: BLOCK_K divides the source channels.
+    height, width) and the weight (outputs, KH, KW, channels). EVEN: BLOCK_K divides the source channels. MOMENTS:
+    BLOCK_M divides tall * wide.
     """
     columns = tl.cdiv(outputs, BLOCK_N)
     sample, row, column, live = _targets(
@@ -243,7 +268,12 @@ def _conv_tile(
                 x = tl.load(sources, mask=found, other=0.0)
             total = _product(x, w, total, NCHW, PRECISION, WIDEN)
     place = _pixel(sample, row, column, outputs, tall, wide, NCHW)
-    _finish(total, bias_ptr, y_ptr, n, outputs, place, live, HAS_BIAS, _channel(n, tall, wide, NCHW), NCHW)
+    total = _finish(total, bias_ptr, y_ptr, n, outputs, place, live, HAS_BIAS, _channel(n, tall, wide, NCHW), NCHW)
+    if MOMENTS:
+        parts = tall * wide // BLOCK_M
+        _store_moments(
+            total, y_ptr, moments_ptr, tl.program_id(0) // columns, batch.to(tl.int64) * parts, parts, n, outputs, NCHW, BLOCK_M
+        )
 
 
 @triton.jit(do_not_specialize=["batch", "plain_h", "plain_w"])
@@ -716,6 +746,8 @@ def _check_gradient(dy: torch.Tensor, g: Geometry, layout: str) -> None:
 
 def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, cut: Config) -> dict:
     """What every product is compiled for."""
+    exact = source.element_size() == 4 and not _tensor_cores(source, precision)
+    registers = 1024 // cut.warps if exact else None  # two programs on a multiprocessor: factors are in registers, too
     return dict(
         KH=g.kernel[0],
         KW=g.kernel[1],
@@ -725,7 +757,7 @@ def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, c
         WIDEN=source.dtype == torch.bfloat16 and source.device.type == "cpu",
         BLOCK_K=cut.block_k,
         num_stages=cut.stages,
-        **launch_options(cut.warps),
+        **launch_options(cut.warps, registers),
     )
 
 
@@ -741,9 +773,13 @@ def _plain_count(side: int, pad: int) -> int:
 
 
 def _launch(
-    source, weight, bias, target, g: Geometry, layout: str, gradient: bool, precision: str, cut: Config
+    source, weight, bias, target, g: Geometry, layout: str, gradient: bool, precision: str, cut: Config,
+    moments=None,
 ) -> None:
-    """Runs kind tile or thin_input over the target; weight: (target channels, KH, KW, source channels) in memory."""
+    """Runs kind tile or thin_input over the target; weight: (target channels, KH, KW, source channels) in memory.
+
+    moments, for kind tile: what `part_of_moments` describes, to be filled.
+    """
     _, channels, height, width = source.shape
     batch, outputs, tall, wide = target.shape
     plain = (_plain_count(tall, g.padding[0]), _plain_count(wide, g.padding[1]))
@@ -755,26 +791,22 @@ def _launch(
         **_constants(source, layout, g, precision, cut),
     )
     if cut.kind == "tile":
-        kernel, depth = _conv_tile, (channels,)
-        flags["EVEN"] = channels % cut.block_k == 0
+        kernel, depth, further = _conv_tile, (channels,), (target if moments is None else moments,)
+        flags.update(EVEN=channels % cut.block_k == 0, MOMENTS=moments is not None)
     else:
-        kernel, depth = _conv_thin_input, ()
+        kernel, depth, further = _conv_thin_input, (), ()
         flags["CHANNELS"] = channels
-    # Few pixels, many addresses; without tensor cores the operands, too, are in registers. The compiler, which may spill
-    # for one more program on a multiprocessor, is told that two will do there.
-    exact = not _tensor_cores(source, precision)
-    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: 32 if exact else 64}
-    registers = {MIRRORED: {"maxnreg": 1024 // cut.warps}} if exact and source.element_size() == 4 else {}
+    # Few pixels, many addresses; without tensor cores the operands, too, are in registers.
+    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: 64 if _tensor_cores(source, precision) else 32}
     with on_device(source):
         for pixels, count in counts.items():
             if count == 0:
                 continue
             block_m = min(cut.block_m, most[pixels])
             kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
-                source, weight, source if bias is None else bias, target,
+                source, weight, source if bias is None else bias, target, *further,
                 batch, *depth, height, width, outputs, tall, wide, *plain,
-                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m,
-                **registers.get(pixels, {}), **flags,
+                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m, **flags,
             )
 
 
@@ -794,6 +826,21 @@ def _launch_thin_output(
         )
 
 
+def part_of_moments(
+    layout: str, g: Geometry, itemsize: int, precision: str = "tf32", cut: Optional[Config] = None
+) -> int:
+    """Pixels, H' W' / parts, of whose output `forward` can give the moments, in this layout; 0 where it gives none.
+
+    Moments are a tensor in fp32 (fp64 for fp64), shaped by `shape_of_moments`: the mean over a part's pixels of each
+    channel, then the sum of their squared deviations from it.
+    """
+    cut = cut or config("forward", layout, g, itemsize, precision)
+    count = g.size[0] * g.size[1]
+    fits = cut.kind == "tile" and count % cut.block_m == 0 and count // cut.block_m <= MOST_PARTS
+    fits = fits and g.outputs > 1  # the layout of a single channel is both
+    return cut.block_m if fits else 0
+
+
 def forward(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -803,12 +850,13 @@ def forward(
     dilation: tuple[int, int],
     precision: str,
     cut: Optional[Config] = None,
+    moments: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """(N, O, H', W') from x (N, C, H, W), weight (O, C, KH, KW) and bias (O,) or None; pairs are (height, width).
 
     x: dense, fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout. weight: any strides, the
     dtype of x; one that is not channels_last is packed so. precision: of fp32 products, "tf32" or "ieee".
-    0 <= padding < (H, W). `cut` overrides the choice of `config`.
+    0 <= padding < (H, W). `cut` overrides the choice of `config`. moments: filled as `part_of_moments` says.
     """
     layout = _check(x, weight, ("input", "weight"), precision)
     g = geometry(x.shape, weight.shape, stride, padding, dilation)
@@ -816,15 +864,22 @@ def forward(
         raise ValueError(f"bias must have shape ({g.outputs},), a value per output channel, not {tuple(bias.shape)}")
     shape = (g.batch, g.outputs, *g.size)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
+    cut = cut or config("forward", layout, g, x.element_size(), precision)
+    if moments is not None:
+        part = part_of_moments(layout, g, x.element_size(), precision, cut)
+        if not part:
+            raise ValueError(f"this convolution leaves no moments: {g}, {cut}")
+        expected = shape_of_moments(layout, g.batch, g.size[0] * g.size[1] // part, g.outputs)
+        if moments.shape != expected or not moments.is_contiguous():
+            raise ValueError(f"moments must be a dense tensor of shape {expected}, not {tuple(moments.shape)}")
     if y.numel() == 0:
         return y
-    cut = cut or config("forward", layout, g, x.element_size(), precision)
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.contiguous()
     if cut.kind == "thin_output":
         _launch_thin_output(x, weight, bias, y, g, g.padding, layout, False, precision, cut)
     else:
-        _launch(x, weight, bias, y, g, layout, False, precision, cut)
+        _launch(x, weight, bias, y, g, layout, False, precision, cut, moments)
     return y
 
 

@@ -27,7 +27,8 @@ def check_norm(norm: str) -> str:
 class NormedConv2d(nn.Conv2d):
     """A convolution whose output goes straight into an instance norm: its bias is kept, frozen and never added.
 
-    Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect".
+    Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect". `layer(input, moments=True)` gives
+    what the norm's argument of that name takes as well, or None.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
@@ -35,11 +36,13 @@ class NormedConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
         self.bias.requires_grad_(False)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
         # Without padding there is nothing to reflect, and the op's faster kernels serve.
         if self.padding_mode == "reflect" or self.padding == (0, 0):
-            return functional.reflection_pad_conv2d(input, self.weight, None, self.stride, self.padding)
-        return functional.conv2d(input, self.weight, None, self.stride, self.padding)
+            return functional.reflection_pad_conv2d(input, self.weight, None, self.stride, self.padding,
+                                                    moments=moments)
+        y = functional.conv2d(input, self.weight, None, self.stride, self.padding)
+        return (y, None) if moments else y
 
 
 class NormedConvTranspose2d(nn.ConvTranspose2d):

@@ -15,7 +15,7 @@ class ResnetBlock(nn.Module):
 
     With instance norm the block takes a tensor that carries a reflected halo of 1 and the view inside it, which is the
     residual and is added inside the second norm's pass; it writes such a pair, or one tensor where `out_halo` is 0.
-    Otherwise halos are 0 and the convolutions pad.
+    Where a convolution's kernel leaves the moments of its output, the norm behind it takes them. Otherwise halos are 0 and the convolutions pad.
 
     State-dict keys: `conv_block.1` and `conv_block.5` are the convolutions (`conv_block.6` with dropout).
     """
@@ -42,11 +42,13 @@ class ResnetBlock(nn.Module):
     def forward(self, input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         if not self.fused:
             return input + self.conv_block(input)
-        *layers, last_norm = self.conv_block
-        hidden, residual = input
-        for layer in layers:
+        (_, first, first_norm, *between, second, second_norm), (hidden, residual) = self.conv_block, input
+        hidden, moments = first(hidden, moments=True)
+        hidden = first_norm(hidden, moments=moments)
+        for layer in between:
             hidden = layer(hidden)
-        return last_norm(hidden, residual=residual)
+        hidden, moments = second(hidden, moments=True)
+        return second_norm(hidden, residual=residual, moments=moments)
 
 
 class ResnetGenerator(PublishedNetwork):

@@ -76,12 +76,15 @@ def _cut(direction: str, x: Tensor, halo: int, backend: str) -> tuple:
     return (Config(**fields),)
 
 
-def _forward(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
-    cut = _cut("forward", x, halo, backend)
-    return _launchers(backend)[0](x, weight, bias, residual, eps, activation, negative_slope, halo, *cut)
+def _forward(x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend):
+    arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo)
+    forward = _launchers(backend)[0]
+    if backend != "triton":
+        return forward(*arguments)
+    return forward(*arguments, *_cut("forward", x, halo, backend), moments=moments)
 
 
-def _forward_fake(x, weight, bias, residual, eps, activation, negative_slope, halo, backend):
+def _forward_fake(x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend):
     n, c, h, w = x.shape
     statistics = x.new_empty((n, c), dtype=accumulate_dtype(x.dtype))
     return empty(x, (n, c, h + 2 * halo, w + 2 * halo)), statistics, torch.empty_like(statistics)
@@ -116,8 +119,8 @@ def _backward_fake(dy, dinner, x, mean, rstd, weight, bias, activation, negative
 
 
 define(
-    "instance_norm(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, str activation, "
-    "float negative_slope, int halo, str backend) -> (Tensor, Tensor, Tensor)",
+    "instance_norm(Tensor x, Tensor? moments, Tensor? weight, Tensor? bias, Tensor? residual, float eps, "
+    "str activation, float negative_slope, int halo, str backend) -> (Tensor, Tensor, Tensor)",
     _forward,
     _forward_fake,
 )
@@ -135,20 +138,20 @@ define(
 class InstanceNorm(torch.autograd.Function):
     """(y, mean, rstd, y without its halo or None) of the op; x dense, residual of the same inner layout.
 
-    The gradient of the view without halo meets that of y inside the backward pass. Autograd would pad it with zeros and
+    Moments say what x says already, so that no gradient flows to them. The gradient of the view without halo meets that of y inside the backward pass. Autograd would pad it with zeros and
     add the two.
     """
 
     @staticmethod
-    def forward(x, weight, bias, residual, eps, activation, negative_slope, halo, with_interior, backend):
+    def forward(x, moments, weight, bias, residual, eps, activation, negative_slope, halo, with_interior, backend):
         y, mean, rstd = torch.ops.fastgan.instance_norm(
-            x, weight, bias, residual, eps, activation, negative_slope, halo, backend
+            x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend
         )
         return y, mean, rstd, interior(y, halo) if with_interior else None
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, residual, *ctx.constants = inputs
+        x, _moments, weight, bias, residual, *ctx.constants = inputs
         _, mean, rstd, _ = output
         ctx.mark_non_differentiable(mean, rstd)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
@@ -158,7 +161,7 @@ class InstanceNorm(torch.autograd.Function):
     def backward(ctx, dy, _dmean, _drstd, dinner):
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _with_interior, backend = ctx.constants
-        need_dresidual = ctx.has_residual and ctx.needs_input_grad[3]
+        need_dresidual = ctx.has_residual and ctx.needs_input_grad[4]
         dx, dweight, dbias, dresidual = run(
             InstanceNormBackward, dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
             need_dresidual and halo > 0, backend,
@@ -167,6 +170,7 @@ class InstanceNorm(torch.autograd.Function):
             dresidual = dy
         return (
             dx,
+            None,
             dweight if weight is not None else None,
             dbias if bias is not None else None,
             dresidual if need_dresidual else None,
@@ -249,10 +253,11 @@ def instance_norm(
     negative_slope: float,
     halo: int,
     with_interior: bool,
+    moments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """(y, mean, rstd, y without its halo if asked for) by the chosen backend; arguments already checked.
 
-    The reference gives no statistics.
+    The reference gives no statistics. Moments of x are read by ``triton`` only.
     """
     device, dtype = x.device.type, x.dtype
     reason = _unserved(x, weight, bias, residual)
@@ -272,6 +277,6 @@ def instance_norm(
     bias = bias.contiguous() if bias is not None else None
     # The compiler takes no Function whose results share memory; it fuses the padding and adding of gradients itself.
     inside = with_interior and halo > 0 and not torch.compiler.is_compiling()
-    arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
+    arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
     y, mean, rstd, inner = run(InstanceNorm, *arguments)
     return y, mean, rstd, interior(y, halo) if with_interior and not inside else inner

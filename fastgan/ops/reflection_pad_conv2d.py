@@ -7,6 +7,9 @@ Backends: ``triton`` reflects in the load of an implicit matrix product and make
 padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table says so,
 on the CPU the rule of ``_winograd_pays``, and otherwise ``halo`` serves.
 
+On the way to memory the output of ``triton`` can leave its moments: the means and the sums of squared deviations of parts
+of each channel, which instance_norm merges in place of a pass of its own over the output.
+
 The three products (output, input gradient, weight gradient) are linear in each operand and each other's derivatives, so
 that any order of differentiation is made of them.
 
@@ -30,7 +33,7 @@ from torch import Tensor
 
 from . import _backend, _table, reflection_pad
 from ._autocast import autocast_dtype
-from ._layout import dense, empty, is_channels_last, like
+from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
 from .conv_transpose2d import Backends
 
@@ -131,6 +134,38 @@ def _forward_fake(x, weight, bias, stride, padding, dilation, backend):
     return empty(x, (x.shape[0], weight.shape[0], *size))
 
 
+def _part_of_moments(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, backend: str) -> int:
+    """Pixels of a part whose moments the backend leaves; 0: it leaves none."""
+    if backend != "triton" or torch.compiler.is_compiling():  # its shapes may be symbols, which no tile is chosen by
+        return 0
+    from fastgan.kernels import reflection_pad_conv2d as kernels
+
+    cut = _cut("forward", x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+    geometry = kernels.geometry(x.shape, weight.shape, stride, padding, dilation)
+    layout = "nhwc" if is_channels_last(x) else "nchw"
+    return kernels.part_of_moments(layout, geometry, x.element_size(), fp32_precision(), cut)
+
+
+def _forward_and_moments(x, weight, bias, stride, padding, dilation, part, backend):
+    from fastgan.kernels import reflection_pad_conv2d as kernels
+
+    moments = _moments(x, weight, stride, padding, dilation, part)
+    cut = _cut("forward", x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+    return kernels.forward(x, weight, bias, stride, padding, dilation, fp32_precision(), cut, moments), moments
+
+
+def _moments(x, weight, stride, padding, dilation, part) -> Tensor:
+    height, width = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    parts, channels = height * width // part, weight.shape[0]
+    last = (parts, channels) if is_channels_last(x) else (channels, parts)
+    return x.new_empty((2, x.shape[0], *last), dtype=accumulate_dtype(x.dtype))
+
+
+def _forward_and_moments_fake(x, weight, bias, stride, padding, dilation, part, backend):
+    y = _forward_fake(x, weight, bias, stride, padding, dilation, backend)
+    return y, _moments(x, weight, stride, padding, dilation, part)
+
+
 def _input_gradient(dy, weight, size, stride, padding, dilation, channels_last, backend):
     shape = (dy.shape[0], weight.shape[1], *size)
     cut = _cut("input_gradient", dy, shape_key(shape, weight.shape, stride, padding, dilation))
@@ -163,6 +198,11 @@ def _empty(shape, pattern: Tensor, channels_last: bool, dtype: torch.dtype | Non
 
 _GEOMETRY = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
 define(f"{OP}(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, str backend) -> Tensor", _forward, _forward_fake)
+define(
+    f"{OP}_and_moments(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, int part, str backend) -> (Tensor, Tensor)",
+    _forward_and_moments,
+    _forward_and_moments_fake,
+)
 define(
     f"{OP}_input_gradient(Tensor dy, Tensor weight, SymInt[2] size, {_GEOMETRY}, bool channels_last, str backend) "
     "-> Tensor",
@@ -206,6 +246,26 @@ class ReflectionPadConv2d(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             dbias = dy.sum((0, 2, 3), dtype=ctx.bias_dtype)
         return dx, dweight, dbias, None, None
+
+
+@with_signature
+class ReflectionPadConv2dAndMoments(ReflectionPadConv2d):
+    """(y, its moments) of parts of `part` pixels; the moments say what y says already, and pass no gradient on."""
+
+    @staticmethod
+    def forward(x, weight, bias, how, part, backends):
+        return torch.ops.fastgan.reflection_pad_conv2d_and_moments(x, weight, bias, *how, part, backends.forward)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, how, _part, backends = inputs
+        y, moments = output
+        ctx.mark_non_differentiable(moments)
+        ReflectionPadConv2d.setup_context(ctx, (x, weight, bias, how, backends), y)
+
+    @staticmethod
+    def backward(ctx, dy, _dmoments):
+        return *ReflectionPadConv2d.backward(ctx, dy), None
 
 
 @with_signature
@@ -345,9 +405,10 @@ def _unserved(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
 
 
 def reflection_pad_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Tensor:
-    """The op by the chosen backend; arguments already checked."""
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    with_moments: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """(y, its moments if asked for and if the backend leaves any) by the chosen backend; arguments already checked."""
     dtype = autocast_dtype(x)
     if dtype is not None:  # before the padding, which then moves half the bytes
         x = x.to(dtype)
@@ -365,9 +426,13 @@ def reflection_pad_conv2d(
         weight, bias = weight.to(dtype), bias.to(dtype) if bias is not None else None
     if backend in ("reference", "halo"):
         path = halo if backend == "halo" else reference
-        return path(x, weight, bias, stride, padding, dilation, groups)
+        return path(x, weight, bias, stride, padding, dilation, groups), None
     if not reason and backend == "winograd":
         reason = _winograd_unserved(weight, stride, dilation)
     if reason:
         _backend.unserved(OP, reason)
-    return run(ReflectionPadConv2d, dense(x), weight, bias, (stride, padding, dilation), _backends(backend, x, padding))
+    x, how, backends = dense(x), (stride, padding, dilation), _backends(backend, x, padding)
+    part = _part_of_moments(x, weight, *how, backend) if with_moments else 0
+    if part:
+        return run(ReflectionPadConv2dAndMoments, x, weight, bias, how, part, backends)
+    return run(ReflectionPadConv2d, x, weight, bias, how, backends), None

@@ -28,6 +28,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from fastgan.kernels import batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from fastgan.kernels._common import accumulator_dtype, shape_of_moments
 from fastgan.ops import _table
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
@@ -52,13 +53,20 @@ def meta(shape, dtype, layout="nchw"):
     return torch.empty(shape, dtype=dtype, device="meta", memory_format=LAYOUTS[layout])
 
 
-def norm_forward(shape, dtype, layout, affine, residual, activation, halo, cut=None):
+def meta_moments(shape, dtype, layout, parts):
+    if not parts:
+        return None
+    return meta(shape_of_moments(layout, shape[0], parts, shape[1]), accumulator_dtype(dtype))
+
+
+def norm_forward(shape, dtype, layout, affine, residual, activation, halo, cut=None, parts=0):
     weight = meta(shape[1:2], torch.float32) if affine else None
     inner = None
     if residual:
         wide = meta((shape[0], shape[1], shape[2] + 2, shape[3] + 2), dtype, layout)
         inner = wide[:, :, 1:-1, 1:-1]
-    instance_norm.forward(meta(shape, dtype, layout), weight, weight, inner, 1e-5, activation, 0.2, halo, cut)
+    x, moments = meta(shape, dtype, layout), meta_moments(shape, dtype, layout, parts)
+    instance_norm.forward(x, weight, weight, inner, 1e-5, activation, 0.2, halo, cut, None, moments)
 
 
 def norm_backward(shape, dtype, layout, affine, residual, activation, halo, cut=None):
@@ -113,6 +121,19 @@ def convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, 
         reflection_pad_conv2d.weight_gradient(dy, x, kernel, *how, layout == "nhwc", cut)
 
 
+def convolution_with_moments(batch, dtype, layout, precision="tf32", cut=None):
+    """Of the trunk, as the norm behind it takes them."""
+    (_, *shape), outputs, kernel, padding = CONVOLUTIONS["trunk"]
+    shape, how = (batch, *shape), ((1, 1), padding, (1, 1))
+    weight = meta((outputs, shape[1], *kernel), dtype)
+    g = reflection_pad_conv2d.geometry(shape, weight.shape, *how)
+    part = reflection_pad_conv2d.part_of_moments(layout, g, dtype.itemsize, precision, cut)
+    parts = g.size[0] * g.size[1] // part
+    moments = meta_moments((batch, outputs, *g.size), dtype, layout, parts)
+    reflection_pad_conv2d.forward(meta(shape, dtype, layout), weight, None, *how, precision, cut, moments)
+    norm_forward((batch, outputs, *g.size), dtype, layout, **LIGHT, parts=parts)
+
+
 def convolution_candidates(direction, layer, layout, itemsize):
     """What the tuner tries, at every batch size; splits are no constants, so that one of each will do."""
     shape, outputs, kernel, padding = CONVOLUTIONS[layer]
@@ -143,6 +164,23 @@ def convolutions(everything):
         for layout in ("nhwc", "nchw"):
             yield (90,), convolution, (direction, "ragged", fp16, layout), {}
             yield (90,), convolution, (direction, "one", fp32, layout), {}
+
+
+def moments(everything):
+    """The trunk and its norm, at batches that get other tiles, in every dtype; candidates of the tuner on request."""
+    bf16, fp32, fp64 = torch.bfloat16, torch.float32, torch.float64
+    for layout in ("nhwc", "nchw"):
+        for batch in (1, 16):
+            yield TARGETS, convolution_with_moments, (batch, bf16, layout), {}
+            yield (90,), convolution_with_moments, (batch, fp32, layout), {}
+        yield (90,), convolution_with_moments, (16, fp64, layout), {}
+        yield (90,), convolution_with_moments, (16, fp32, layout, "ieee"), {}
+        for itemsize, dtype in ((2, bf16), (4, fp32)) if everything else ():
+            for cut in convolution_candidates("forward", "trunk", layout, itemsize):
+                yield TARGETS, convolution_with_moments, (16, dtype, layout), dict(cut=cut)
+        for cut in instance_norm.configurations("forward", layout, 2):
+            if cut.splits:
+                yield (90,), norm_forward, ((16, 256, 64, 64), bf16, layout), dict(HEAVY, cut=cut, parts=32)
 
 
 def measured(folders):
@@ -230,6 +268,7 @@ def cases(everything, folders):
             yield (90,), pad, (direction, (1, 1, 1, 1), fp64, layout, (0, 0, 0, 0)), {}
         yield (90,), pad, (direction, (1 << 24, 2, 64, 3), fp32, "nchw", (1, 1, 1, 1)), {}
     yield from convolutions(everything)
+    yield from moments(everything)
     yield from measured(folders)
 
 

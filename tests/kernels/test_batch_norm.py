@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastgan.kernels import batch_norm as kernels
 from fastgan.kernels import instance_norm
+from fastgan.kernels._common import MOST_PARTS
 
 from . import oracle
 
@@ -155,7 +156,7 @@ def test_nothing_to_do(shape, device):
 def test_config(direction, layout, shape, itemsize, fixed):
     batch, channels, height, width = shape
     cut = kernels.config(direction, layout, shape, itemsize, fixed)
-    most = instance_norm._MAX_SPLITS
+    most = MOST_PARTS
     assert cut._replace(splits=most) in kernels.configurations(direction, layout, itemsize)
     assert 1 <= cut.splits and (fixed or cut.splits <= cut.split_block == most)
     count = batch * height * width

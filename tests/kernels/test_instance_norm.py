@@ -176,6 +176,39 @@ def test_statistics_far_from_zero(layout, path, device):
     oracle.assert_within(rstd, expected_rstd, 2e-6, "rstd")
 
 
+def moments_of(x, parts, layout):
+    """Of x in equal parts, as a convolution leaves them."""
+    split = x.double().flatten(2).unflatten(2, (parts, -1))
+    mean = split.mean(3)
+    both = torch.stack((mean, (split - mean[..., None]).square().sum(3)))
+    return (both if layout == "nchw" else both.transpose(2, 3)).to(oracle.accumulator(x.dtype)).contiguous()
+
+
+@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ("nchw", "nhwc"))
+def test_moments_stand_in_for_the_first_launch(layout, dtype, device):
+    """The parts are not those of the programs; x is far from zero; one program for a plane needs no moments."""
+    generator = torch.Generator().manual_seed(0)
+    x = place(torch.randn((3, 5, 6, 4), generator=generator) * 2 - 40, dtype, layout, device)
+    residual = make_residual("view", x.shape, dtype, layout, device, generator)
+    unit = oracle.epsilon(oracle.accumulator(dtype))
+    for halo, parts, split in ((0, 6, 3), (1, 1, 1), (2, 3, 4), (1, 24, 2)):
+        cut = kernels.Config(4, 2, 1, split, 4, 1)
+        how = ("leaky_relu", 0.2, halo)
+        y, mean, rstd = kernels.forward(x, None, None, residual, 1e-5, *how, cut, None, moments_of(x, parts, layout))
+        expected_y, expected_mean, expected_rstd = oracle.norm_forward(x, None, None, residual, 1e-5, *how)
+        oracle.assert_within(mean, expected_mean, 4 * unit * 50, "mean")
+        oracle.assert_within(rstd / expected_rstd, torch.ones_like(expected_rstd), 32 * unit, "rstd")
+        bound = 64 * unit * 50 + 2 * oracle.epsilon(dtype) * (1 + expected_y.abs().max().item())
+        oracle.assert_within(y, expected_y, bound, "y")
+    other = moments_of(3 * x, 6, layout)
+    _, mean, _ = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, cut, None, other)
+    oracle.assert_within(mean, 3 * expected_mean, 12 * unit * 50 + 24 * oracle.epsilon(dtype) * 50, "the moments given")
+    whole = kernels.Config(16 if layout == "nchw" else 4, 2, 1, 0, 0, 1)
+    _, mean, _ = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, whole, None, other)
+    oracle.assert_within(mean, expected_mean, 4 * unit * 50, "the plane's own mean")
+
+
 @triton.jit
 def _merge_kernel(offset_ptr, square_ptr, merged_ptr, splits, part, count, NCHW: tl.constexpr, SPLITS: tl.constexpr):
     c = tl.arange(0, 2)
@@ -290,6 +323,9 @@ def test_training_shapes_fill_the_card():
         (dict(residual=torch.ones(2, 3, 5, 4).transpose(2, 3)), "rows of residual"),
         (dict(x=torch.ones(2, 3, 5, 4).transpose(2, 3)), "contiguous or channels_last"),
         (dict(x=torch.ones(2, 3, 4, 5, dtype=torch.int32)), "not torch.int32"),
+        (dict(moments=torch.ones(2, 2, 4, 3)), r"moments of shape \(2, 2, 4, 3\) are not those of the parts of an NCHW"),
+        (dict(moments=torch.ones(2, 2, 3, 7)), r"moments of shape \(2, 2, 3, 7\) are not those"),
+        (dict(moments=torch.ones(2, 2, 3, 4, dtype=torch.float64)), "moments must be torch.float32, not torch.float64"),
     ],
 )
 def test_refusals(change, words):

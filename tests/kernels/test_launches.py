@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastgan.kernels import batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from fastgan.kernels._common import shape_of_moments
 
 from . import oracle
 
@@ -59,6 +60,21 @@ def convolution(x, dy, weight, each, *_):
     )
 
 
+def convolution_and_norm(x, dy, weight, each, *_):
+    """The norm takes the convolution's moments; with tiles of 16 pixels, which the interpreter's small image has."""
+    batch, channels, height, width = x.shape
+    layout = "nchw" if x.is_contiguous() else "nhwc"
+    cut = None
+    if x.device.type == "cpu":
+        cut = reflection_pad_conv2d.Config("tile", 16, 16, 16, 1, 1)
+    g = reflection_pad_conv2d.geometry(x.shape, weight.shape, *HOW[:3])
+    part = reflection_pad_conv2d.part_of_moments(layout, g, x.element_size(), HOW[3], cut)
+    shape = shape_of_moments(layout, batch, height * width // part, channels)
+    moments = torch.empty(shape, dtype=torch.float32, device=x.device)
+    y = reflection_pad_conv2d.forward(x, weight, each, *HOW, cut, moments)
+    return y, moments, *instance_norm.forward(y, each, each, None, 1e-5, "relu", 0.0, 1, moments=moments)
+
+
 def last_convolution(x, dy, weight, each, *_):
     """To three channels."""
     format = oracle.FORMATS["nchw" if x.is_contiguous() else "nhwc"]
@@ -72,7 +88,7 @@ def pointwise_losses(x, dy, *_):
 
 
 CALLS = (norm_forward, norm_backward, batch_forward, batch_apply, batch_backward, padding, convolution,
-         last_convolution, pointwise_losses)  # fmt: skip
+         convolution_and_norm, last_convolution, pointwise_losses)  # fmt: skip
 CALL = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 
 

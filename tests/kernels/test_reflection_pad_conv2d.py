@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan.kernels import reflection_pad_conv2d as kernels
+from fastgan.kernels._common import shape_of_moments
 
 from . import oracle
 
@@ -192,6 +193,77 @@ def test_nothing_to_do(shape, device):
     assert dweight.shape == weight.shape and not dweight.any()
 
 
+def moments_like(y, parts, layout):
+    shape = shape_of_moments(layout, y.shape[0], parts, y.shape[1])
+    return torch.full(shape, float("nan"), dtype=oracle.accumulator(y.dtype), device=y.device)
+
+
+def moments_of(y, parts, layout):
+    """Means and sums of squared deviations of runs of pixels, of what was stored, in fp64."""
+    split = y.double().flatten(2).unflatten(2, (parts, -1))
+    mean = split.mean(3)
+    square = (split - mean[..., None]).square().sum(3)
+    return torch.stack([t if layout == "nchw" else t.transpose(1, 2) for t in (mean, square)])
+
+
+MOMENTS = [  # shape, outputs, kernel, how, block_m: one part, five, four to an image; no block is full
+    ((2, 18, 8, 8), 17, (3, 3), ((1, 1), (1, 1), (1, 1)), 64),
+    ((3, 9, 6, 16), 5, (2, 3), ((1, 1), (0, 3), (2, 1)), 16),
+    ((1, 9, 16, 10), 18, (1, 3), ((2, 1), (0, 0), (1, 1)), 16),
+]
+
+
+@pytest.mark.parametrize("offset", (0.0, 1e4), ids=("", "far"))
+@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ("nchw", "nhwc"))
+def test_moments(layout, dtype, offset, device):
+    """Of the output as it is rounded, beside the same output; a bias far from zero loses no digit of the squares."""
+    for shape, outputs, kernel, how, block_m in MOMENTS if dtype == torch.float32 and not offset else MOMENTS[-1:]:
+        x, weight, bias, _ = operands(shape, outputs, kernel, how, layout, dtype, device)
+        bias = bias + offset
+        g = kernels.geometry(shape, weight.shape, *how)
+        cut = kernels.Config("tile", block_m, 16, 16, 1, 1)
+        assert kernels.part_of_moments(layout, g, x.element_size(), "ieee", cut) == block_m
+        y = kernels.forward(x, weight, bias, *how, "ieee", cut)
+        parts = y.shape[2] * y.shape[3] // block_m
+        moments = moments_like(y, parts, layout)
+        assert torch.equal(kernels.forward(x, weight, bias, *how, "ieee", cut, moments), y)
+        mean, square = moments_of(y, parts, layout)
+        unit, largest = oracle.epsilon(moments.dtype), y.abs().max().item()
+        oracle.assert_within(moments[0], mean, unit * largest, "mean")
+        # A mean that is off by its own rounding adds the square of that, for each pixel.
+        oracle.assert_within(moments[1], square, 8 * unit * square.max().item() + block_m * (unit * largest) ** 2,
+                             "sum of squares")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy's, in the interpreter
+def test_nan_stays_in_its_part_of_the_moments(device):
+    shape, outputs, kernel, how, block_m = MOMENTS[1]
+    x, weight, bias, _ = operands(shape, outputs, kernel, how, "nhwc", torch.float32, device)
+    x[1, 0, 5, 0] = float("nan")
+    cut = kernels.Config("tile", block_m, 16, 16, 1, 1)
+    y = kernels.forward(x, weight, bias, *how, "ieee", cut)
+    parts = y.shape[2] * y.shape[3] // block_m
+    moments = moments_like(y, parts, "nhwc")
+    kernels.forward(x, weight, bias, *how, "ieee", cut, moments)
+    expected = moments_of(y, parts, "nhwc").isnan()
+    assert torch.equal(moments.isnan(), expected) and expected.any() and not expected.all()
+
+
+def test_where_there_are_moments():
+    """Of a generator's trunk in parts that fill tiles; not of edge layers, ragged parts, or too many of them."""
+    how = ((1, 1), (1, 1), (1, 1))
+    for layout, itemsize in itertools.product(("nchw", "nhwc"), (2, 4)):
+        for batch, side, outputs, expected in (
+            (16, 64, 256, (128,)), (1, 64, 256, (64, 128)), (1, 32, 256, (64,)), (1, 128, 256, (0,)), (1, 31, 256, (0,)),
+            (1, 64, 3, (0,)), (1, 64, 1, (0,)),
+        ):
+            g = kernels.geometry((batch, 256, side, side), (outputs, 256, 3, 3), *how)
+            assert kernels.part_of_moments(layout, g, itemsize) in expected, (layout, itemsize, batch, side, outputs)
+    first = kernels.geometry((1, 3, 64, 64), (64, 3, 7, 7), (1, 1), (3, 3), (1, 1))
+    assert kernels.part_of_moments("nhwc", first, 2) == 0
+
+
 @settings(max_examples=200)
 @given(
     st.sampled_from(DIRECTIONS),
@@ -237,6 +309,16 @@ def test_refusals(change, error, message):
     arguments |= change
     with pytest.raises(error, match=message):
         kernels.forward(X, **arguments)
+
+
+def test_moments_of_another_shape_are_refused():
+    how = ((1, 1), (1, 1), (1, 1), "ieee")
+    tile = kernels.Config("tile", 16, 16, 16, 1, 1)
+    x = torch.ones(1, 2, 4, 8)
+    with pytest.raises(ValueError, match=r"moments must be a dense tensor of shape \(2, 1, 3, 2\), not \(2, 1, 2, 3\)"):
+        kernels.forward(x, WEIGHT, None, *how, tile, torch.empty(2, 1, 2, 3))
+    with pytest.raises(ValueError, match="this convolution leaves no moments"):
+        kernels.forward(X, WEIGHT, None, *how, tile, torch.empty(2, 1, 3, 1))
 
 
 def test_gradients_of_another_shape_are_refused():

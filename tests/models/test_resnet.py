@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import fastgan
 from fastgan import functional
 from fastgan.models import ResnetGenerator
+from fastgan.models.resnet import ResnetBlock
+from fastgan.ops import _backend
 
 
 def published_keys(n_blocks, norm="instance", dropout=False):
@@ -82,7 +85,8 @@ def test_only_the_first_convolution_pads(monkeypatch):
     halos = [module.halo for module in network.modules() if isinstance(module, torch.nn.InstanceNorm2d)]
     assert halos == [0, 0, 1, 1, 1, 1, 0, 0, 3]
     original, paddings = functional.reflection_pad_conv2d, []
-    monkeypatch.setattr(functional, "reflection_pad_conv2d", lambda *args: paddings.append(args[4]) or original(*args))
+    monkeypatch.setattr(functional, "reflection_pad_conv2d",
+                        lambda *args, **further: paddings.append(args[4]) or original(*args, **further))
     network(torch.randn(1, 3, 16, 16))
     assert paddings == [(3, 3), *[(0, 0)] * 4]
 
@@ -104,6 +108,26 @@ def test_gradients_of_residuals_are_added_inside_the_norms():
     assert "instance_norm_backward" in [name for name, _ in seen]
     halod = (1, 16, 6, 6)
     assert not [name for name, shape in seen if name in ("slice_backward", "add", "add_") and shape == halod]
+
+
+def test_norms_of_a_block_take_the_moments_of_its_convolutions(monkeypatch):
+    """By Triton, in its interpreter without a GPU; the result is that of the layers one by one, in plain torch."""
+    pytest.importorskip("triton")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if _backend._verifiers["reflection_pad_conv2d"]["triton"](device, torch.float32, True):
+        pytest.skip("Triton runs on a GPU or in its interpreter (TRITON_INTERPRET=1)")
+    torch.manual_seed(0)
+    block = ResnetBlock(16, out_halo=0).to(device)
+    hidden = F.pad(torch.randn(1, 16, 8, 8, device=device), (1, 1, 1, 1), mode="reflect")
+    pair = (hidden, hidden[..., 1:-1, 1:-1])
+    with fastgan.backend("reference"):
+        expected = block(pair)
+    seen = []
+    norm = functional._instance_norm
+    monkeypatch.setattr(functional, "_instance_norm", lambda *args: seen.append(args[-1]) or norm(*args))
+    with fastgan.backend(reflection_pad_conv2d="triton", instance_norm="triton"):
+        torch.testing.assert_close(block(pair), expected, rtol=1e-3, atol=1e-3)
+    assert [moments.shape for moments in seen] == [(2, 1, 16, 1)] * 2
 
 
 def test_dropout_acts_in_training_only_and_halos_mirror_it():

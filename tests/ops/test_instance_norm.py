@@ -189,7 +189,7 @@ def test_statistics_of_off_centre_data(backend, mean):
         shape = (1, 2, 6, 7) if slow(backend) else (2, 3, 65, 70)
         for layout in ("nchw", "nhwc"):
             x = (mean + draw(shape, layout, device=device)).float()
-            _, m, rstd = torch.ops.fastgan.instance_norm(x, None, None, None, 1e-5, "none", 0.2, 0, backend)
+            _, m, rstd = torch.ops.fastgan.instance_norm(x, None, None, None, None, 1e-5, "none", 0.2, 0, backend)
             wide = x.double()
             exact_rstd = (wide.var((2, 3), correction=0) + 1e-5).rsqrt()
             assert ((m - wide.mean((2, 3))).abs() <= 1e-6 * abs(mean)).all()
@@ -261,7 +261,7 @@ def test_interior_of_a_padded_residual_is_read_in_place(backend, layout, monkeyp
 
     def spy(name):
         forward, backward = launchers(name)
-        return (lambda *arguments: (seen.append(arguments[3]), forward(*arguments))[1]), backward
+        return (lambda *args, **further: (seen.append(args[3]), forward(*args, **further))[1]), backward
 
     monkeypatch.setattr(module, "_launchers", spy)
     with using(backend) as device:
@@ -465,7 +465,7 @@ def test_launchers_keep_their_contract(backend, dtype):
     """Dtypes and emptiness of everything that the low-level ops return."""
     with using(backend, dtype) as device:
         x = draw((2, 3, 4, 5), "nhwc", dtype=dtype, device=device)
-        y, mean, rstd = torch.ops.fastgan.instance_norm(x, None, None, None, 1e-5, "relu", 0.0, 2, backend)
+        y, mean, rstd = torch.ops.fastgan.instance_norm(x, None, None, None, None, 1e-5, "relu", 0.0, 2, backend)
         assert y.shape == (2, 3, 8, 9) and dense_layout(y) == "nhwc" and y.dtype == dtype
         assert mean.shape == rstd.shape == (2, 3) and mean.dtype == rstd.dtype == accumulate_dtype(dtype)
         for need in (False, True):

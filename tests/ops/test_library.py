@@ -30,7 +30,8 @@ def serving(backend, op, dtype=torch.float32):
     ("op", "backend"),
     [*itertools.product(NORMS + ("pointwise_loss", "pad", "fold"), KERNELS),
      *itertools.product(("conv_transpose2d", "conv_transpose2d_gradients"), ("plain", "cpp")),
-     *itertools.product(("reflected_convolution",), ("plain", "triton", "winograd"))],
+     *itertools.product(("reflected_convolution",), ("plain", "triton", "winograd")),
+     ("reflected_convolution_and_moments", "triton")],
 )  # fmt: skip
 def test_opcheck(op, backend, layout):
     convolutions = {"conv": "conv_transpose2d", "refl": "reflection_pad_conv2d"}
@@ -47,7 +48,10 @@ def test_opcheck(op, backend, layout):
     outer = draw((2, 3, 4, 6 // how[0][1] + 1), layout, dtype=torch.float32, device=device, seed=3)
     filters = draw((3, 3, 3, 3), "nhwc", dtype=torch.float32, device=device, seed=4)
     nhwc = layout == "nhwc"
+    square = draw((1, 9, 8, 8), layout, dtype=torch.float32, device=device)
+    broad = draw((9, 9, 3, 3), "nhwc", dtype=torch.float32, device=device)
     batch = [t[0].clone() for t in sums]
+    moments = torch.zeros((2, 2, 4, 3) if nhwc else (2, 2, 3, 4), device=device)
     cases = {
         "batch_norm": [
             (OPS.batch_norm, (x, channels, channels, 1e-5, "relu", 0.2, backend)),
@@ -59,8 +63,8 @@ def test_opcheck(op, backend, layout):
             (OPS.batch_norm_backward, (x, 2 * x, *batch, None, channels, "none", 0.2, False, backend)),
         ],
         "instance_norm": [
-            (OPS.instance_norm, (x, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
-            (OPS.instance_norm, (x, None, None, None, 1e-5, "none", 0.2, 0, backend)),
+            (OPS.instance_norm, (x, None, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
+            (OPS.instance_norm, (x, moments, None, None, None, 1e-5, "none", 0.2, 0, backend)),
         ],
         "instance_norm_backward": [
             (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
@@ -78,6 +82,9 @@ def test_opcheck(op, backend, layout):
             (OPS.reflection_pad_conv2d, (x, filters, channels, *how, backend)),
             (OPS.reflection_pad_conv2d_input_gradient, (outer, filters, (4, 5), *how, nhwc, backend)),
             (OPS.reflection_pad_conv2d_weight_gradient, (outer, x, (3, 3), *how, True, backend)),
+        ],
+        "reflected_convolution_and_moments": [
+            (OPS.reflection_pad_conv2d_and_moments, (square, broad, None, (1, 1), (1, 1), (1, 1), 64, backend)),
         ],
         "conv_transpose2d": [
             (OPS.conv_transpose2d, (x, weight, channels[:2], *geometry, "relu", 0.2, backend)),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fastgan
-from fastgan.functional import reflection_pad_conv2d
+from fastgan.functional import instance_norm, reflection_pad_conv2d
 from fastgan.ops import _table
 from fastgan.ops import reflection_pad_conv2d as module
 from fastgan.ops.reflection_pad_conv2d import reference
@@ -139,7 +139,7 @@ def test_three_orders_of_a_penalty(backend):
             third = torch.autograd.grad(sum(g.pow(3).sum() for g in second), (x, weight, bias))
             return [*second, *third]
 
-        for ours, stock in zip(orders(module.reflection_pad_conv2d), orders(reference)):
+        for ours, stock in zip(orders(reflection_pad_conv2d), orders(reference)):
             torch.testing.assert_close(ours, stock, rtol=1e-8, atol=1e-8 * stock.abs().max().item())
 
 
@@ -396,9 +396,89 @@ def test_winograd_to_any_order(layout):
             penalty = sum(g.square().mean() for g in first)
             return [y, *first, *torch.autograd.grad(penalty, (x, weight, bias))]
 
-        ours, exact = orders(module.reflection_pad_conv2d, torch.float32), orders(reference, torch.float64)
+        ours, exact = orders(reflection_pad_conv2d, torch.float32), orders(reference, torch.float64)
         for a, b in zip(ours, exact, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=0, atol=3e-5 * b.abs().max().item())
+
+
+BOTH = dict(reflection_pad_conv2d="triton", instance_norm="triton")
+
+
+def convolution_and_norm(x, weight, bias, halo=1, moments=True):
+    """The mean of the convolution keeps its bias, which the norm cancels, in the result."""
+    y = reflection_pad_conv2d(x, weight, bias, padding=1, moments=moments)
+    y, given = y if moments else (y, None)
+    return instance_norm(y, activation="leaky_relu", halo=halo, moments=given) + y.mean()
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_moments_change_no_gradient(layout):
+    """Output, gradients and the gradients of a penalty on them, with moments and from stock torch, in float64."""
+    with using("triton", torch.float64) as device, fastgan.backend(**BOTH):
+        tensors = operands((1, 9, 8, 8), 10, (3, 3), layout, torch.float64, device)
+        _, moments = reflection_pad_conv2d(*tensors, padding=1, moments=True)
+        assert moments.shape == ((2, 1, 10, 1) if layout == "nchw" else (2, 1, 1, 10)) and not moments.requires_grad
+
+        def orders(function):
+            leaves = [t.detach().clone().requires_grad_() for t in tensors]
+            y = function(*leaves)
+            first = torch.autograd.grad(y.square().sum() + y.pow(3).sum(), leaves, create_graph=True)
+            return [y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), leaves)]
+
+        ours = orders(convolution_and_norm)
+    with fastgan.backend("reference"):
+        expected = orders(functools.partial(convolution_and_norm, moments=False))
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10 * b.abs().max().item())
+
+
+def test_the_norm_reads_the_moments(monkeypatch):
+    """A kernel that needs two launches without them makes one: the first would read what is not a number here."""
+    with using("triton") as device, fastgan.backend(**BOTH):
+        from fastgan.kernels import instance_norm as kernels
+
+        x, weight, _ = operands((1, 9, 16, 16), 32, (3, 3), "nhwc", torch.float32, device)
+        y, moments = reflection_pad_conv2d(x, weight, padding=1, moments=True)
+        assert moments is not None
+        cut = kernels.Config(16, 16, 1, 4, 4, 1)
+        monkeypatch.setattr(kernels, "config", lambda *_: cut)
+        monkeypatch.setattr(kernels, "_nhwc_statistics", None)
+        torch.testing.assert_close(instance_norm(y, moments=moments), torch.nn.functional.instance_norm(y))
+        with pytest.raises(TypeError):
+            instance_norm(y)
+
+
+@pytest.mark.parametrize("backend", ["reference", "halo", "plain"])
+def test_backends_without_moments(backend):
+    """None stands for them, for the norm as well; a foreign norm leaves moments unread."""
+    with using(backend) as device:
+        x, weight, _ = operands((2, 3, 8, 8), 4, (3, 3), "nhwc", torch.float32, device)
+        y, moments = reflection_pad_conv2d(x, weight, padding=1, moments=True)
+        assert moments is None and torch.equal(y, reflection_pad_conv2d(x, weight, padding=1))
+        assert torch.equal(instance_norm(y, moments=None), instance_norm(y))
+        assert torch.equal(instance_norm(y, moments=torch.zeros(2, 2, 1, 4, device=device)), instance_norm(y))
+    y, moments = reflection_pad_conv2d(x[0], weight, padding=1, moments=True)
+    assert y.shape == (4, 8, 8) and moments is None
+
+
+def test_moments_of_something_else():
+    x = draw((2, 3, 4, 5), dtype=torch.float32)
+    for shape in ((2, 1, 3, 4), (2, 2, 4, 4), (2, 2, 3), (3, 2, 3, 4)):
+        with pytest.raises(ValueError, match="moments of shape .* are not of an input of shape .2, 3, 4, 5.: give"):
+            instance_norm(x, moments=torch.zeros(shape))
+
+
+def test_moments_under_the_compiler():
+    """One graph; the norm takes its own statistics there."""
+    with using("triton") as device, fastgan.backend(**BOTH):
+        tensors = operands((1, 9, 8, 8), 9, (3, 3), "nhwc", torch.float32, device)
+        torch._dynamo.reset()
+        compiled = torch.compile(convolution_and_norm, fullgraph=True, backend="aot_eager")
+        y, grads = gradients(compiled, tensors)
+        expected, others = gradients(convolution_and_norm, tensors)
+        torch._dynamo.reset()
+    for a, b in zip((y, *grads), (expected, *others), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_unbatched():
