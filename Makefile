@@ -4,7 +4,7 @@
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate, ten minutes, without a GPU
-# make tritons    run the Triton kernels' tests with the oldest supported and the newest release of triton
+# make tritons    run all the Triton kernels' tests with the oldest supported and the newest release of triton
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
 # The first four set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
@@ -15,14 +15,20 @@ RUN := $(VENV)/bin/python
 
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
+# The oldest supported and the newest release of triton, each beside the packages of .venv, before which Python finds it;
+# triton 3.6's interpreter needs a numpy before 2.4.
+TRITONS := build/triton-oldest build/triton-newest
+
 .PHONY: cyclegan test learn bench sanitize kernels tritons gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
 	$(RUN) -m fastgan.train cyclegan --name cyclegan-builtin --overwrite $(ARGS)
 
-# A worker for each core, and a whole file to one worker: files share what their fixtures build.
+# A worker for each core, and a whole file to one worker: files share what their fixtures build. The Triton kernels are
+# compiled by two further tritons; where those cannot be had, their tests are skipped.
 test: setup
+	-@$(MAKE) --no-print-directory $(TRITONS)
 	$(RUN) -m pytest -n logical --dist loadfile $(ARGS)
 
 learn: setup
@@ -46,9 +52,6 @@ sanitize: setup
 kernels: setup
 	FASTGAN_COMPILE=all $(RUN) -m pytest tests/kernels/test_compile.py $(ARGS)
 
-# Each beside the packages of .venv, before which Python finds it; triton 3.6's interpreter needs a numpy before 2.4.
-TRITONS := build/triton-oldest build/triton-newest
-
 tritons: setup $(TRITONS)
 	for folder in $(TRITONS); do \
 		PYTHONPATH=$$folder $(RUN) -c "import triton; print('triton', triton.__version__)" && \
@@ -58,7 +61,9 @@ tritons: setup $(TRITONS)
 build/triton-oldest: PACKAGES = triton==3.6.0 "numpy<2.4"
 build/triton-newest: PACKAGES = triton
 $(TRITONS): | setup
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $@ $(PACKAGES)
+	@rm -rf $@.part
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part $(PACKAGES)
+	@mv $@.part $@
 
 gpu-check:
 	PYTHON=$(PYTHON) bench/gpu_check.sh $(STAGES)

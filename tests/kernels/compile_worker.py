@@ -380,6 +380,7 @@ def main(argv=None):
         kernel = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
         ptx = kernel.asm["ptx"]
         row = dict(
+            triton=triton.__version__,
             kernel=fn.__name__,
             capability=target,
             types=types(signature),

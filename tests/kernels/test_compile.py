@@ -1,7 +1,8 @@
 """The kernels compiled with no GPU, for sm_80, sm_90 and sm_100: no spills, tensor cores, wide loads.
 
-`pytest tests/kernels/test_compile.py -s` prints the table; compile_worker.py says what is in it. `make kernels` (which
-sets FASTGAN_COMPILE=all) compiles every tile and every candidate of the tuner for every target.
+By the triton that is installed, and by the oldest supported and the newest release, which `make test` puts under build.
+`pytest tests/kernels/test_compile.py -s` prints the tables; compile_worker.py says what is in them. `make kernels` (which
+sets FASTGAN_COMPILE=all) compiles every tile and every candidate of the tuner for every target, by the one installed.
 """
 
 import json
@@ -36,6 +37,8 @@ KERNELS = {
     "_sum_parts",
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
+TRITONS = {"installed": None, "oldest": "build/triton-oldest", "newest": "build/triton-newest"}
+EVERYTHING = os.environ.get("FASTGAN_COMPILE") == "all"
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="triton ships its NVIDIA compiler for Linux only")
 
@@ -65,14 +68,21 @@ TABLE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+@pytest.fixture(scope="module", params=TRITONS)
+def compiled(request, tmp_path_factory):
     """Rows of the compile table, from processes without the interpreter (it replaces the compiler at import)."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    other = TRITONS[request.param]
+    if other:
+        if EVERYTHING or "build/triton-" in environment.get("PYTHONPATH", ""):
+            pytest.skip("this run is of one triton")
+        if not (REPOSITORY / other).exists():
+            pytest.skip(f"{other} is not there: make test installs it")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (other, environment.get("PYTHONPATH"))))
     folder = tmp_path_factory.mktemp("tables")
     (folder / "a-test-device.json").write_text(json.dumps(TABLE))
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.kernels.compile_worker"]
-    further = ["--all"] if os.environ.get("FASTGAN_COMPILE") == "all" else []
+    further = ["--all"] if EVERYTHING else []
     further += ["--tables", str(_table.FOLDER), str(folder)]
     processes = [
         subprocess.Popen(
@@ -87,6 +97,7 @@ def compiled(tmp_path_factory):
         assert process.returncode == 0, errors[-4000:]
         rows += [json.loads(line) for line in output.splitlines()]
     rows.sort(key=lambda row: (row["capability"], row["kernel"], row["types"]))
+    assert request.param != "oldest" or {row["triton"] for row in rows} == {"3.6.0"}
     for row in rows:
         print(describe(row))
     return rows
@@ -95,7 +106,7 @@ def compiled(tmp_path_factory):
 def describe(row):
     constants = " ".join(f"{name}={value}" for name, value in row["constants"].items())
     return (
-        f"sm_{row['capability']:<3} {row['kernel']:22} {row['types']:12} {row['warps']:2} warps "
+        f"triton {row['triton']} sm_{row['capability']:<3} {row['kernel']:22} {row['types']:12} {row['warps']:2} warps "
         f"{row['reg']:3} registers {row['stack']} stack {row['local']} local {row['shared']:5} shared, "
         f"wide loads {row['wide_loads']}/{row['loads']} stores {row['wide_stores']}/{row['stores']}  {constants}"
     )
