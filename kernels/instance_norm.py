@@ -301,15 +301,17 @@ def _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE: tl.constexpr, HAL
 
 @triton.jit
 def _nchw_gradient(
-    tile, dy_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    tile, dy_ptr, dinner_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """(g, n, place in the plane, mask) of a tile's pixels, g behind the activation; writes what the residual gets."""
     i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
     place = i * (width * COLS) + j
     x = tl.load(x_ptr + place, mask=mask, other=0.0).to(mean.dtype)
     gradient = _nchw_fold(dy_ptr, tile, i, j, mask, height, width, mean.dtype, HALO, ROWS, COLS)
+    if HAS_INNER:
+        gradient += tl.load(dinner_ptr + place, mask=mask, other=0.0).to(mean.dtype)
     if HAS_RESIDUAL:
         tl.store(dresidual_ptr + place, gradient, mask=mask)
     n = (x - mean) * rstd
@@ -319,9 +321,9 @@ def _nchw_gradient(
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_backward_sums(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
+    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
     first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
     HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Partial sums of g and g * n over `tiles` tiles of one plane."""
@@ -332,6 +334,7 @@ def _nchw_backward_sums(
     c = plane % channels
     plane = plane.to(tl.int64)
     x_ptr += plane * (height * width * COLS)
+    dinner_ptr += plane * (height * width * COLS)
     dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
     mean = tl.load(mean_ptr + plane)
     rstd = tl.load(rstd_ptr + plane)
@@ -341,8 +344,8 @@ def _nchw_backward_sums(
     dot = tl.zeros((ROWS, COLS), DTYPE)
     for t in range(0, tiles):
         gradient, n, _, _ = _nchw_gradient(
-            split * tiles + t, dy_ptr, x_ptr, x_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
-            HAS_WEIGHT, HAS_BIAS, False, ACTIVATION, HALO, ROWS, COLS,
+            split * tiles + t, dy_ptr, dinner_ptr, x_ptr, x_ptr, mean, rstd, weight, bias, height, width, magic, shift,
+            slope, HAS_INNER, HAS_WEIGHT, HAS_BIAS, False, ACTIVATION, HALO, ROWS, COLS,
         )
         total += gradient
         dot += gradient * n
@@ -352,11 +355,11 @@ def _nchw_backward_sums(
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_backward(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
+    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
     sums_ptr, dots_ptr,
     first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """Merges the partial sums of a plane and writes dx for `tiles` tiles of it. SPLITS 0: the plane is one tile, and is
     summed here.
@@ -369,6 +372,7 @@ def _nchw_backward(
     plane = plane.to(tl.int64)
     count = height * width * COLS
     x_ptr += plane * count
+    dinner_ptr += plane * count
     dx_ptr += plane * count
     dresidual_ptr += plane * count
     dy_ptr += plane * (height + 2 * HALO) * (width * COLS + 2 * HALO)
@@ -378,8 +382,8 @@ def _nchw_backward(
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
     if SPLITS == 0:
         gradient, n, place, mask = _nchw_gradient(
-            0, dy_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
-            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
+            0, dy_ptr, dinner_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
+            HAS_INNER, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
         )
         total = _nchw_sum(gradient)
         dot = _nchw_sum(gradient * n)
@@ -396,8 +400,8 @@ def _nchw_backward(
     else:
         for t in range(0, tiles):
             gradient, n, place, mask = _nchw_gradient(
-                split * tiles + t, dy_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift,
-                slope, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
+                split * tiles + t, dy_ptr, dinner_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width,
+                magic, shift, slope, HAS_INNER, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
             )
             tl.store(dx_ptr + place, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
 
@@ -549,9 +553,9 @@ def _nhwc_forward(
 
 @triton.jit
 def _nhwc_gradient_sums(
-    begin, end, dy_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr, HALO: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    begin, end, dy_ptr, dinner_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):
     """Sums of g and g * n over output pixels begin..end; as folding is linear, dy is read as it lies."""
     total = tl.zeros((ROWS, COLS), mean.dtype)
@@ -561,9 +565,14 @@ def _nhwc_gradient_sums(
         o = o0 + tl.arange(0, ROWS)[:, None]
         mask = (o < end) & live[None, :]
         row = o // wide
-        p = reflect(row - HALO, height) * width + reflect(o - row * wide - HALO, width)
+        i = row - HALO
+        j = o - row * wide - HALO
+        place = (reflect(i, height) * width + reflect(j, width)).to(tl.int64) * channels + c[None, :]
         gradient = tl.load(dy_ptr + o.to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(mean.dtype)
-        x = tl.load(x_ptr + p.to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(mean.dtype)
+        if HAS_INNER:
+            inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            gradient += tl.load(dinner_ptr + place, mask=mask & inside, other=0.0).to(mean.dtype)
+        x = tl.load(x_ptr + place, mask=mask, other=0.0).to(mean.dtype)
         n = (x - mean[None, :]) * rstd[None, :]
         gradient = _activation_gradient(gradient, _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
         total += gradient
@@ -587,10 +596,10 @@ def _nhwc_fold_row(dy_ptr, row, j, c, mask, channels, width, DTYPE: tl.constexpr
 
 @triton.jit
 def _nhwc_gradient_write(
-    begin, end, dy_ptr, x_ptr, dx_ptr, dresidual_ptr, mean, rstd, weight, bias, mean_gradient, mean_dot, c, live,
-    channels, height, width, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr,
+    begin, end, dy_ptr, dinner_ptr, x_ptr, dx_ptr, dresidual_ptr, mean, rstd, weight, bias, mean_gradient, mean_dot,
+    c, live, channels, height, width, slope,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr,
 ):
     """Writes dx (and dresidual) for input pixels begin..end; mirrored rows are read only by tiles that have them."""
     scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
@@ -610,6 +619,8 @@ def _nhwc_gradient_write(
                 row, valid = mirror(i, height, HALO, HALO, 2)
                 gradient += _nhwc_fold_row(dy_ptr, row, j, c, mask & valid, channels, width, mean.dtype, HALO)
         inner = p.to(tl.int64) * channels + c[None, :]
+        if HAS_INNER:
+            gradient += tl.load(dinner_ptr + inner, mask=mask, other=0.0).to(mean.dtype)
         if HAS_RESIDUAL:
             tl.store(dresidual_ptr + inner, gradient, mask=mask)
         n = (tl.load(x_ptr + inner, mask=mask, other=0.0).to(mean.dtype) - mean[None, :]) * rstd[None, :]
@@ -620,9 +631,9 @@ def _nhwc_gradient_write(
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_backward_sums(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
+    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
     first_sample, channels, height, width, splits, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
     HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
 ):
     """Partial sums of g and g * n over one of `splits` parts of the output pixels, per channel."""
@@ -641,8 +652,9 @@ def _nhwc_backward_sums(
     begin = split * part
     total, dot = _nhwc_gradient_sums(
         begin, tl.minimum(begin + part, out_count), dy_ptr + n * out_count * channels,
-        x_ptr + n * height * width * channels, mean, rstd, weight, bias, c, live, channels, height, width, slope,
-        HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+        dinner_ptr + n * height * width * channels, x_ptr + n * height * width * channels,
+        mean, rstd, weight, bias, c, live, channels, height, width, slope,
+        HAS_INNER, HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
     )
     tl.store(sums_ptr + (n * splits + split) * channels + c, total, mask=live)
     tl.store(dots_ptr + (n * splits + split) * channels + c, dot, mask=live)
@@ -650,11 +662,12 @@ def _nhwc_backward_sums(
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_backward(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
+    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
     sums_ptr, dots_ptr,
     first_sample, channels, height, width, splits, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr, SPLITS: tl.constexpr,
+    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     """Merges the partial sums of a block of channels and writes dx for `tiles` tiles of pixels. SPLITS 0: sums, too;
     the second reading of x and dy comes from cache.
@@ -672,11 +685,12 @@ def _nhwc_backward(
     weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
     bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
     x_ptr += n * count * channels
+    dinner_ptr += n * count * channels
     dy_ptr += n * out_count * channels
     if SPLITS == 0:
         total, dot = _nhwc_gradient_sums(
-            0, out_count, dy_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
-            HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+            0, out_count, dy_ptr, dinner_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
+            HAS_INNER, HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
         )
     else:
         s = tl.arange(0, SPLITS)[:, None]
@@ -689,10 +703,10 @@ def _nhwc_backward(
         tl.store(dot_ptr + n * channels + c, dot, mask=live)
     begin = split * (tiles * ROWS)
     _nhwc_gradient_write(
-        begin, tl.minimum(begin + tiles * ROWS, count), dy_ptr, x_ptr, dx_ptr + n * count * channels,
+        begin, tl.minimum(begin + tiles * ROWS, count), dy_ptr, dinner_ptr, x_ptr, dx_ptr + n * count * channels,
         dresidual_ptr + n * count * channels, mean, rstd, weight, bias, total / count, dot / count, c, live,
         channels, height, width, slope,
-        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+        HAS_INNER, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
     )
 
 
@@ -717,13 +731,17 @@ def _tile(direction: str, layout: str, itemsize: int) -> int:
     return (4096 if (direction, layout) == ("forward", "nhwc") else 2048) // (2 if itemsize == 8 else 1)
 
 
-def _resident(direction: str, itemsize: int) -> list[tuple[int, int]]:
+def _resident(direction: str, itemsize: int, cols: int) -> list[tuple[int, int]]:
     """(elements, warps) of the tiles that hold a whole NCHW plane in registers; larger ones spill."""
     if itemsize == 8:
         return [(size, size // 128) for size in (1024, 2048) if size <= (2048 if direction == "forward" else 1024)]
-    # Small planes give a thread 16 elements: with 8, the compiler of triton 3.7.1 aims at 48 registers and spills.
-    sizes = {1024: 2, 2048: 4, 4096: 16, 8192: 32}
-    return [(size, warps) for size, warps in sizes.items() if size <= (8192 if direction == "forward" else 4096)]
+    if direction == "forward":
+        return [(1024, 2), (2048, 4), (4096, 16), (8192, 32)]
+    return [(1024, 4), (2048, 8)] + ([(4096, 16)] if cols > 1 else [])  # with an address for each element
+
+
+# Registers that a thread may take, by the warps of a program that holds a plane: see `launch_options`.
+_REGISTERS = {2: 168, 4: 168, 8: 128}
 
 
 def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int) -> Config:
@@ -739,7 +757,7 @@ def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsi
 
     if layout == "nchw":
         cols = 1 if width % (16 // itemsize) else 16 // itemsize
-        resident = [size for size in _resident(direction, itemsize) if size[0] >= count]
+        resident = [size for size in _resident(direction, itemsize, cols) if size[0] >= count]
         if resident and (count <= 4096 or batch * channels >= _FILL):
             elements, warps = resident[0]
             return Config(elements // cols, cols, warps, 0, 0, batch)
@@ -775,7 +793,7 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
     found = []
     if layout == "nchw":
         for cols in sorted({1, 16 // itemsize}):
-            found += [Config(size // cols, cols, warps, 0, 0, 1) for size, warps in _resident(direction, itemsize)]
+            found += [Config(size // cols, cols, warps, 0, 0, 1) for size, warps in _resident(direction, itemsize, cols)]
             found.append(Config(tile // cols, cols, 8, MOST_PARTS, MOST_PARTS, 1))
     else:
         found += [Config(tile // 2 // cols, cols, 4, 0, 0, 1) for cols in (8, 16)]
@@ -831,9 +849,10 @@ def _partial_sums(like: torch.Tensor, cut: Config) -> tuple[torch.Tensor, torch.
     return like.new_empty((*like.shape, cut.splits)), like.new_empty((*like.shape, cut.splits))
 
 
-def _tile_constants(layout: str, channels: int, cut: Config, registers: Optional[int] = None) -> dict:
+def _tile_constants(layout: str, channels: int, cut: Config) -> dict:
     """What every kernel of a layout is compiled for."""
     even = {} if layout == "nchw" else {"EVEN": channels % cut.cols == 0}
+    registers = _REGISTERS.get(cut.warps) if layout == "nchw" and not cut.splits else None
     return dict(ROWS=cut.rows, COLS=cut.cols, **even, **launch_options(cut.warps, registers))
 
 
@@ -951,7 +970,7 @@ def forward(
         HALO=halo,
         SPLITS=cut.split_block,
         MOMENTS=given,
-        **_tile_constants(layout, channels, cut, 168 if cut.warps == 2 else None),  # 16 elements to a thread
+        **_tile_constants(layout, channels, cut),
     )
     scalars = (float(eps), float(negative_slope))
     if layout == "nchw":
@@ -985,12 +1004,14 @@ def backward(
     halo: int,
     need_dresidual: bool,
     cut: Optional[Config] = None,
+    dinner: Optional[torch.Tensor] = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dx, dweight, dbias, dresidual) from dy (N, C, H + 2 halo, W + 2 halo), in the dtype and layout of x.
 
     mean, rstd: as `forward` returned them. dx: as x. dweight, dbias: (C,) in the dtype of weight and bias, an empty
     fp32 tensor where that is None. dresidual: dy folded back onto the image, as x, if asked for and halo > 0, else
-    empty. `cut` overrides the choice of `config`.
+    empty. `cut` overrides the choice of `config`. dinner: a further gradient of the pixels without their halo, as x, for
+    halo > 0; it is added to the folded one.
     """
     layout = _check(x, weight, bias, activation, halo)
     batch, channels, height, width = x.shape
@@ -1000,6 +1021,12 @@ def backward(
             f"the gradient must be a dense {layout.upper()} tensor of shape {padded} and dtype {x.dtype}, "
             f"not {tuple(dy.shape)}, {dy.dtype} with strides {dy.stride()}"
         )
+    if dinner is not None:
+        if halo == 0:
+            raise ValueError("dinner is for a halo, got a halo of 0: add it to dy")
+        if dinner.shape != x.shape or dinner.dtype != x.dtype or dense_layout(dinner, "dinner") != layout:
+            raise ValueError(f"dinner must lie as the input does and be {x.dtype} of shape {tuple(x.shape)}, "
+                             f"not {tuple(dinner.shape)}, {dinner.dtype} with strides {dinner.stride()}")
     statistics = accumulator_dtype(x.dtype)
     for name, tensor in (("mean", mean), ("rstd", rstd)):
         if tensor.shape != (batch, channels) or tensor.dtype != statistics or not tensor.is_contiguous():
@@ -1019,6 +1046,7 @@ def backward(
         cut = cut or config("backward", layout, (batch, channels, height, width), x.element_size())
         inputs = (
             dy,
+            x if dinner is None else dinner,
             x,
             mean,
             rstd,
@@ -1027,6 +1055,7 @@ def backward(
         )
         outputs = (dx, dresidual if write_residual else dx, total, dot)
         flags = dict(
+            HAS_INNER=dinner is not None,
             HAS_WEIGHT=weight is not None,
             HAS_BIAS=bias is not None,
             ACTIVATION=activation,

@@ -97,15 +97,9 @@ def interior(padded: Tensor, halo: int) -> Tensor:
 
 def _backward(dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
     dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
-    arguments = (x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual)
-    backward = _launchers(backend)[1]
-    if dinner is None:
-        return backward(dy, *arguments, *_cut("backward", x, halo, backend))
-    if backend == "cpp":
-        return backward(dy, *arguments, like(dinner, x))
-    dy = dy.clone()
-    interior(dy, halo).add_(dinner)
-    return backward(dy, *arguments, *_cut("backward", x, halo, backend))
+    arguments = (dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual)
+    inner = {} if dinner is None else {"dinner": like(dinner, x)}
+    return _launchers(backend)[1](*arguments, *_cut("backward", x, halo, backend), **inner)
 
 
 def _backward_fake(dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):

@@ -38,6 +38,7 @@ def problems(draw, layout, path):
         affine=draw(st.sampled_from(("none", "weight", "bias", "both"))),
         residual=draw(st.sampled_from(("none", "dense", "view"))),
         data=draw(st.sampled_from(("normal", "off-centre", "constant", "ties", "outlier"))),
+        inner=draw(st.booleans()),
         cut=cut,
         seed=draw(st.integers(0, 99)),
     )
@@ -100,8 +101,11 @@ def run_and_compare(problem, layout, dtype, device):
     oracle.assert_within(y, expected_y, bound, "y")
 
     dy = place(torch.randn(y.shape, generator=generator), dtype, layout, device)
-    dx, dweight, dbias, dresidual = kernels.backward(dy, x, mean, rstd, weight, bias, *arguments, True, problem["cut"])
-    expected = oracle.norm_backward(dy, x, mean, rstd, weight, bias, *arguments)
+    dinner = place(torch.randn(shape, generator=generator), dtype, layout, device) if halo and problem["inner"] else None
+    dx, dweight, dbias, dresidual = kernels.backward(
+        dy, x, mean, rstd, weight, bias, *arguments, True, problem["cut"], dinner
+    )
+    expected = oracle.norm_backward(dy, x, mean, rstd, weight, bias, *arguments, dinner)
     assert dx.is_contiguous(memory_format=oracle.FORMATS[layout]) and dx.dtype == dtype
     scale = expected[3].abs().max().item() * largest * expected_rstd.max().item() + 1
     n_largest = ((x.double() - mean.double()[..., None, None]) * rstd.double()[..., None, None]).abs().max().item() + 1
@@ -140,7 +144,7 @@ def test_matches_fp64(layout, path, dtype, device):
 @pytest.mark.parametrize("shape, halo", [((2, 3, 33, 31), 1), ((1, 20, 1, 40), 0), ((1, 16, 40, 8), 3)])
 def test_the_chosen_configuration(shape, halo, layout, device):
     problem = dict(shape=shape, halo=halo, activation="relu", affine="both", residual="view", data="normal")
-    problem.update(cut=None, seed=0)
+    problem.update(cut=None, seed=0, inner=True)
     run_and_compare(problem, layout, torch.float32, device)
 
 
@@ -335,3 +339,14 @@ def test_refusals(change, words):
     )
     with pytest.raises((ValueError, TypeError), match=words):
         kernels.forward(**{**arguments, **change})
+
+
+def test_refused_gradients_of_the_inside():
+    x, mean = torch.ones(1, 2, 3, 4), torch.zeros(1, 2)
+    arguments = (x, mean, mean, None, None, "relu", 0.0)
+    with pytest.raises(ValueError, match="dinner is for a halo, got a halo of 0: add it to dy"):
+        kernels.backward(x, *arguments, 0, False, dinner=x)
+    wide = torch.ones(1, 2, 5, 6)
+    for dinner in (wide, x.double(), x.contiguous(memory_format=torch.channels_last)):
+        with pytest.raises(ValueError, match="dinner must lie as the input does and be torch.float32 of shape"):
+            kernels.backward(wide, *arguments, 1, False, dinner=dinner)

@@ -34,6 +34,12 @@ def norm_backward(x, dy, weight, each, mean, rstd, *_):
     return instance_norm.backward(dy, x, mean, rstd, each, each, "leaky_relu", 0.2, 0, False)[:3]
 
 
+def residual_backward(x, dy, weight, each, mean, rstd, *_):
+    """Gradients of a halo'd output and of its inside."""
+    wide = reflection_pad.forward(dy, 1, 1, 1, 1)
+    return instance_norm.backward(wide, x, mean, rstd, each, each, "none", 0.2, 1, True, dinner=dy)
+
+
 def batch_forward(x, dy, weight, each, *_):
     return batch_norm.forward(x, each, each, 1e-5, "relu", 0.0)
 
@@ -87,8 +93,8 @@ def pointwise_losses(x, dy, *_):
     return [t for kind in kinds for t in losses.forward(x, dy if kind == "l1" else None, 0.9, kind, "mean", True)]
 
 
-CALLS = (norm_forward, norm_backward, batch_forward, batch_apply, batch_backward, padding, convolution,
-         convolution_and_norm, last_convolution, pointwise_losses)  # fmt: skip
+CALLS = (norm_forward, norm_backward, residual_backward, batch_forward, batch_apply, batch_backward, padding,
+         convolution, convolution_and_norm, last_convolution, pointwise_losses)  # fmt: skip
 CALL = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 
 

@@ -74,12 +74,14 @@ class instance_norm:
         return like(y, x), mean.to(statistics), rstd.to(statistics)
 
     @classmethod
-    def backward(cls, dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual):
+    def backward(cls, dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, dinner=None):
         assert_dense(x)
+        assert dinner is None or halo and dinner.shape == x.shape and dinner.stride() == x.stride()
         assert dy.dtype == x.dtype and is_channels_last(dy) == is_channels_last(x)
         mean, rstd = mean.double()[:, :, None, None], rstd.double()[:, :, None, None]
         n = (x.double() - mean) * rstd
         g0 = reflection_pad.backward(dy.double(), halo, halo, halo, halo) if halo else dy.double()
+        g0 = g0 if dinner is None else g0 + dinner.double()
         g = g0 * cls.slope(cls.affine(n, weight, bias), activation, negative_slope)
         along = (g * n).mean((2, 3), keepdim=True)
         dx = rstd * (g - g.mean((2, 3), keepdim=True) - n * along)
