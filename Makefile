@@ -3,7 +3,8 @@
 # make learn      train the recipes on real data, about an hour, and write what they learnt to bench/results
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
-# make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate, ten minutes, without a GPU
+# make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,
+#                 without a GPU
 # make tritons    run all the Triton kernels' tests with the oldest supported and the newest release of triton
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
 # The first four set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.

@@ -16,12 +16,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def cases(op: str, batch: int, size: int, width: int) -> list[tuple]:
-    """The calls of a CycleGAN generator with ``width`` filters in its first layer, on square images of ``size``."""
+    """The calls of a CycleGAN generator with ``width`` filters in its first layer, on square images of ``size``.
+
+    Of the convolutions after the first, with instance norm, which writes their halo, then without.
+    """
     if op == "reflection_pad_conv2d":
+        trunk, last = (4 * width, size // 4, 4 * width, 3), (width, size, 3, 7)
         return [
-            _tuner.Convolution(batch, 3, size, width, 7),
-            _tuner.Convolution(batch, 4 * width, size // 4, 4 * width, 3),
-            _tuner.Convolution(batch, width, size, 3, 7),
+            _tuner.Convolution(batch, 3, size, width, 7, 3),
+            *(_tuner.Convolution(batch, c, side + k - 1, outputs, k, 0) for c, side, outputs, k in (trunk, last)),
+            *(_tuner.Convolution(batch, c, side, outputs, k, k // 2) for c, side, outputs, k in (trunk, last)),
         ]
     return [
         _tuner.Norm(batch, width, size, 0),
@@ -52,10 +56,13 @@ device and triton; takes minutes.""",
 
 def main(argv: list[str]) -> int:
     options = _parser().parse(argv)
-    if not torch.cuda.is_available():
-        raise command.UserError("fastgan.tune measures on a CUDA device, and torch finds none here")
     if options.size % 4 or options.size < 16:
         raise command.UserError(f"--size must be a multiple of 4 from 16 up, got {options.size}")
+    for flag, value in (("batch", min(options.batch)), ("ngf", options.ngf), ("rounds", options.rounds)):
+        if value < 1:
+            raise command.UserError(f"--{flag} must be at least 1, got {value}")
+    if not torch.cuda.is_available():
+        raise command.UserError("fastgan.tune measures on a CUDA device, and torch finds none here")
     import triton
 
     device = torch.device("cuda", torch.cuda.current_device())

@@ -359,7 +359,7 @@ def forward(
     with on_device(x):
         _nchw_batch_statistics[grid](
             x, offset, square, channels, *size, splits, tiles,
-            ROWS=cut.rows, COLS=cut.cols, **launch_options(cut.warps),
+            ROWS=cut.rows, COLS=cut.cols, **launch_options(cut.warps, 128),
         )
         _nchw_batch_apply[grid](
             x, *_parameters(x, weight, bias), y, mean, rstd, variance, offset, square, channels, *size, splits, tiles,

@@ -980,6 +980,8 @@ def forward(
     else:
         scalars = (strides[0], strides[2], *scalars)
         statistics_kernel, kernel = _nhwc_statistics, _nhwc_forward
+        if x.dtype == torch.float64:
+            flags |= launch_options(cut.warps, 168)
     offset, square = moments if given else _partial_sums(mean, cut)
     splits, tiles = _share(height * width, layout, cut)
     pixels = cut.rows * (cut.cols if layout == "nchw" else 1)

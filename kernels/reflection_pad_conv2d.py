@@ -638,7 +638,7 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     small = 8192 if itemsize == 2 else 4096  # elements of a tile for 4 warps
     block_n = _columns(direction, kind, layout, g, most)
     if kind == "thin_output" and not weights:
-        if layout == "nchw" and direction == "input_gradient":  # masks and addresses again
+        if layout == "nchw":  # addresses of single elements again
             depth = min(depth, 32)
         cut = Config(kind, rows, block_n, depth, 8 if layout == "nchw" else 4, 3)
     elif kind == "thin_input" and not weights:
@@ -680,19 +680,21 @@ def candidates(direction: str, layout: str, g: Geometry, itemsize: int, precisio
     best = config(direction, layout, g, itemsize, precision)
     found = [best]
     if best.kind == "thin_input" and direction != "weight_gradient":
-        found += [best._replace(block_m=64, warps=4), best._replace(block_m=64, warps=8)]
+        found += [best._replace(block_m=64, warps=warps) for warps in ((4, 8) if direction == "forward" else (8,))]
     elif best.kind != "tile":
         found += [best._replace(stages=stages) for stages in (2, 4)]
-        if direction != "weight_gradient":
+        if direction != "weight_gradient" and layout == "nhwc":
             found.append(best._replace(block_m=256, warps=8))
     elif itemsize == 2 or itemsize == 4 and precision == "tf32":
         for block_m in (64, 128):
             for block_n in {64: (64,), 128: (64, 128)}.get(_power(best.block_n, 1, 128), (best.block_n,)):
-                warps = 8 if block_m * block_n > (8192 if itemsize == 2 else 4096) else 4
+                small = 8192 if itemsize == 2 and direction != "input_gradient" else 4096
+                warps = 8 if block_m * block_n > small else 4
                 found += [
                     best._replace(block_m=block_m, block_n=block_n, warps=warps, stages=stages) for stages in (3, 4)
                 ]
-        if itemsize == 2 and direction != "weight_gradient" and _ends(direction, g)[1] >= 256:
+        wide = layout == "nhwc" and direction != "weight_gradient" and _ends(direction, g)[1] >= 256
+        if itemsize == 2 and wide:
             found.append(best._replace(block_m=128, block_n=256, warps=8, stages=3))
     if direction == "weight_gradient":
         shares = (best.splits, max(1, best.splits // 2), 2 * best.splits)
@@ -746,8 +748,6 @@ def _check_gradient(dy: torch.Tensor, g: Geometry, layout: str) -> None:
 
 def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, cut: Config) -> dict:
     """What every product is compiled for."""
-    exact = source.element_size() == 4 and not _tensor_cores(source, precision)
-    registers = 1024 // cut.warps if exact else None  # two programs on a multiprocessor: factors are in registers, too
     return dict(
         KH=g.kernel[0],
         KW=g.kernel[1],
@@ -757,8 +757,15 @@ def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, c
         WIDEN=source.dtype == torch.bfloat16 and source.device.type == "cpu",
         BLOCK_K=cut.block_k,
         num_stages=cut.stages,
-        **launch_options(cut.warps, registers),
+        **launch_options(cut.warps, _registers(source, precision, cut, ALL)),
     )
+
+
+def _registers(source: torch.Tensor, precision: str, cut: Config, pixels: str) -> Optional[int]:
+    """A bound for the registers of a thread, where the compiler spills without one; see `launch_options`."""
+    if source.element_size() == 4 and not _tensor_cores(source, precision):
+        return 1024 // cut.warps  # factors are in registers, too
+    return 255 if pixels == MIRRORED or pixels == PLAIN and cut.kind == "tile" and cut.warps == 4 else None
 
 
 def _tensor_cores(source: torch.Tensor, precision: str) -> bool:
@@ -803,10 +810,11 @@ def _launch(
             if count == 0:
                 continue
             block_m = min(cut.block_m, most[pixels])
+            options = launch_options(cut.warps, _registers(source, precision, cut, pixels))
             kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
                 source, weight, source if bias is None else bias, target, *further,
                 batch, *depth, height, width, outputs, tall, wide, *plain,
-                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m, **flags,
+                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m, **{**flags, **options},
             )
 
 
@@ -838,6 +846,7 @@ def part_of_moments(
     count = g.size[0] * g.size[1]
     fits = cut.kind == "tile" and count % cut.block_m == 0 and count // cut.block_m <= MOST_PARTS
     fits = fits and g.outputs > 1  # the layout of a single channel is both
+    fits = fits and cut.block_n <= 128  # of wider tiles no second copy fits the registers
     return cut.block_m if fits else 0
 
 

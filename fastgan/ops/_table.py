@@ -23,6 +23,7 @@ from ._layout import is_channels_last
 
 FOLDER = Path(__file__).resolve().parent.parent / "tables"
 
+KINDS = ("cuda",)  # of devices that have tables
 Entry = dict[str, Any]
 KEY = ("op", "dtype", "layout", "shape")
 
@@ -54,7 +55,7 @@ def entries(device: str) -> dict[tuple[str, ...], Entry]:
 @functools.cache
 def device_name(kind: str, index: int | None) -> str | None:
     """The name under which a device has its table; None for one that has none."""
-    return torch.cuda.get_device_name(index) if kind == "cuda" else None
+    return torch.cuda.get_device_name(index) if kind in KINDS else None
 
 
 def layout(x: Tensor) -> str:

@@ -24,13 +24,14 @@ _FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
 class Convolution(NamedTuple):
-    """A reflected convolution to measure, stride and dilation 1, "same" padding."""
+    """A reflected convolution to measure, stride and dilation 1; without padding for images that carry their halo."""
 
     batch: int
     channels: int
     size: int
     outputs: int
     kernel: int
+    padding: int
 
 
 class Norm(NamedTuple):
@@ -127,14 +128,14 @@ def tune_convolution(
     """Forward, input gradient and weight gradient by every configuration, and by the halo path."""
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
-    n, c, side, outputs, k = case
-    pad = k // 2
+    n, c, side, outputs, k, pad = case
     how = ((1, 1), (pad, pad), (1, 1))
     weight_shape = (outputs, c, k, k)
+    size = reflection_pad_conv2d.output_size((side, side), (k, k), *how)
     precision = reflection_pad_conv2d.fp32_precision()
 
     def make() -> tuple[Tensor, ...]:
-        shapes = ((n, c, side, side), weight_shape, (n, outputs, side, side))
+        shapes = ((n, c, side, side), weight_shape, (n, outputs, *size))
         scales = (1.0, 1 / math.sqrt(c * k * k), 1.0)
         x, weight, dy = (
             (torch.randn(s, device=device) * scale).to(dtype=dtype, memory_format=_FORMATS[layout])

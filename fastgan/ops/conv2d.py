@@ -7,6 +7,8 @@ exchanged, by the kernel of ``conv_transpose2d``; output and input gradient are 
 with few outputs: torch convolves with each column of the kernel, to O kW channels, whose results are shifted and added:
 
     y[o, i, j] = sum over k of z[k O + o, i, j + k],    z = conv2d(x, columns of the weight)
+
+Without padding it is a reflected convolution that reflects nothing: a GPU's table of those decides for it, too.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, conv_transpose2d
+from . import _backend, _table, conv_transpose2d, reflection_pad_conv2d
 from ._autocast import autocast_dtype
 from ._layout import accumulate_dtype, dense, is_channels_last, like
 from ._library import run, with_signature
@@ -181,6 +183,10 @@ def conv2d(
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
     reason = _unserved(x, weight, bias, groups)
+    if x.device.type in _table.KINDS and not reason and tuple(padding) == (0, 0) and not _backend.forced(OP):
+        key = reflection_pad_conv2d.shape_key(x.shape, weight.shape, stride, padding, dilation)
+        if _table.backend(reflection_pad_conv2d.OP, x, key) == "triton":
+            return reflection_pad_conv2d.reflection_pad_conv2d(x, weight, bias, stride, padding, dilation, groups)[0]
     measured = "columns" if not reason and _columns_pay(x, weight, stride, dilation) else None
     backend = _backend.select(OP, x.device.type, x.dtype, measured)
     if not reason and backend == "columns" and (*stride, *dilation) != (1,) * 4:

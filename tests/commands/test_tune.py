@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from fastgan import info, tune
+from fastgan import functional, info, tune
+from fastgan.models import ResnetGenerator
 from fastgan.ops import _backend, _table, _tuner, instance_norm, reflection_pad_conv2d
 
 interpreted = pytest.mark.skipif(
@@ -32,6 +33,8 @@ def test_needs_a_gpu(monkeypatch):
     (["--layuot", "nchw"], "unknown argument '--layuot': did you mean --layout?"),
     (["--size", "big"], "--size: invalid int value: 'big'"),
     (["--op", "norm"], "--op: invalid choice: 'norm'"),
+    (["--batch", "1", "0"], "--batch must be at least 1, got 0"),
+    (["--rounds", "-1"], "--rounds must be at least 1, got -1"),
 ])  # fmt: skip
 def test_bad_flags_get_one_sentence(call, arguments, said):
     outcome = call(tune, *arguments)
@@ -39,9 +42,32 @@ def test_bad_flags_get_one_sentence(call, arguments, said):
 
 
 def test_default_shapes_are_those_of_the_generator():
-    first, trunk, last = tune.cases("reflection_pad_conv2d", 16, 256, 64)
-    assert first == (16, 3, 256, 64, 7) and trunk == (16, 256, 64, 256, 3) and last == (16, 64, 256, 3, 7)
+    first, trunk, last, *padded = tune.cases("reflection_pad_conv2d", 16, 256, 64)
+    assert first == (16, 3, 256, 64, 7, 3) and trunk == (16, 256, 66, 256, 3, 0) and last == (16, 64, 262, 3, 7, 0)
+    assert padded == [(16, 256, 64, 256, 3, 1), (16, 64, 256, 3, 7, 3)]
     assert tune.cases("instance_norm", 1, 256, 64)[0] == (1, 64, 256, 0)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_every_call_of_the_generator_is_measured(norm, monkeypatch):
+    """What a generator asks the table for, the tuner writes: by shape and padding."""
+    asked = {"reflection_pad_conv2d": set(), "instance_norm": set()}
+    monkeypatch.setattr(_table, "KINDS", ("cpu",))
+    monkeypatch.setattr(_table, "backend", lambda op, x, shape: asked[op].add(shape))
+    norm_of = functional._instance_norm
+    monkeypatch.setattr(functional, "_instance_norm", lambda x, *args: (
+        asked["instance_norm"].add(instance_norm.shape_key(x.shape, args[6])), norm_of(x, *args))[1])
+    with torch.no_grad():
+        ResnetGenerator(ngf=8, n_blocks=2, norm=norm).train()(torch.randn(2, 3, 32, 32))
+    how = ((1, 1), (1, 1))
+    written = {
+        reflection_pad_conv2d.shape_key((n, c, side, side), (outputs, c, k, k), how[0], (pad, pad), how[1])
+        for n, c, side, outputs, k, pad in tune.cases("reflection_pad_conv2d", 2, 32, 8)
+    }
+    assert len(asked["reflection_pad_conv2d"]) == 3 and asked["reflection_pad_conv2d"] <= written
+    norms = {instance_norm.shape_key((n, c, side, side), halo)
+             for n, c, side, halo in tune.cases("instance_norm", 2, 32, 8)}
+    assert asked["instance_norm"] == (norms if norm == "instance" else set())
 
 
 def test_medians_take_turns():
@@ -84,8 +110,9 @@ def test_candidates_are_compiled_together():
 
 
 @interpreted
+@pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_an_entry_is_what_the_op_then_follows(layout, tmp_path, monkeypatch):
+def test_an_entry_is_what_the_op_then_follows(layout, padding, tmp_path, monkeypatch):
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
     all_candidates = kernels.candidates
@@ -93,17 +120,18 @@ def test_an_entry_is_what_the_op_then_follows(layout, tmp_path, monkeypatch):
     clock = lambda run, index: host_clock(run, index) * (1e-6 if "cut" in run.__code__.co_varnames else 1)  # noqa: E731
     said = []
     entry = _tuner.tune_convolution(
-        _tuner.Convolution(1, 2, 4, 3, 3), torch.float32, layout, torch.device("cpu"), clock, 1, said.append
+        _tuner.Convolution(1, 2, 4, 3, 3, padding), torch.float32, layout, torch.device("cpu"), clock, 1, said.append
     )
     assert not said and entry["backend"] == "triton" and set(entry["configurations"]) == set(kernels.DIRECTIONS)
     monkeypatch.setattr(_table, "FOLDER", tmp_path)
     monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
     _table.write(tmp_path / "a-test-device.json", "A Test Device", {}, [entry])
     x = torch.zeros(1, 2, 4, 4).contiguous(memory_format=_tuner._FORMATS[layout])
-    key = reflection_pad_conv2d.shape_key(x.shape, (3, 2, 3, 3), (1, 1), (1, 1), (1, 1))
+    how = ((1, 1), (padding, padding), (1, 1))
+    key = reflection_pad_conv2d.shape_key(x.shape, (3, 2, 3, 3), *how)
     assert _table.backend("reflection_pad_conv2d", x, key) == "triton"
     assert reflection_pad_conv2d._cut("forward", x, key) in all_candidates(
-        "forward", layout, kernels.geometry(x.shape, (3, 2, 3, 3), (1, 1), (1, 1), (1, 1)), 4, "tf32"
+        "forward", layout, kernels.geometry(x.shape, (3, 2, 3, 3), *how), 4, "tf32"
     )
     assert info._measured("A Test Device") == "Measured on A Test Device: reflection_pad_conv2d: triton for 1 shapes"
     assert "triton forward" in tune.describe(entry)
@@ -125,11 +153,11 @@ def test_instance_norm_follows_its_table(tmp_path, monkeypatch):
     _table.write(tmp_path / "a-test-device.json", "A Test Device", {}, [entry])
     seen = []
     launch = kernels.forward
-    monkeypatch.setattr(kernels, "forward", lambda *args: seen.append(args[8:]) or launch(*args))
+    monkeypatch.setattr(kernels, "forward", lambda *args, **rest: seen.append(args[8:]) or launch(*args, **rest))
     x = torch.randn(1, 4, 4, 4)
-    y = torch.ops.fastgan.instance_norm(x, None, None, None, 1e-5, "relu", 0.0, 1, "triton")[0]
+    y = torch.ops.fastgan.instance_norm(x, None, None, None, None, 1e-5, "relu", 0.0, 1, "triton")[0]
     torch.testing.assert_close(y, instance_norm.reference(x, activation="relu", halo=1))
-    torch.ops.fastgan.instance_norm(x, None, None, None, 1e-5, "relu", 0.0, 0, "triton")
+    torch.ops.fastgan.instance_norm(x, None, None, None, None, 1e-5, "relu", 0.0, 0, "triton")
     assert seen == [((kernels.Config(64, 4, 1, 3, 16, 1)),), ()]
     _table.entries.cache_clear()
 

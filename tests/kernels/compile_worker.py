@@ -7,7 +7,8 @@ compiled is what they would launch, specialised as triton would specialise it. P
 
 Always: every kernel for every target, as the heuristics launch it for a generator's layers; every tile of the norms and
 every candidate of the tuner for the layout and dtype that recipes train in, for sm_90; every configuration in the
-measured tables, for the table's GPU. With --all: every tile and every candidate, for every target.
+measured tables, for the table's GPU. With --all: every tile and every candidate, for every target. A candidate that no
+heuristic takes is called a rival: it may spill on one of the targets, and then loses where the tuner measures.
 """
 
 import argparse
@@ -130,6 +131,8 @@ def convolution_with_moments(batch, dtype, layout, precision="tf32", cut=None):
     weight = meta((outputs, shape[1], *kernel), dtype)
     g = reflection_pad_conv2d.geometry(shape, weight.shape, *how)
     part = reflection_pad_conv2d.part_of_moments(layout, g, dtype.itemsize, precision, cut)
+    if not part:
+        return
     parts = g.size[0] * g.size[1] // part
     moments = meta_moments((batch, outputs, *g.size), dtype, layout, parts)
     reflection_pad_conv2d.forward(meta(shape, dtype, layout), weight, None, *how, precision, cut, moments)
@@ -137,13 +140,16 @@ def convolution_with_moments(batch, dtype, layout, precision="tf32", cut=None):
 
 
 def convolution_candidates(direction, layer, layout, itemsize):
-    """What the tuner tries, at every batch size; splits are no constants, so that one of each will do."""
+    """What the tuner tries, at every batch size, and whether it is a rival only, which no heuristic takes; splits are no
+    constants, so that one of each will do.
+    """
     shape, outputs, kernel, padding = CONVOLUTIONS[layer]
     shapes = [(batch, *shape[1:]) for batch in (1, 4, 16)]
     how = ((1, 1), padding, (1, 1))
     geometries = [reflection_pad_conv2d.geometry(s, (outputs, shape[1], *kernel), *how) for s in shapes]
-    found = [cut for g in geometries for cut in reflection_pad_conv2d.candidates(direction, layout, g, itemsize)]
-    return dict.fromkeys(cut._replace(splits=1) for cut in found)
+    found = [reflection_pad_conv2d.candidates(direction, layout, g, itemsize) for g in geometries]
+    chosen = {cuts[0]._replace(splits=1) for cuts in found}
+    return {cut: cut not in chosen for cuts in found for cut in (each._replace(splits=1) for each in cuts)}
 
 
 def convolutions(everything):
@@ -152,13 +158,13 @@ def convolutions(everything):
         for layer in ("trunk", "first", "last"):
             for dtype in (bf16, fp32):
                 for layout in ("nhwc", "nchw"):
-                    cuts = [None]
+                    cuts = {None: False}
                     if everything or (dtype, layout) == (bf16, "nhwc"):
-                        cuts += convolution_candidates(direction, layer, layout, dtype.itemsize)
-                    for cut in cuts:
-                        default = cut is None and (dtype, layout) in ((bf16, "nhwc"), (fp32, "nchw"))
+                        cuts |= convolution_candidates(direction, layer, layout, dtype.itemsize)
+                    for cut, rival in cuts.items():
+                        default = not rival and (dtype, layout) in ((bf16, "nhwc"), (fp32, "nchw"))
                         targets = TARGETS if everything or default else (90,)
-                        yield targets, convolution, (direction, layer, dtype, layout), dict(cut=cut)
+                        yield targets, convolution, (direction, layer, dtype, layout), dict(cut=cut, rival=rival)
             targets = TARGETS if everything or layer == "trunk" else (90,)
             yield targets, convolution, (direction, layer, fp64, "nhwc"), {}
         yield TARGETS, convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
@@ -178,8 +184,8 @@ def moments(everything):
         yield (90,), convolution_with_moments, (16, fp64, layout), {}
         yield (90,), convolution_with_moments, (16, fp32, layout, "ieee"), {}
         for itemsize, dtype in ((2, bf16), (4, fp32)) if everything else ():
-            for cut in convolution_candidates("forward", "trunk", layout, itemsize):
-                yield TARGETS, convolution_with_moments, (16, dtype, layout), dict(cut=cut)
+            for cut, rival in convolution_candidates("forward", "trunk", layout, itemsize).items():
+                yield TARGETS, convolution_with_moments, (16, dtype, layout), dict(cut=cut, rival=rival)
         for cut in instance_norm.configurations("forward", layout, 2):
             if cut.splits:
                 yield (90,), norm_forward, ((16, 256, 64, 64), bf16, layout), dict(HEAVY, cut=cut, parts=32)
@@ -332,15 +338,18 @@ def instructions(cubin, name):
 
 
 def distinct(everything, folders):
-    """(target, kernel, grid, specialisation) of all cases, each specialisation once."""
+    """(target, kernel, grid, specialisation, whether of rivals only) of all cases, each specialisation once."""
     launches = record_launches()
     seen = {}
     for targets, function, args, kwargs in cases(everything, folders):
+        rival = kwargs.pop("rival", False)
         function(*args, **kwargs)
         for fn, call_args, call_kwargs, grid in launches:
             special = specialise(fn, call_args, call_kwargs)
             for target in targets:
-                seen.setdefault(repr((target, fn.__name__, special)), (target, fn, grid, special))
+                key = repr((target, fn.__name__, special))
+                before = seen.get(key)
+                seen[key] = (target, fn, grid, special, rival and (before is None or before[4]))
         launches.clear()
     return list(seen.values())
 
@@ -361,7 +370,7 @@ def to_disassemble(found):
     cores, one for each kernel, types and layout.
     """
     first = {}
-    for number, (target, fn, _grid, (signature, constants, *_)) in enumerate(found):
+    for number, (target, fn, _grid, (signature, constants, *_), _rival) in enumerate(found):
         if target == 90 and tensor_cores(signature, constants):
             first.setdefault((fn.__name__, types(signature), constants["NCHW"]), number)
     return set(first.values())
@@ -377,13 +386,14 @@ def main(argv=None):
     found = distinct(asked.all, asked.tables)
     disassembled = to_disassemble(found)
     for number in range(asked.shard, len(found), asked.shards):
-        target, fn, grid, (signature, constants, attributes, options) = found[number]
+        target, fn, grid, (signature, constants, attributes, options), rival = found[number]
         began = time.perf_counter()
         source = ASTSource(fn, signature, constants, attributes)
         kernel = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
         ptx = kernel.asm["ptx"]
         row = dict(
             triton=triton.__version__,
+            rival=rival,
             kernel=fn.__name__,
             capability=target,
             types=types(signature),

@@ -125,7 +125,11 @@ def test_measured_configurations(compiled):
 
 
 def test_no_spills_and_no_local_memory(compiled):
-    assert [describe(row) for row in compiled if row["stack"] or row["local"]] == []
+    """But for the tuner's rivals in `make kernels`, which prints those that would spill."""
+    spilling = [row for row in compiled if row["stack"] or row["local"]]
+    for row in spilling:
+        print("would spill:", describe(row))
+    assert [describe(row) for row in spilling if not (row["rival"] and EVERYTHING)] == []
 
 
 def test_shared_memory_and_registers_fit(compiled):

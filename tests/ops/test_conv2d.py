@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import fastgan
 from fastgan.functional import conv2d
+from fastgan.ops import _table, reflection_pad_conv2d
 from fastgan.ops import conv2d as module
 
 from .common import LAYOUTS, assert_accurate, assert_same, dense_layout, draw, gradients, using
@@ -149,6 +150,25 @@ def test_columns_are_chosen(dtype, monkeypatch):
             assert calls == [1] * chosen, (channels, outputs, kernel, stride)
             assert_accurate(y, same, F.conv2d(*(t.double() for t in tensors), stride))
             calls.clear()
+
+
+def test_without_padding_the_table_of_reflected_convolutions_decides(monkeypatch):
+    """Where it says Triton, conv2d is that op; forced, or padded with zeros, it is not."""
+    asked, called = [], []
+    monkeypatch.setattr(_table, "KINDS", ("cpu",))
+    monkeypatch.setattr(_table, "backend", lambda op, x, shape: asked.append((op, shape)) or "triton")
+    reflected = reflection_pad_conv2d.reflection_pad_conv2d
+    with fastgan.backend(reflection_pad_conv2d="halo"):
+        monkeypatch.setattr(reflection_pad_conv2d, "reflection_pad_conv2d",
+                            lambda *args: called.append(args[4]) or reflected(*args))
+        tensors = operands((1, 4, 6, 5), 4, (3, 3), dtype=torch.float32)
+        torch.testing.assert_close(conv2d(*tensors), F.conv2d(*tensors))
+        assert called == [(0, 0)]
+        assert set(asked) == {("reflection_pad_conv2d", "1x4x6x5 to 4x3x3 stride 1x1 padding 0x0 dilation 1x1")}
+        conv2d(*tensors, padding=1)
+    with fastgan.backend(conv2d="reference"):
+        conv2d(*tensors)
+    assert len(called) == 1
 
 
 def test_what_the_kernel_does_not_take():
