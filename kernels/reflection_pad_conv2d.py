@@ -803,8 +803,9 @@ def _launch(
     else:
         kernel, depth, further = _conv_thin_input, (), ()
         flags["CHANNELS"] = channels
-    # Few pixels, many addresses; without tensor cores the operands, too, are in registers.
-    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: 64 if _tensor_cores(source, precision) else 32}
+    # Few pixels, many addresses, in NCHW of single elements; without tensor cores the operands, too, are in registers.
+    few = 64 if layout == "nhwc" and _tensor_cores(source, precision) else 32
+    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: few}
     with on_device(source):
         for pixels, count in counts.items():
             if count == 0:
