@@ -203,8 +203,8 @@ def _check_moments(input: Tensor, moments: Tensor | None) -> None:
     batch, channels = input.shape[:2]
     if moments.dim() != 4 or moments.shape[:2] != (2, batch) or channels not in moments.shape[2:]:
         raise ValueError(
-            f"moments of shape {tuple(moments.shape)} are not of an input of shape {tuple(input.shape)}: give those that "
-            "the convolution gave beside this input, or None"
+            f"moments of shape {tuple(moments.shape)} are not of an input of shape {tuple(input.shape)}: give those "
+            "that the convolution gave beside this input, or None"
         )
 
 

@@ -793,7 +793,8 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
     found = []
     if layout == "nchw":
         for cols in sorted({1, 16 // itemsize}):
-            found += [Config(size // cols, cols, warps, 0, 0, 1) for size, warps in _resident(direction, itemsize, cols)]
+            resident = _resident(direction, itemsize, cols)
+            found += [Config(size // cols, cols, warps, 0, 0, 1) for size, warps in resident]
             found.append(Config(tile // cols, cols, 8, MOST_PARTS, MOST_PARTS, 1))
     else:
         found += [Config(tile // 2 // cols, cols, 4, 0, 0, 1) for cols in (8, 16)]
@@ -1012,8 +1013,8 @@ def backward(
 
     mean, rstd: as `forward` returned them. dx: as x. dweight, dbias: (C,) in the dtype of weight and bias, an empty
     fp32 tensor where that is None. dresidual: dy folded back onto the image, as x, if asked for and halo > 0, else
-    empty. `cut` overrides the choice of `config`. dinner: a further gradient of the pixels without their halo, as x, for
-    halo > 0; it is added to the folded one.
+    empty. `cut` overrides the choice of `config`. dinner: a further gradient of the pixels without their halo, as x,
+    for halo > 0; it is added to the folded one.
     """
     layout = _check(x, weight, bias, activation, halo)
     batch, channels, height, width = x.shape

@@ -218,7 +218,8 @@ def _store_moments(total, y_ptr, moments_ptr, tile, tiles, parts, n, outputs, NC
 
 @triton.jit(do_not_specialize=["batch", "plain_h", "plain_w"])
 def _conv_tile(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, moments_ptr, batch, channels, height, width, outputs, tall, wide, plain_h, plain_w,
+    x_ptr, weight_ptr, bias_ptr, y_ptr, moments_ptr,
+    batch, channels, height, width, outputs, tall, wide, plain_h, plain_w,
     pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, GRADIENT: tl.constexpr, PIXELS: tl.constexpr, NCHW: tl.constexpr,
     HAS_BIAS: tl.constexpr, EVEN: tl.constexpr, MOMENTS: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
@@ -271,9 +272,9 @@ def _conv_tile(
     total = _finish(total, bias_ptr, y_ptr, n, outputs, place, live, HAS_BIAS, _channel(n, tall, wide, NCHW), NCHW)
     if MOMENTS:
         parts = tall * wide // BLOCK_M
-        _store_moments(
-            total, y_ptr, moments_ptr, tl.program_id(0) // columns, batch.to(tl.int64) * parts, parts, n, outputs, NCHW, BLOCK_M
-        )
+        tile = tl.program_id(0) // columns
+        tiles = batch.to(tl.int64) * parts
+        _store_moments(total, y_ptr, moments_ptr, tile, tiles, parts, n, outputs, NCHW, BLOCK_M)
 
 
 @triton.jit(do_not_specialize=["batch", "plain_h", "plain_w"])
@@ -640,10 +641,11 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     if kind == "thin_output" and not weights:
         if layout == "nchw":  # addresses of single elements again
             depth = min(depth, 32)
-        cut = Config(kind, rows, block_n, depth, 8 if layout == "nchw" else 4, 3)
+        cut = Config(kind, rows, block_n, depth, 8 if layout == "nchw" or exact else 4, 3)
     elif kind == "thin_input" and not weights:
-        # The gradient keeps a mask beside every address.
-        cut = Config(kind, rows if direction == "forward" else rows // 2, min(block_n, 64),
+        # The gradient keeps a mask beside every address; without tensor cores all factors are in registers, too.
+        rows = 32 if exact else rows if direction == "forward" else rows // 2
+        cut = Config(kind, rows, min(block_n, 32 if exact else 64),
                      _power(g.kernel[1] * source, 16), 8, 2)
     elif weights:
         if layout == "nchw" and itemsize == 4:
@@ -764,7 +766,8 @@ def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, c
 def _registers(source: torch.Tensor, precision: str, cut: Config, pixels: str) -> Optional[int]:
     """A bound for the registers of a thread, where the compiler spills without one; see `launch_options`."""
     if source.element_size() == 4 and not _tensor_cores(source, precision):
-        return 1024 // cut.warps  # factors are in registers, too
+        programs = 2 if cut.kind == "tile" and not cut.splits else 1  # a multiprocessor; factors are in registers, too
+        return min(255, 2048 // cut.warps // programs)
     return 255 if pixels == MIRRORED or pixels == PLAIN and cut.kind == "tile" and cut.warps == 4 else None
 
 

@@ -15,7 +15,8 @@ class ResnetBlock(nn.Module):
 
     With instance norm the block takes a tensor that carries a reflected halo of 1 and the view inside it, which is the
     residual and is added inside the second norm's pass; it writes such a pair, or one tensor where `out_halo` is 0.
-    Where a convolution's kernel leaves the moments of its output, the norm behind it takes them. Otherwise halos are 0 and the convolutions pad.
+    Where a convolution's kernel leaves the moments of its output, the norm behind it takes them. Otherwise halos are 0
+    and the convolutions pad.
 
     State-dict keys: `conv_block.1` and `conv_block.5` are the convolutions (`conv_block.6` with dropout).
     """

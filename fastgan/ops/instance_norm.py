@@ -132,8 +132,8 @@ define(
 class InstanceNorm(torch.autograd.Function):
     """(y, mean, rstd, y without its halo or None) of the op; x dense, residual of the same inner layout.
 
-    Moments say what x says already, so that no gradient flows to them. The gradient of the view without halo meets that of y inside the backward pass. Autograd would pad it with zeros and
-    add the two.
+    Moments say what x says already, so that no gradient flows to them. The gradient of the view without halo meets that
+    of y inside the backward pass. Autograd would pad it with zeros and add the two.
     """
 
     @staticmethod

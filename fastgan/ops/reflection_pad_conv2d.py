@@ -7,8 +7,8 @@ Backends: ``triton`` reflects in the load of an implicit matrix product and make
 padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table says so,
 on the CPU the rule of ``_winograd_pays``, and otherwise ``halo`` serves.
 
-On the way to memory the output of ``triton`` can leave its moments: the means and the sums of squared deviations of parts
-of each channel, which instance_norm merges in place of a pass of its own over the output.
+On the way to memory the output of ``triton`` can leave its moments: the means and the sums of squared deviations of
+parts of each channel, which instance_norm merges in place of a pass of its own over the output.
 
 The three products (output, input gradient, weight gradient) are linear in each operand and each other's derivatives, so
 that any order of differentiation is made of them.

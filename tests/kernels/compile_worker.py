@@ -37,10 +37,11 @@ POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp
 TARGETS = (80, 90, 100)
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 HEAVY = dict(affine=True, residual=True, activation="leaky_relu", halo=1)
-# Input, output channels, kernel, padding: a generator's trunk, first and last layer; sizes that fill no block; sizes of
-# one, which triton turns into constants; more than 2^31 elements.
+# Input, output channels, kernel, padding: a generator's trunk, also of one image, first and last layer; sizes that fill
+# no block; sizes of one, which triton turns into constants; more than 2^31 elements.
 CONVOLUTIONS = {
     "trunk": ((16, 256, 64, 64), 256, (3, 3), (1, 1)),
+    "trunk alone": ((1, 256, 64, 64), 256, (3, 3), (1, 1)),
     "first": ((16, 3, 256, 256), 64, (7, 7), (3, 3)),
     "last": ((16, 64, 256, 256), 3, (7, 7), (3, 3)),
     "ragged": ((2, 37, 9, 7), 11, (3, 2), (2, 0)),
@@ -140,8 +141,9 @@ def convolution_with_moments(batch, dtype, layout, precision="tf32", cut=None):
 
 
 def convolution_candidates(direction, layer, layout, itemsize):
-    """What the tuner tries, at every batch size, and whether it is a rival only, which no heuristic takes; splits are no
-    constants, so that one of each will do.
+    """What the tuner tries, at every batch size, and whether it is a rival only, which no heuristic takes.
+
+    Splits are no constants, so that one of each will do.
     """
     shape, outputs, kernel, padding = CONVOLUTIONS[layer]
     shapes = [(batch, *shape[1:]) for batch in (1, 4, 16)]
@@ -167,7 +169,9 @@ def convolutions(everything):
                         yield targets, convolution, (direction, layer, dtype, layout), dict(cut=cut, rival=rival)
             targets = TARGETS if everything or layer == "trunk" else (90,)
             yield targets, convolution, (direction, layer, fp64, "nhwc"), {}
-        yield TARGETS, convolution, (direction, "trunk", fp32, "nhwc", "ieee"), {}
+        for layer in ("trunk", "trunk alone", "first", "last"):
+            yield TARGETS if layer == "trunk" else (90,), convolution, (direction, layer, fp32, "nhwc", "ieee"), {}
+            yield (90,), convolution, (direction, layer, fp32, "nchw", "ieee"), {}
         yield (90,), convolution, (direction, "huge", fp16, "nhwc"), {}
         for layout in ("nhwc", "nchw"):
             yield (90,), convolution, (direction, "ragged", fp16, layout), {}

@@ -1,8 +1,9 @@
 """The kernels compiled with no GPU, for sm_80, sm_90 and sm_100: no spills, tensor cores, wide loads.
 
-By the triton that is installed, and by the oldest supported and the newest release, which `make test` puts under build.
-`pytest tests/kernels/test_compile.py -s` prints the tables; compile_worker.py says what is in them. `make kernels` (which
-sets FASTGAN_COMPILE=all) compiles every tile and every candidate of the tuner for every target, by the one installed.
+By the triton that is installed, and by the oldest supported and the newest release, which `make test` puts under
+build. `pytest tests/kernels/test_compile.py -s` prints the tables; compile_worker.py says what is in them. `make
+kernels` (which sets FASTGAN_COMPILE=all) compiles every tile and every candidate of the tuner for every target, by the
+one installed.
 """
 
 import json
