@@ -184,9 +184,13 @@ class Step:
             self._step = _captured(self._step, self.batches[0])
 
     def __call__(self, number: int) -> dict[str, Tensor]:
-        for call in range(self.system.calls):
-            losses = self._step(self.batches[(number * self.system.calls + call) % BATCHES])
+        *_, losses = self.turn(number)
         return losses
+
+    def turn(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """The losses of each call of a turn, valid until the next one is asked for."""
+        for call in range(self.system.calls):
+            yield self._step(self.batches[(number * self.system.calls + call) % BATCHES])
 
     def moved(self, batch: Batch) -> Batch:
         """The tensors of a batch on the device, images in the layout of the variant."""
