@@ -64,9 +64,6 @@ class _CycleGAN(cyclegan.CycleGAN):
     def __init__(self, **options: Any):
         super().__init__([torch.Generator().manual_seed(i) for i in (0, 1)], inplace=False, **options)
 
-    def step(self, batch: Batch) -> Batch:
-        return super().step(batch["A"], batch["B"])
-
 
 def cyclegan_system(blocks: int = 9, **widths: int) -> System:
     """CycleGAN with generators of ``blocks`` residual blocks."""

@@ -97,10 +97,13 @@ class CycleGAN:
         self.pools = [Pool(pool_size, generator) for generator in pool_generators]
         parameters = {name: list(network.parameters()) for name, network in self.networks.items()}
         self.of_D = [*parameters["D_A"], *parameters["D_B"]]
-        self.optimizer_G = torch.optim.Adam(itertools.chain(parameters["G_A"], parameters["G_B"]), lr, (beta1, 0.999))
-        self.optimizer_D = torch.optim.Adam(self.of_D, lr, (beta1, 0.999))
+        of_G = [*parameters["G_A"], *parameters["G_B"]]
+        self.optimizers = {"G": torch.optim.Adam(of_G, lr, (beta1, 0.999)),
+                           "D": torch.optim.Adam(self.of_D, lr, (beta1, 0.999))}
+        self.idle = {name: idle_biases(network) for name, network in self.networks.items()}
 
-    def step(self, A, B):
+    def step(self, batch):
+        A, B = batch["A"], batch["B"]
         G_A, G_B, D_A, D_B = self.networks.values()
         lambda_A, lambda_B, lambda_identity = self.lambdas
         losses = {}
@@ -114,13 +117,13 @@ class CycleGAN:
         losses["cycle_B"] = lambda_B * (G_A(fake_A) - B).abs().mean()
         losses["idt_A"] = lambda_identity * lambda_B * (G_A(B) - B).abs().mean()
         losses["idt_B"] = lambda_identity * lambda_A * (G_B(A) - A).abs().mean()
-        self.optimizer_G.zero_grad()
+        self.optimizers["G"].zero_grad()
         sum(losses.values()).backward()
-        self.optimizer_G.step()
+        self.optimizers["G"].step()
 
         for parameter in self.of_D:
             parameter.requires_grad_(True)
-        self.optimizer_D.zero_grad()
+        self.optimizers["D"].zero_grad()
         pool_A, pool_B = self.pools
         for name, D, real, fake in (("A", D_A, B, pool_B.query(fake_B)), ("B", D_B, A, pool_A.query(fake_A))):
             loss = (gan_loss(D(real), True, self.mode) + gan_loss(D(fake), False, self.mode)) / 2
@@ -129,7 +132,7 @@ class CycleGAN:
                 loss = loss + losses["gp_" + name]
             loss.backward()
             losses["D_" + name] = loss
-        self.optimizer_D.step()
+        self.optimizers["D"].step()
         return {name: loss.detach() for name, loss in losses.items()}
 
 
