@@ -5,7 +5,7 @@
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,
 #                 without a GPU
-# make tritons    run all the Triton kernels' tests with the oldest supported and the newest release of triton
+# make tritons    run all the Triton kernels' tests, compiling included, with the oldest supported and the newest release of triton
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
 # The first four set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
@@ -26,10 +26,8 @@ TRITONS := build/triton-oldest build/triton-newest
 cyclegan: setup
 	$(RUN) -m fastgan.train cyclegan --name cyclegan-builtin --overwrite $(ARGS)
 
-# A worker for each core, and a whole file to one worker: files share what their fixtures build. The Triton kernels are
-# compiled by two further tritons; where those cannot be had, their tests are skipped.
+# A worker for each core, and a whole file to one worker: files share what their fixtures build.
 test: setup
-	-@$(MAKE) --no-print-directory $(TRITONS)
 	$(RUN) -m pytest -n logical --dist loadfile $(ARGS)
 
 learn: setup

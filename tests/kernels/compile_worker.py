@@ -5,10 +5,10 @@ compiled is what they would launch, specialised as triton would specialise it. P
 
     python -m tests.kernels.compile_worker SHARD SHARDS [--all] [--tables FOLDER ...]
 
-Always: every kernel for every target, as the heuristics launch it for a generator's layers; every tile of the norms and
-every candidate of the tuner for the layout and dtype that recipes train in, for sm_90; every configuration in the
-measured tables, for the table's GPU. With --all: every tile and every candidate, for every target. A candidate that no
-heuristic takes is called a rival: it may spill on one of the targets, and then loses where the tuner measures.
+Always: every kernel for every target, as the heuristics launch it for a generator's layers, and the largest tile of the
+norms in every dtype; every configuration in the measured tables, for the table's GPU. With --all: every tile and every
+candidate of the tuner, for every target. A candidate that no heuristic takes is called a rival: it may spill on one of
+the targets, and then loses where the tuner measures.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def convolutions(everything):
             for dtype in (bf16, fp32):
                 for layout in ("nhwc", "nchw"):
                     cuts = {None: False}
-                    if everything or (dtype, layout) == (bf16, "nhwc"):
+                    if everything:
                         cuts |= convolution_candidates(direction, layer, layout, dtype.itemsize)
                     for cut, rival in cuts.items():
                         default = not rival and (dtype, layout) in ((bf16, "nhwc"), (fp32, "nchw"))
@@ -190,7 +190,7 @@ def moments(everything):
         for itemsize, dtype in ((2, bf16), (4, fp32)) if everything else ():
             for cut, rival in convolution_candidates("forward", "trunk", layout, itemsize).items():
                 yield TARGETS, convolution_with_moments, (16, dtype, layout), dict(cut=cut, rival=rival)
-        for cut in instance_norm.configurations("forward", layout, 2):
+        for cut in instance_norm.configurations("forward", layout, 2)[0 if everything else -1 :]:
             if cut.splits:
                 yield (90,), norm_forward, ((16, 256, 64, 64), bf16, layout), dict(HEAVY, cut=cut, parts=32)
 
@@ -226,14 +226,10 @@ def cases(everything, folders):
         heavy = HEAVY if direction == "forward" else dict(HEAVY, inner=True)
         for layout in ("nchw", "nhwc"):
             shape = (16, 256, 64, 64)
-            # Every tile with the flags that need most registers; in fp32 and fp64 where it differs from bf16.
-            for cut in instance_norm.configurations(direction, layout, 2):
-                yield tiles, norm, (direction, shape, bf16, layout), dict(heavy, cut=cut)
-            for cut in instance_norm.configurations(direction, layout, 4):
-                if everything or (cut.cols > 1 if layout == "nchw" else cut.cols == 64):
-                    yield tiles, norm, (direction, shape, fp32, layout), dict(heavy, cut=cut)
-            for cut in instance_norm.configurations(direction, layout, 8)[0 if everything else -2 :]:
-                yield tiles, norm, (direction, shape, fp64, layout), dict(heavy, cut=cut)
+            # With the flags that need most registers.
+            for dtype in (bf16, fp32, fp64):
+                for cut in instance_norm.configurations(direction, layout, dtype.itemsize)[0 if everything else -1 :]:
+                    yield tiles, norm, (direction, shape, dtype, layout), dict(heavy, cut=cut)
             # The largest tiles on the other targets.
             for split in (False, True):
                 cuts = [cut for cut in instance_norm.configurations(direction, layout, 2) if bool(cut.splits) == split]
@@ -253,9 +249,7 @@ def cases(everything, folders):
     for direction in ("forward", "backward"):
         for layout, training in (("nchw", True), ("nchw", False), ("nhwc", False)):
             shape = (16, 256, 64, 64)
-            for cut in batch_norm.configurations(direction, layout, 2):
-                yield tiles, batch, (direction, shape, bf16, layout, training), dict(cut=cut)
-            for dtype in (fp32, fp64):
+            for dtype in (bf16, fp32, fp64):
                 for cut in batch_norm.configurations(direction, layout, dtype.itemsize)[0 if everything else -1 :]:
                     yield tiles, batch, (direction, shape, dtype, layout, training), dict(cut=cut)
             yield TARGETS, batch, (direction, shape, bf16, layout, training), {}
@@ -274,7 +268,7 @@ def cases(everything, folders):
         yield (100,), loss, (1 << 22, fp16, kind, "mean", True, 0.9), {}
     for direction in ("forward", "backward"):
         for layout in ("nchw", "nhwc"):
-            for cut in reflection_pad.configurations(direction, layout):
+            for cut in reflection_pad.configurations(direction, layout)[0 if everything else -1 :]:
                 yield tiles, pad, (direction, (16, 64, 256, 256), bf16, layout, (3, 3, 3, 3)), dict(cut=cut)
             yield (80,), pad, (direction, (1, 3, 256, 256), fp32, layout, (1, 2, 3, 4)), {}
             yield (100,), pad, (direction, (4, 512, 1024, 2048), fp16, layout, (3, 3, 3, 3)), {}
