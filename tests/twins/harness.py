@@ -72,13 +72,18 @@ class Way:
             context = torch.backends.mkldnn.flags(enabled=False)
         else:
             context = contextlib.nullcontext()
-            generator = torch.Generator().manual_seed(torch.initial_seed())
-            for network in self.networks.values():
-                for parameter in network.parameters():
-                    noise = 2 * torch.rand(parameter.shape, generator=generator, dtype=parameter.dtype) - 1
-                    parameter.data.mul_(1 + ROUNDING[parameter.dtype] * noise)
+            put_off(self.networks.values(), torch.initial_seed())
         with context:
             return self.twin.step(batch)
+
+
+def put_off(networks, seed=0):
+    """Put every weight off by up to ROUNDING of itself."""
+    generator = torch.Generator().manual_seed(seed)
+    for network in networks:
+        for parameter in network.parameters():
+            noise = 2 * torch.rand(parameter.shape, generator=generator, dtype=parameter.dtype) - 1
+            parameter.data.mul_(1 + ROUNDING[parameter.dtype] * noise)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import torch
 from fastgan.models import NLayerDiscriminator, ResnetGenerator
 
 from . import cyclegan as plain
+from .harness import SLACK, put_off
 
 NETWORKS = {
     "generator": (lambda: ResnetGenerator(ngf=8, n_blocks=3), lambda: plain.Generator(8, 3)),
@@ -42,27 +43,34 @@ def networks(request):
     return ours, stock, 2 * torch.rand(2, 3, 64, 48) - 1
 
 
-def test_output_and_gradients_in_double_precision(networks):
-    ours, stock, images = networks
+def unexplained(ours, stock, images):
+    """Names of what is farther from the stock network in float64 than rounding takes the stock one (harness.py)."""
     # With n_layers=3 or 4 the last bias sees weights that sum to zero: its gradient is rounding noise.
     skip = plain.idle_biases(stock) | {"model.11.bias", "model.14.bias"}
-    worst, relative = errors(run(ours.double(), images.double()), run(stock.double(), images.double()), skip)
-    assert worst < 1e-12
-    assert max(relative.values()) < 1e-9, relative
+    truth = run(copy.deepcopy(stock).double(), images.double())
+    ways = [errors(run(copy.deepcopy(stock), images), truth, skip)]
+    for seed in range(4):
+        off = copy.deepcopy(stock)
+        put_off([off], seed)
+        ways.append(errors(run(off, images), truth, skip))
+    worst, relative = errors(run(ours, images), truth, skip)
+    most = {name: max(way[1][name] for way in ways) for name in relative}
+    assert max(most.values()) < 0.1, "rounding would hide a mistake"
+    unexplained = [name for name, error in relative.items() if error > SLACK * most[name]]
+    return unexplained + ["output"] * (worst > SLACK * max(way[0] for way in ways))
+
+
+def test_output_and_gradients_in_double_precision(networks):
+    ours, stock, images = networks
+    assert unexplained(ours.double(), stock.double(), images.double()) == []
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"])
 def test_single_precision_is_no_worse_than_stock(networks, memory_format):
     ours, stock, images = networks
-    skip = plain.idle_biases(stock) | {"model.11.bias", "model.14.bias"}
-    truth = run(copy.deepcopy(stock).double(), images.double())
-    stock_worst, stock_relative = errors(run(stock, images), truth, skip)
-    output, gradients = run(ours.to(memory_format=memory_format), images.to(memory_format=memory_format))
-    assert output.is_contiguous(memory_format=memory_format)
-    worst, relative = errors((output, gradients), truth, skip)
-    assert worst <= 2 * stock_worst + 1e-6
-    for name, error in relative.items():
-        assert error <= 2 * stock_relative[name] + 1e-5, name
+    ours, of_format = ours.to(memory_format=memory_format), images.to(memory_format=memory_format)
+    assert ours(of_format).is_contiguous(memory_format=memory_format)
+    assert unexplained(ours, stock, images if memory_format is torch.contiguous_format else of_format) == []
 
 
 def test_idle_biases_receive_no_gradient(networks):
