@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import _backend, _table, conv_transpose2d, reflection_pad_conv2d
 from ._autocast import autocast_dtype
+from ._checks import check_devices, whole
 from ._layout import accumulate_dtype, dense, is_channels_last, like
 from ._library import run, with_signature
 
@@ -175,7 +176,7 @@ def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> st
     return ""
 
 
-def conv2d(
+def compute(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Tensor:
     """The op by the chosen backend."""
@@ -186,7 +187,7 @@ def conv2d(
     if x.device.type in _table.KINDS and not reason and tuple(padding) == (0, 0) and not _backend.forced(OP):
         key = reflection_pad_conv2d.shape_key(x.shape, weight.shape, stride, padding, dilation)
         if _table.backend(reflection_pad_conv2d.OP, x, key) == "triton":
-            return reflection_pad_conv2d.reflection_pad_conv2d(x, weight, bias, stride, padding, dilation, groups)[0]
+            return reflection_pad_conv2d.compute(x, weight, bias, stride, padding, dilation, groups)[0]
     measured = "columns" if not reason and _columns_pay(x, weight, stride, dilation) else None
     backend = _backend.select(OP, x.device.type, x.dtype, measured)
     if not reason and backend == "columns" and (*stride, *dilation) != (1,) * 4:
@@ -198,3 +199,31 @@ def conv2d(
     elif backend == "cpp" and weight.requires_grad and (_backend.forced(OP) or _pays(x, weight, stride)):
         return run(Conv2d, dense(x), dense(weight), bias, stride, padding, dilation)
     return reference(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``torch.nn.functional.conv2d``, zero padding included; its weight gradient by our kernel where that is faster.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (O, C / groups, kH, kW).
+        bias: (O,).
+
+    Returns:
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
+
+    Raises:
+        ValueError: a weight or a bias on another device; RuntimeError from torch for arguments that do not fit.
+    """
+    stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
+    padding = whole("padding", padding, 2)
+    check_devices(input, weight=weight, bias=bias)
+    return compute(input, weight, bias, stride, padding, dilation, groups)

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from . import _backend
 from ._autocast import autocast_dtype, without_autocast
+from ._checks import batched, check_devices, whole
 from ._extension import build_info
 from ._layout import dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
-from ._norm import activate
+from ._norm import ACTIVATIONS, activate
 
 Pair = tuple[int, int]
 COMPILED = ("cpp", "cuda")  # one op of the extension for both: the tensors' device chooses; others run on stock torch
@@ -334,7 +335,7 @@ def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     return ""
 
 
-def conv_transpose2d(
+def compute(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -359,3 +360,92 @@ def conv_transpose2d(
     fused = activation if activation != "leaky_relu" or negative_slope >= 0 else "none"
     y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, _backends(backend, x, weight))
     return y if fused == activation else activate(y, activation, negative_slope)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
+    *,
+    output_size: tuple[int, int] | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """Transposed convolution, the gradient of a convolution as a layer (Dumoulin and Visin, 2016, chapter 4), then an
+    activation, in one pass.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (C, O / groups, kH, kW).
+        bias: (O,).
+        output_padding: extra rows and columns on the bottom and right side only; smaller than stride or dilation.
+        output_size: (H', W') wanted; resolves ``output_padding``, which must then be 0.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+
+    Returns:
+        (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1.
+
+    Raises:
+        ValueError: an output_size outside the range that the geometry can give (the message names the range), channels
+            that do not fit, an output_padding that is not smaller than stride or dilation, an unknown activation, a
+            weight or a bias on another device.
+    """
+    x = batched("conv_transpose2d", input)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
+    padding, output_padding = whole("padding", padding, 2), whole("output_padding", output_padding, 2)
+    if weight.dim() != 4 or weight.shape[0] != x.shape[1]:
+        raise ValueError(
+            f"conv_transpose2d needs a weight of shape ({x.shape[1]}, O / groups, kH, kW) for an input of shape "
+            f"{tuple(input.shape)}, got {tuple(weight.shape)}"
+        )
+    if groups < 1 or weight.shape[0] % groups:
+        raise ValueError(f"conv_transpose2d cannot split {weight.shape[0]} input channels into {groups} groups")
+    if bias is not None and bias.shape != (weight.shape[1] * groups,):
+        raise ValueError(f"bias must have shape ({weight.shape[1] * groups},), got {tuple(bias.shape)}")
+    if min(*stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"conv_transpose2d needs stride and dilation >= 1 and padding >= 0, got {stride}, {dilation} and {padding}"
+        )
+    smallest = Geometry(stride, padding, (0, 0), groups, dilation)
+    size, kernel = (x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3])
+    if output_size is not None:
+        if output_padding != (0, 0):
+            raise ValueError(
+                f"give either output_size or output_padding, got {tuple(output_size)} and {output_padding}"
+            )
+        output_padding = _resolve_output_size(tuple(output_size), input.dim(), smallest, size, kernel)
+    for axis, extra in zip(("height", "width"), zip(output_padding, stride, dilation)):
+        if not 0 <= extra[0] < max(extra[1:]):
+            raise ValueError(
+                f"output_padding must be at least 0 and smaller than stride or dilation, got {extra[0]} for the {axis} "
+                f"with stride {extra[1]} and dilation {extra[2]}"
+            )
+    check_devices(input, weight=weight, bias=bias)
+    geometry = smallest._replace(output_padding=output_padding)
+    if size[0] < 1 or size[1] < 1 or min(geometry.output_size(size, kernel)) < 1:
+        raise ValueError(
+            f"conv_transpose2d of a {size[0]} x {size[1]} input would give {geometry.output_size(size, kernel)}: "
+            "both sizes must be at least 1; use less padding"
+        )
+    y = compute(x, weight, bias, geometry, activation, negative_slope)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+def _resolve_output_size(output_size, dim: int, smallest: Geometry, size, kernel) -> tuple[int, int]:
+    wanted = output_size[-2:]
+    least = smallest.output_size(size, kernel)
+    most = tuple(least[i] + smallest.stride[i] - 1 for i in (0, 1))
+    if len(output_size) not in (2, dim) or any(not least[i] <= wanted[i] <= most[i] for i in (0, 1)):
+        raise ValueError(
+            f"output_size {output_size} cannot be had from a {size[0]} x {size[1]} input with this geometry: "
+            f"heights {least[0]} to {most[0]} and widths {least[1]} to {most[1]} can"
+        )
+    return wanted[0] - least[0], wanted[1] - least[1]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend
+from ._checks import batched, check_reflection, whole
 from ._layout import dense, empty, memory_format
 from ._library import define, run, with_signature
 
@@ -106,9 +107,29 @@ def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
     return run(Fold, dy, padding, backend)
 
 
-def reflection_pad2d(x: Tensor, padding: Padding) -> Tensor:
+def compute(x: Tensor, padding: Padding) -> Tensor:
     """Pad by the chosen backend; arguments already checked."""
     backend = _backend.select("reflection_pad2d", x.device.type, x.dtype)
     if backend == "reference":
         return reference(x, padding)
     return pad(x, padding, backend)
+
+
+def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:
+    """Reflected padding that keeps the layout of its input.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        padding: one width, or (left, right, top, bottom); each less than the size it reflects.
+
+    Returns:
+        (N, C, H + top + bottom, W + left + right).
+
+    Raises:
+        ValueError: a padding that is negative or does not fit.
+    """
+    left, right, top, bottom = whole("padding", padding, 4)
+    x = batched("reflection_pad2d", input)
+    check_reflection("reflection_pad2d", x, left, right, top, bottom)
+    y = compute(x, (left, right, top, bottom))
+    return y if input.dim() == 4 else y.squeeze(0)

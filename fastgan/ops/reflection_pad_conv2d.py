@@ -33,6 +33,7 @@ from torch import Tensor
 
 from . import _backend, _table, reflection_pad
 from ._autocast import autocast_dtype
+from ._checks import batched, check_devices, check_reflection, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
 from .conv_transpose2d import Backends
@@ -54,7 +55,7 @@ def halo(
 ) -> Tensor:
     """The padding by our kernels, then torch's convolution."""
     if any(padding):
-        x = reflection_pad.reflection_pad2d(x, (padding[1], padding[1], padding[0], padding[0]))
+        x = reflection_pad.compute(x, (padding[1], padding[1], padding[0], padding[0]))
     return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
 
 
@@ -404,7 +405,7 @@ def _unserved(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
     return ""
 
 
-def reflection_pad_conv2d(
+def compute(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int,
     with_moments: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -436,3 +437,44 @@ def reflection_pad_conv2d(
     if part:
         return run(ReflectionPadConv2dAndMoments, x, weight, bias, how, part, backends)
     return run(ReflectionPadConv2d, x, weight, bias, how, backends), None
+
+
+def reflection_pad_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    moments: bool = False,
+) -> Tensor | tuple[Tensor, Tensor | None]:
+    """Convolution of a reflected input, ``conv2d(pad(input, padding, "reflect"), weight, bias, stride, 0, ...)``.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (O, C / groups, kH, kW).
+        bias: (O,).
+        padding: reflected width on both sides, one number or (height, width); less than the size it reflects.
+        moments: give what :func:`instance_norm` needs to know of the output as well, for its argument of that name.
+
+    Returns:
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1. With ``moments`` also the mean
+        and the sum of squared deviations of equal parts of every plane, float32 (float64 for float64), or None where
+        the kernel that serves does not leave them (all but Triton's on inputs (N, C, H, W); under torch.compile).
+
+    Raises:
+        ValueError: a padding that is negative or does not fit, a weight or a bias on another device; RuntimeError from
+            torch for a weight that does not fit.
+    """
+    stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
+    padding = whole("padding", padding, 2)
+    pad_h, pad_w = padding
+    x = batched("reflection_pad_conv2d", input)
+    check_reflection("reflection_pad_conv2d", x, pad_w, pad_w, pad_h, pad_h)
+    check_devices(input, weight=weight, bias=bias)
+    y, found = compute(x, weight, bias, stride, padding, dilation, groups, moments)
+    if input.dim() != 4:
+        y, found = y.squeeze(0), None
+    return (y, found) if moments else y
