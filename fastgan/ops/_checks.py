@@ -13,6 +13,8 @@ def whole(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
     """``count`` whole numbers, of one that stands for all of them or of so many. ValueError for anything else."""
     if isinstance(value, (int, torch.SymInt)):
         return (value,) * count
+    if type(value) is tuple and len(value) == count and all([type(each) is int for each in value]):
+        return value
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not all(isinstance(each, (int, torch.SymInt)) for each in values):
         try:

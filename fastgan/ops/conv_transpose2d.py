@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend
+from . import _backend, _convolution
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import batched, check_devices, whole
 from ._extension import build_info
@@ -81,7 +80,7 @@ def reference(
 ) -> Tensor:
     """The definition, in stock torch: (N, C, H, W), (C, O / groups, kH, kW), (O,) -> (N, O, H', W')."""
     g = geometry
-    y = F.conv_transpose2d(x, weight, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
+    y = _convolution.conv_transpose2d(x, weight, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
     return activate(y, activation, negative_slope)
 
 
@@ -115,17 +114,12 @@ def _format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _stock_gradients(dy, x, weight, stride, padding, output_padding, groups, dilation, wanted):
-    return torch.ops.aten.convolution_backward(
-        dy, x, weight, None, stride, padding, dilation, True, output_padding, groups, wanted
-    )
-
-
 def _input_gradient(dy, weight, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = (stride, padding, output_padding, groups, dilation)
     if backend not in COMPILED:
         pattern = _input_gradient_fake(dy, weight, channels_last, *geometry, backend)
-        return like(_stock_gradients(dy, pattern, weight, *geometry, (True, False, False))[0], pattern)
+        how = (stride, padding, dilation, True, output_padding, groups)
+        return _convolution.gradients(dy, pattern, weight, *how, (True, False, False))[0]
     dx = torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
     return dx.contiguous(memory_format=_format(channels_last))  # a copy only where dy has one channel
 
@@ -142,7 +136,8 @@ def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_paddi
     x = like(x, dy)  # here, as a compiled backward pass may meet other layouts than were traced
     if backend not in COMPILED:
         pattern = _weight_gradient_fake(dy, x, kernel, channels_last, *geometry, backend)
-        return like(_stock_gradients(dy, x, pattern, *geometry, (False, True, False))[1], pattern)
+        how = (stride, padding, dilation, True, output_padding, groups)
+        return _convolution.gradients(dy, x, pattern, *how, (False, True, False))[1]
     return torch.ops.fastgan_csrc.conv_transpose2d_weight_gradient(dy, x, kernel, channels_last, *geometry)
 
 
@@ -202,10 +197,8 @@ class ConvTranspose2d(torch.autograd.Function):
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2])
         if ctx.backends[1:] == ("reference", "reference") and not torch.is_grad_enabled():
             stride, padding, output_padding, groups, dilation = ctx.geometry
-            dx, dweight, dbias = torch.ops.aten.convolution_backward(
-                like(dy, x), x, weight, [dy.shape[1]], stride, padding, dilation, True, output_padding, groups, wanted
-            )
-            return like(dx, x) if dx is not None else None, dweight, dbias, *[None] * 4
+            how = (stride, padding, dilation, True, output_padding, groups)
+            return *_convolution.gradients(dy, x, weight, *how, wanted), *[None] * 4
         dx, dweight = _gradients(ctx, dy, x, weight)
         return dx, dweight, dy.sum((0, 2, 3)) if wanted[2] else None, *[None] * 4
 

@@ -28,10 +28,9 @@ gives torch's convolution instead.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, _table, reflection_pad
+from . import _backend, _convolution, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._checks import batched, check_devices, check_reflection, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
@@ -47,7 +46,7 @@ def reference(
 ) -> Tensor:
     """The definition, in stock torch: pad height by padding[0] and width by padding[1] on both sides, convolve."""
     padded = reflection_pad.reference(x, (padding[1], padding[1], padding[0], padding[0]))
-    return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+    return _convolution.conv2d(padded, weight, bias, stride, (0, 0), dilation, groups)
 
 
 def halo(
@@ -56,7 +55,7 @@ def halo(
     """The padding by our kernels, then torch's convolution."""
     if any(padding):
         x = reflection_pad.compute(x, (padding[1], padding[1], padding[0], padding[0]))
-    return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+    return _convolution.conv2d(x, weight, bias, stride, (0, 0), dilation, groups)
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -86,10 +85,8 @@ def _halo_forward(x, weight, bias, stride, padding, dilation, precision, cut):
 def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
     top, left = padding
     padded = _empty((dy.shape[0], weight.shape[1], size[0] + 2 * top, size[1] + 2 * left), dy, channels_last)
-    dx = torch.ops.aten.convolution_backward(
-        dy, padded, weight.to(dy.dtype), None, stride, (0, 0), dilation, False, (0, 0), 1, (True, False, False)
-    )[0]
-    dx = like(dx, padded)
+    how = (stride, (0, 0), dilation, False, (0, 0), 1)
+    dx = _convolution.gradients(dy, padded, weight.to(dy.dtype), *how, (True, False, False))[0]
     return torch.ops.fastgan.reflection_pad2d_backward(dx, left, left, top, top, "cpp") if top or left else dx
 
 
