@@ -11,7 +11,7 @@ from torch import Tensor
 
 def whole(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
     """``count`` whole numbers, of one that stands for all of them or of so many. ValueError for anything else."""
-    if isinstance(value, (int, torch.SymInt)):
+    if type(value) is int or isinstance(value, (int, torch.SymInt)):
         return (value,) * count
     if type(value) is tuple and len(value) == count and all([type(each) is int for each in value]):
         return value

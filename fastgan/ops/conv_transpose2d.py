@@ -394,6 +394,10 @@ def conv_transpose2d(
         raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
     padding, output_padding = whole("padding", padding, 2), whole("output_padding", output_padding, 2)
+    if output_size is None and groups == 1 and (*dilation, *output_padding) == (1, 1, 0, 0):
+        if _goes_straight(input, weight, bias, stride, padding):
+            y = torch.conv_transpose2d(input, weight, bias, stride, padding)
+            return y if activation == "none" else activate(y, activation, negative_slope)
     if weight.dim() != 4 or weight.shape[0] != x.shape[1]:
         raise ValueError(
             f"conv_transpose2d needs a weight of shape ({x.shape[1]}, O / groups, kH, kW) for an input of shape "
@@ -430,6 +434,30 @@ def conv_transpose2d(
         )
     y = compute(x, weight, bias, geometry, activation, negative_slope)
     return y if input.dim() == 4 else y.squeeze(0)
+
+
+_SMALL = 2**12  # elements up to which the call itself may take longer than torch's kernel
+
+
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> bool:
+    """Whether torch computes a small image, without more ado; the geometry as it is by default but for these two."""
+    if (
+        torch.compiler.is_compiling()
+        or _backend.forced("conv_transpose2d") is not None
+        or not (_convolution.plain(x) and _convolution.plain(weight))
+        or x.numel() > _SMALL
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return False
+    (_, channels, h, w), (rows, outputs, kh, kw) = x.shape, weight.shape
+    return (
+        rows == channels
+        and (bias is None or bias.shape == (outputs,) and bias.device == x.device and bias.is_contiguous())
+        and min(stride) > 0
+        and min(padding) >= 0
+        and (h - 1) * stride[0] - 2 * padding[0] + kh > 0
+        and (w - 1) * stride[1] - 2 * padding[1] + kw > 0
+    )
 
 
 def _resolve_output_size(output_size, dim: int, smallest: Geometry, size, kernel) -> tuple[int, int]:

@@ -466,8 +466,10 @@ def reflection_pad_conv2d(
             torch for a weight that does not fit.
     """
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
-    padding = whole("padding", padding, 2)
-    pad_h, pad_w = padding
+    pad_h, pad_w = padding = whole("padding", padding, 2)
+    if _goes_straight(input, weight, bias) and reflection_pad.goes_straight(input, (pad_w, pad_w, pad_h, pad_h)):
+        y = torch.conv2d(reflection_pad.stock_pad(input, (pad_w, pad_w, pad_h, pad_h)), weight, bias, stride, 0, dilation, groups)
+        return (y, None) if moments else y
     x = batched("reflection_pad_conv2d", input)
     check_reflection("reflection_pad_conv2d", x, pad_w, pad_w, pad_h, pad_h)
     check_devices(input, weight=weight, bias=bias)
@@ -475,3 +477,15 @@ def reflection_pad_conv2d(
     if input.dim() != 4:
         y, found = y.squeeze(0), None
     return (y, found) if moments else y
+
+
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether torch is sure to be chosen for a small image, without more ado."""
+    return (
+        _backend.forced(OP) is None
+        and _convolution.plain(weight)
+        and weight.shape[1] < _WINOGRAD_CHANNELS
+        and weight.device == x.device
+        and (bias is None or bias.is_contiguous() and bias.device == x.device)
+        and not torch.is_autocast_enabled("cpu")
+    )
