@@ -19,7 +19,9 @@ than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean 
 the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
 bfloat16 the rounding of the result outweighs that by far, and the error is torch's; for small images torch's convolution
 serves beside its weight gradient there. Under autocast it reads float32 parameters as they are, and
-returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
+returns their gradient in float32. A pixel that is large beside its neighbours rounds all 4 x 4 outputs of a tile that
+holds it, those that do not see it, too: by at most 94 (C + 40) 2^-24 times the pixel and the largest weight, for C input
+channels (of dx, by pixels of dy, O). An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
 either of the two, and numbers within a factor of 1000 of float32's largest may overflow.
 ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
 gives torch's convolution instead.
@@ -259,11 +261,12 @@ class ReflectionPadConv2dAndMoments(ReflectionPadConv2d):
         x, weight, bias, how, _part, backends = inputs
         y, moments = output
         ctx.mark_non_differentiable(moments)
+        ctx.set_materialize_grads(False)
         ReflectionPadConv2d.setup_context(ctx, (x, weight, bias, how, backends), y)
 
     @staticmethod
     def backward(ctx, dy, _dmoments):
-        return *ReflectionPadConv2d.backward(ctx, dy), None
+        return (None,) * 6 if dy is None else (*ReflectionPadConv2d.backward(ctx, dy), None)
 
 
 @with_signature
