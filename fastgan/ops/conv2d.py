@@ -148,7 +148,8 @@ def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -
         bias = torch.cat([bias, bias.new_zeros((w - 1) * o)])
     wide = accumulate_dtype(x.dtype)  # in which the sum over the columns is taken, before it is rounded
     with without_autocast(x):
-        z = F.conv2d(x.to(wide), columns.to(wide), bias.to(wide) if bias is not None else None, 1, padding)
+        bias = bias.to(wide) if bias is not None else None
+        z = _convolution.conv2d(x.to(wide), columns.to(wide), bias, (1, 1), padding, (1, 1), 1)
     return run(ShiftAdd, dense(z), w).to(x.dtype)
 
 
@@ -275,6 +276,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         not torch.compiler.is_compiling()
         and _backend.forced(OP) is None
+        and "cpu" not in _table.KINDS
         and _convolution.plain(x)
         and _convolution.plain(weight)
         and weight.shape[1] < 32

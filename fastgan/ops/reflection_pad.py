@@ -17,7 +17,9 @@ Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in torch.nn.
 
 def reference(x: Tensor, padding: Padding) -> Tensor:
     """The definition: (N, C, H, W) -> (N, C, H + top + bottom, W + left + right)."""
-    return F.pad(x, padding, mode="reflect" if x.numel() else "constant")  # stock torch refuses to reflect no channels
+    if not x.numel():  # which stock torch refuses to reflect
+        return F.pad(x, padding)
+    return F.pad(dense(x), padding, mode="reflect")
 
 
 def _launchers(backend: str):
@@ -122,11 +124,12 @@ _SMALL = 2**12  # elements up to which the call itself was measured to take long
 
 def goes_straight(x: Tensor, padding: Padding) -> bool:
     """Whether torch pads, without more ado: a small image that it is sure to take, and to keep in its layout."""
-    if not plain(x) or x.numel() > _SMALL or _backend.forced("reflection_pad2d") is not None:
+    if torch.compiler.is_compiling() or not plain(x) or x.numel() > _SMALL:
         return False
     left, right, top, bottom = padding
     h, w = x.shape[2:]
-    return 0 <= left < w and 0 <= right < w and 0 <= top < h and 0 <= bottom < h and not torch.compiler.is_compiling()
+    fits = 0 <= left < w and 0 <= right < w and 0 <= top < h and 0 <= bottom < h
+    return fits and _backend.forced("reflection_pad2d") is None
 
 
 def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:

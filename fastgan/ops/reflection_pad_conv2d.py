@@ -485,7 +485,9 @@ def reflection_pad_conv2d(
 def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether torch is sure to be chosen for a small image, without more ado."""
     return (
-        _backend.forced(OP) is None
+        not torch.compiler.is_compiling()
+        and _backend.forced(OP) is None
+        and "cpu" not in _table.KINDS
         and _convolution.plain(weight)
         and weight.shape[1] < _WINOGRAD_CHANNELS
         and weight.device == x.device
