@@ -5,8 +5,8 @@ What a random search of torch 2.13 against float64 found, and what is done here 
 - Weights and images whose dimensions of size 1 have odd strides (an image that lies as H, W, C, a transposed 3 x 1
   kernel) are read by those strides: wrong results, or an error in the backward pass. All operands get the strides of
   new tensors.
-- In bfloat16 the gradient of kernel taps that meet no pixel (padding beside a thin image) is uninitialised memory, and so are
-  parts of other results of such calls, and of strided ones to a width of 1. They are computed in float32.
+- In bfloat16 the gradient of kernel taps that meet no pixel (padding beside a thin image) is uninitialised memory, and
+  so are parts of other results of such calls, and of strided ones to a width of 1. They are computed in float32.
 - In channels_last a convolution all of whose taps, along one axis, meet no pixel ends the process. It is computed in
   NCHW.
 
@@ -72,7 +72,7 @@ def gradients(
     groups: int,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(dx, dweight, dbias) of either, None where not wanted; the first two in the layouts of x and weight, both dense."""
+    """(dx, dweight, dbias) of either, None where not wanted; dx and dweight lie as x and weight do, which are dense."""
     image, seen = (dy, x) if transposed else (x, dy)
     detour = _detour(x, image.shape[2:], seen.shape[2:], weight.shape[2:], stride, padding, dilation)
     dx, dweight, dbias = torch.ops.aten.convolution_backward(

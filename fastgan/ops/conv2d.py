@@ -87,11 +87,11 @@ _BACKENDS = conv_transpose2d.Backends("reference", "reference", "cpp")
 
 def _transposed(dy, x, weight, stride: Pair, padding: Pair, dilation: Pair) -> conv_transpose2d.Geometry:
     # The rows and columns of x that no output sees from within the stride.
-    rest = tuple(
-        x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1 - (dy.shape[2 + i] - 1) * stride[i]
-        for i in (0, 1)
-    )
-    return conv_transpose2d.Geometry(stride, padding, rest, 1, dilation)
+    rest = []
+    for i in (0, 1):
+        seen = (dy.shape[2 + i] - 1) * stride[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1
+        rest.append(x.shape[2 + i] + 2 * padding[i] - seen)
+    return conv_transpose2d.Geometry(stride, padding, tuple(rest), 1, dilation)
 
 
 @with_signature

@@ -140,7 +140,7 @@ def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) ->
         padding: one width, or (left, right, top, bottom); each less than the size it reflects.
 
     Returns:
-        (N, C, H + top + bottom, W + left + right).
+        (N, C, H + top + bottom, W + left + right), in the dtype and the layout of the input.
 
     Raises:
         ValueError: a padding that is negative or does not fit.

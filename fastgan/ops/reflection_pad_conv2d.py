@@ -17,12 +17,12 @@ that any order of differentiation is made of them.
 convolutional neural networks"), in all directions, computed in float32 whatever the dtype of the images. It rounds more
 than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean square error below 50 * 2^-24 = 3e-6 of
 the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
-bfloat16 the rounding of the result outweighs that by far, and the error is torch's; for small images torch's convolution
-serves beside its weight gradient there. Under autocast it reads float32 parameters as they are, and
-returns their gradient in float32. A pixel that is large beside its neighbours rounds all 4 x 4 outputs of a tile that
-holds it, those that do not see it, too: by at most 94 (C + 40) 2^-24 times the pixel and the largest weight, for C input
-channels (of dx, by pixels of dy, O). An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
-either of the two, and numbers within a factor of 1000 of float32's largest may overflow.
+bfloat16 the rounding of the result outweighs that by far, and the error is torch's; for small images torch's
+convolution serves beside its weight gradient there. Under autocast it reads float32 parameters as they are, and returns
+their gradient in float32. A pixel that is large beside its neighbours rounds all 4 x 4 outputs of a tile that holds it,
+those that do not see it, too: by at most 94 (C + 40) 2^-24 times the pixel and the largest weight, for C input channels
+(of dx, by pixels of dy, O). An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as either of
+the two, and numbers within a factor of 1000 of float32's largest may overflow.
 ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
 gives torch's convolution instead.
 """
@@ -470,11 +470,12 @@ def reflection_pad_conv2d(
     """
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
     pad_h, pad_w = padding = whole("padding", padding, 2)
-    if _goes_straight(input, weight, bias) and reflection_pad.goes_straight(input, (pad_w, pad_w, pad_h, pad_h)):
-        y = torch.conv2d(reflection_pad.stock_pad(input, (pad_w, pad_w, pad_h, pad_h)), weight, bias, stride, 0, dilation, groups)
+    sides = (pad_w, pad_w, pad_h, pad_h)
+    if _goes_straight(input, weight, bias) and reflection_pad.goes_straight(input, sides):
+        y = torch.conv2d(reflection_pad.stock_pad(input, sides), weight, bias, stride, 0, dilation, groups)
         return (y, None) if moments else y
     x = batched("reflection_pad_conv2d", input)
-    check_reflection("reflection_pad_conv2d", x, pad_w, pad_w, pad_h, pad_h)
+    check_reflection("reflection_pad_conv2d", x, *sides)
     check_devices(input, weight=weight, bias=bias)
     y, found = compute(x, weight, bias, stride, padding, dilation, groups, moments)
     if input.dim() != 4:

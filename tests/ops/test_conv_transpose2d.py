@@ -332,7 +332,9 @@ def test_nothing_beside_an_image_is_read(backend, dtype, layout):
     """Whole pairs of bfloat16 channels are multiplied at once: a group of an odd number of them ends within a pair, and
     what lies there, of the next group or behind the tensor, may not be a number."""
     with using(backend, dtype) as device:
-        for channels, groups, kernel in ((1, 2, (3, 2)), (1, 2, (1, 1)), (3, 1, (3, 3)), (3, 3, (2, 3)), (5, 2, (1, 3))):
+        for channels, groups, kernel in (
+            (1, 2, (3, 2)), (1, 2, (1, 1)), (3, 1, (3, 3)), (3, 3, (2, 3)), (5, 2, (1, 3)),
+        ):  # fmt: skip
             geometry = {"stride": 2, "padding": 1, "output_padding": 1, "groups": groups}
             shape, weight_shape = (1, channels * groups, 5, 3), (channels * groups, channels, *kernel)
             weight = draw(weight_shape, dtype=dtype, device=device, seed=1)

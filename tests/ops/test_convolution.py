@@ -111,7 +111,9 @@ def test_any_strides(op, backend, size, channels, kernel, stride, padding, dilat
     shapes = ((2, c, *size), (*rows, *kernel), (2, o, *out))
     x, weight, dy = (laid_out(shape, s, dtype, seed) for seed, (shape, s) in enumerate(zip(shapes, strides)))
     bias = draw((2 * o,), dtype=dtype, seed=4)[::2]
-    how = (stride, padding, (0, 0), groups, dilation) if op == "conv_transpose2d" else (stride, padding, dilation, groups)
+    how = (stride, padding, dilation, groups)
+    if op == "conv_transpose2d":
+        how = (stride, padding, (0, 0), groups, dilation)
     with fastgan.backend(**{op: backend}):
         check(op, (x, weight, bias, dy), how)
 
@@ -147,7 +149,8 @@ def test_kernels_that_meet_no_pixel(op, backend, layout, dtype):
         rows = channels if op == "conv_transpose2d" else channels[::-1]
         x = draw((2, channels[0], *size), layout, dtype=dtype)
         weight = draw((*rows, *kernel), layout, dtype=dtype, seed=1)
-        tensors = x, weight, draw((channels[1],), dtype=dtype, seed=2), draw((2, channels[1], *out), layout, dtype=dtype)
+        bias, dy = draw((channels[1],), dtype=dtype, seed=2), draw((2, channels[1], *out), layout, dtype=dtype, seed=3)
+        tensors = x, weight, bias, dy
         for _ in range(3):
             fill_freed_memory(dtype)
             with fastgan.backend(**{op: backend}):
@@ -212,7 +215,7 @@ def test_the_third_order_of_a_small_call(op):
     mine, stock = OPS[op]
 
     def third(function, dtype):
-        leaves = [draw((1, 2, 5, 6), dtype=dtype).requires_grad_(), draw((2, 2, 3, 3), dtype=dtype, seed=1).requires_grad_()]
+        leaves = [draw(shape, dtype=dtype).requires_grad_() for shape in ((1, 2, 5, 6), (2, 2, 3, 3))]
         y = function(*leaves, None, 2, 1)
         first = torch.autograd.grad(y.pow(3).sum(), leaves, create_graph=True)
         second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), leaves, create_graph=True)

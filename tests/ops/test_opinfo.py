@@ -114,7 +114,7 @@ def copies(sample):
 @pytest.mark.parametrize("backend", ["auto", "kernels", "cpp"])
 @pytest.mark.parametrize("device", DEVICES)
 @DTYPES
-@pytest.mark.parametrize("op", OPS, ids=lambda op: "-".join((op[0].removeprefix("nn.functional."), *filter(None, op[1:]))))
+@pytest.mark.parametrize("op", OPS, ids=lambda op: "-".join(filter(None, op)).removeprefix("nn.functional."))
 def test_samples(op, backend, device, dtype, torch_samples):
     name = op[0]
     stock, mine, registered = OPS[op]
@@ -153,7 +153,9 @@ ALLOWED = {
 # our layer: the stock one, further keywords for both, the op whose backends serve it
 MODULES = {
     fastgan.nn.Conv2d: (torch.nn.Conv2d, {}, "conv2d"),
-    fastgan.nn.ReflectionPadConv2d: (torch.nn.Conv2d, {"padding": 1, "padding_mode": "reflect"}, "reflection_pad_conv2d"),
+    fastgan.nn.ReflectionPadConv2d: (
+        torch.nn.Conv2d, {"padding": 1, "padding_mode": "reflect"}, "reflection_pad_conv2d"
+    ),  # fmt: skip
     fastgan.nn.ConvTranspose2d: (torch.nn.ConvTranspose2d, {}, "conv_transpose2d"),
     fastgan.nn.BatchNorm1d: (torch.nn.BatchNorm1d, {}, "batch_norm"),
     fastgan.nn.BatchNorm2d: (torch.nn.BatchNorm2d, {}, "batch_norm"),
@@ -178,7 +180,7 @@ def module_beyond(mine, keywords):
 @DTYPES
 @pytest.mark.parametrize("mine", MODULES, ids=lambda mine: mine.__name__)
 def test_module_samples(mine, dtype, device, backend, training, torch_samples):
-    """Same state dict, value, gradients and buffers as the stock layer; a reflecting convolution reflects by a pixel."""
+    """Same state dict, value, gradients and buffers as the stock layer; where it reflects, a pixel."""
     stock, further, op = MODULES[mine]
     (info,) = (m for m in common_modules.module_db if m.module_cls is stock)
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9

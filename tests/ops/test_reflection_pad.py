@@ -156,7 +156,7 @@ def test_unbatched():
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_few_and_many_elements_alike(backend, dtype):
-    """Small images go to torch itself: same values, layouts and orders; views and dimensions of size 1 at any strides."""
+    """Small images go to torch itself: same values and layouts; views, and dimensions of size 1 at any strides."""
     with fastgan.backend(reflection_pad2d=backend):
         for shape in ((1, 3, 4, 5), (2, 1, 6, 3), (1, 8, 60, 50)):
             for x in (
