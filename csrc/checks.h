@@ -44,6 +44,14 @@ inline Layout layout_of(const Tensor& x, const char* op, const char* name) {
   return Layout::nhwc;
 }
 
+// The layout in which both of two dense tensors lie. One of them alone may lie in both: one channel, or one pixel.
+inline Layout common_layout(const Tensor& x, const Tensor& y, const char* op, const char* name) {
+  const Layout layout = layout_of(x, op, name);
+  return layout == Layout::nchw && !y.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast)
+      ? Layout::nhwc
+      : layout;
+}
+
 inline Tensor empty(at::IntArrayRef sizes, const Tensor& pattern, Layout layout) {
   const auto format = layout == Layout::nchw ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
   return at::empty(sizes, pattern.options().memory_format(format));

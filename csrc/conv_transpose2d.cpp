@@ -176,7 +176,8 @@ ConvTranspose2dCall conv_transpose2d_weight_gradient_call(const Tensor& dy, cons
   const char* const op = kWeightGradient;
   ConvTranspose2dShape s{};
   s.dtype = dtype_of(x, op, half);
-  s.layout = layout_of(x, op, "input");
+  TORCH_CHECK_VALUE(dy.dim() == 4, op, ": dy must have the four dimensions (N, O, H, W), got shape ", dy.sizes());
+  s.layout = common_layout(x, dy, op, "input");
   s.n = x.size(0), s.c_in = x.size(1);
   set_geometry(s, stride, padding, output_padding, groups, dilation, op);
   TORCH_CHECK_VALUE(kernel.size() == 2 && kernel[0] >= 1 && kernel[1] >= 1, op,
@@ -185,7 +186,6 @@ ConvTranspose2dCall conv_transpose2d_weight_gradient_call(const Tensor& dy, cons
   set_output(s, x, op);
   check_device(dy, x, op, "dy");
   check_dtype(dy, x, op, "dy");
-  TORCH_CHECK_VALUE(dy.dim() == 4, op, ": dy must have the four dimensions (N, O, H, W), got shape ", dy.sizes());
   s.c_out = dy.size(1);
   check_same_layout(dy, {s.n, s.c_out, s.out[0], s.out[1]}, s.layout, op, "dy");
   TORCH_CHECK_VALUE(s.c_in >= 1 && s.c_out >= 1 && s.c_in % groups == 0 && s.c_out % groups == 0, op, ": ", s.c_in,

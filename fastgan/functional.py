@@ -8,23 +8,21 @@ taken in float32 (float64 for float64 input), without atomics: two runs give the
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ops._checks import check_devices, whole
 from .ops._norm import ACTIVATIONS, activate
 from .ops.batch_norm import batch_norm as _batch_norm
-from .ops.conv2d import conv2d as _conv2d
-from .ops.conv_transpose2d import Geometry
-from .ops.conv_transpose2d import conv_transpose2d as _conv_transpose2d
+from .ops.conv2d import conv2d
+from .ops.conv_transpose2d import conv_transpose2d
 from .ops.instance_norm import instance_norm as _instance_norm
 from .ops.losses import REDUCTIONS
 from .ops.losses import pointwise_loss as _pointwise_loss
-from .ops.reflection_pad import reflection_pad2d as _reflection_pad2d
-from .ops.reflection_pad_conv2d import reflection_pad_conv2d as _reflection_pad_conv2d
+from .ops.reflection_pad import reflection_pad2d
+from .ops.reflection_pad_conv2d import reflection_pad_conv2d
 
 __all__ = [
     "batch_norm",
@@ -75,7 +73,7 @@ def batch_norm(
             evaluation, below 0); an unknown activation; parameters of the wrong shape or on another device.
     """
     _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation)
-    _check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     return _batch_norm(
         input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
     )
@@ -146,11 +144,11 @@ def instance_norm(
             unknown activation; parameters or a residual of the wrong shape or on another device; moments that cannot be
             the input's.
     """
-    halo, = _whole("halo", halo, 1)
+    halo, = whole("halo", halo, 1)
     _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
     if not eps >= 0:
         raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
-    _check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
+    check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
                    running_var=running_var, moments=moments)
     _check_moments(input, moments)
     if not use_input_stats:
@@ -219,12 +217,6 @@ def _check_per_channel(channels: int, **parameters: Tensor | None) -> None:
             raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(parameter.shape)}")
 
 
-def _check_devices(input: Tensor, **others: Tensor | None) -> None:
-    for name, other in others.items():
-        if other is not None and other.device != input.device:
-            raise ValueError(f"{name} is on {other.device} and input on {input.device}: they must be on one device")
-
-
 def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):
     with torch.no_grad():
         count = x.shape[2] * x.shape[3]
@@ -235,219 +227,6 @@ def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):
             var = (rstd.pow(-2) - eps).clamp_min(0)
         running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
         running_var.lerp_((var.mean(0) * (count / (count - 1))).to(running_var.dtype), momentum)
-
-
-def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:
-    """Reflected padding that keeps the layout of its input.
-
-    Args:
-        input: (N, C, H, W) or (C, H, W), any floating dtype.
-        padding: one width, or (left, right, top, bottom); each less than the size it reflects.
-
-    Returns:
-        (N, C, H + top + bottom, W + left + right).
-
-    Raises:
-        ValueError: a padding that is negative or does not fit.
-    """
-    left, right, top, bottom = _whole("padding", padding, 4)
-    batched = _batched("reflection_pad2d", input)
-    _check_reflection("reflection_pad2d", batched, left, right, top, bottom)
-    y = _reflection_pad2d(batched, (left, right, top, bottom))
-    return y if input.dim() == 4 else y.squeeze(0)
-
-
-def _batched(op: str, input: Tensor) -> Tensor:
-    if input.dim() not in (3, 4):
-        raise ValueError(f"{op} needs an input of shape (N, C, H, W) or (C, H, W), got {tuple(input.shape)}")
-    return input if input.dim() == 4 else input.unsqueeze(0)
-
-
-def _check_reflection(op: str, x: Tensor, left: int, right: int, top: int, bottom: int) -> None:
-    h, w = x.shape[2:]
-    if min(left, right, top, bottom) < 0:
-        raise ValueError(
-            f"{op} needs a padding of at least 0, got left {left}, right {right}, top {top}, bottom {bottom}"
-        )
-    if (left, right, top, bottom) != (0, 0, 0, 0) and (max(left, right) >= w or max(top, bottom) >= h):
-        raise ValueError(
-            f"{op} reflects without repeating the edge, so its padding must be smaller than the image, {h} x {w}; "
-            f"got left {left}, right {right}, top {top}, bottom {bottom}"
-        )
-
-
-def _whole(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
-    """``count`` whole numbers, of one that stands for all of them or of so many. ValueError for anything else."""
-    if isinstance(value, (int, torch.SymInt)):
-        return (value,) * count
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if not all(isinstance(each, (int, torch.SymInt)) for each in values):
-        try:
-            values = tuple(map(operator.index, values))  # numpy's integers
-        except TypeError:
-            values = ()
-    if len(values) not in (1, count):
-        numbers = "a whole number" if count == 1 else f"a whole number or {count} of them"
-        raise ValueError(f"{name} must be {numbers}, got {value!r}")
-    return values * count if len(values) == 1 else values
-
-
-def reflection_pad_conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-    *,
-    moments: bool = False,
-) -> Tensor | tuple[Tensor, Tensor | None]:
-    """Convolution of a reflected input, ``conv2d(pad(input, padding, "reflect"), weight, bias, stride, 0, ...)``.
-
-    Args:
-        input: (N, C, H, W) or (C, H, W), any floating dtype.
-        weight: (O, C / groups, kH, kW).
-        bias: (O,).
-        padding: reflected width on both sides, one number or (height, width); less than the size it reflects.
-        moments: give what :func:`instance_norm` needs to know of the output as well, for its argument of that name.
-
-    Returns:
-        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1. With ``moments`` also the mean
-        and the sum of squared deviations of equal parts of every plane, float32 (float64 for float64), or None where
-        the kernel that serves does not leave them (all but Triton's on inputs (N, C, H, W); under torch.compile).
-
-    Raises:
-        ValueError: a padding that is negative or does not fit, a weight or a bias on another device; RuntimeError from
-            torch for a weight that does not fit.
-    """
-    stride, dilation = _whole("stride", stride, 2), _whole("dilation", dilation, 2)
-    padding = _whole("padding", padding, 2)
-    pad_h, pad_w = padding
-    batched = _batched("reflection_pad_conv2d", input)
-    _check_reflection("reflection_pad_conv2d", batched, pad_w, pad_w, pad_h, pad_h)
-    _check_devices(input, weight=weight, bias=bias)
-    y, found = _reflection_pad_conv2d(batched, weight, bias, stride, padding, dilation, groups, moments)
-    if input.dim() != 4:
-        y, found = y.squeeze(0), None
-    return (y, found) if moments else y
-
-
-def conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """``torch.nn.functional.conv2d``, zero padding included; its weight gradient by our kernel where that is faster.
-
-    Args:
-        input: (N, C, H, W) or (C, H, W), any floating dtype.
-        weight: (O, C / groups, kH, kW).
-        bias: (O,).
-
-    Returns:
-        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
-
-    Raises:
-        ValueError: a weight or a bias on another device; RuntimeError from torch for arguments that do not fit.
-    """
-    stride, dilation = _whole("stride", stride, 2), _whole("dilation", dilation, 2)
-    padding = _whole("padding", padding, 2)
-    _check_devices(input, weight=weight, bias=bias)
-    return _conv2d(input, weight, bias, stride, padding, dilation, groups)
-
-
-def conv_transpose2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    output_padding: int | tuple[int, int] = 0,
-    groups: int = 1,
-    dilation: int | tuple[int, int] = 1,
-    *,
-    output_size: tuple[int, int] | None = None,
-    activation: str = "none",
-    negative_slope: float = 0.2,
-) -> Tensor:
-    """Transposed convolution, the gradient of a convolution as a layer (Dumoulin and Visin, 2016, chapter 4), then an
-    activation, in one pass.
-
-    Args:
-        input: (N, C, H, W) or (C, H, W), any floating dtype.
-        weight: (C, O / groups, kH, kW).
-        bias: (O,).
-        output_padding: extra rows and columns on the bottom and right side only; smaller than stride or dilation.
-        output_size: (H', W') wanted; resolves ``output_padding``, which must then be 0.
-        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
-        negative_slope: of the leaky ReLU.
-
-    Returns:
-        (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1.
-
-    Raises:
-        ValueError: an output_size outside the range that the geometry can give (the message names the range), channels
-            that do not fit, an output_padding that is not smaller than stride or dilation, an unknown activation, a
-            weight or a bias on another device.
-    """
-    batched = _batched("conv_transpose2d", input)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
-    stride, dilation = _whole("stride", stride, 2), _whole("dilation", dilation, 2)
-    padding, output_padding = _whole("padding", padding, 2), _whole("output_padding", output_padding, 2)
-    if weight.dim() != 4 or weight.shape[0] != batched.shape[1]:
-        raise ValueError(
-            f"conv_transpose2d needs a weight of shape ({batched.shape[1]}, O / groups, kH, kW) for an input of shape "
-            f"{tuple(input.shape)}, got {tuple(weight.shape)}"
-        )
-    if groups < 1 or weight.shape[0] % groups:
-        raise ValueError(f"conv_transpose2d cannot split {weight.shape[0]} input channels into {groups} groups")
-    if bias is not None and bias.shape != (weight.shape[1] * groups,):
-        raise ValueError(f"bias must have shape ({weight.shape[1] * groups},), got {tuple(bias.shape)}")
-    if min(*stride, *dilation) < 1 or min(padding) < 0:
-        raise ValueError(
-            f"conv_transpose2d needs stride and dilation >= 1 and padding >= 0, got {stride}, {dilation} and {padding}"
-        )
-    smallest = Geometry(stride, padding, (0, 0), groups, dilation)
-    size, kernel = (batched.shape[2], batched.shape[3]), (weight.shape[2], weight.shape[3])
-    if output_size is not None:
-        if output_padding != (0, 0):
-            raise ValueError(
-                f"give either output_size or output_padding, got {tuple(output_size)} and {output_padding}"
-            )
-        output_padding = _resolve_output_size(tuple(output_size), input.dim(), smallest, size, kernel)
-    for axis, extra in zip(("height", "width"), zip(output_padding, stride, dilation)):
-        if not 0 <= extra[0] < max(extra[1:]):
-            raise ValueError(
-                f"output_padding must be at least 0 and smaller than stride or dilation, got {extra[0]} for the {axis} "
-                f"with stride {extra[1]} and dilation {extra[2]}"
-            )
-    _check_devices(input, weight=weight, bias=bias)
-    geometry = smallest._replace(output_padding=output_padding)
-    if size[0] < 1 or size[1] < 1 or min(geometry.output_size(size, kernel)) < 1:
-        raise ValueError(
-            f"conv_transpose2d of a {size[0]} x {size[1]} input would give {geometry.output_size(size, kernel)}: "
-            "both sizes must be at least 1; use less padding"
-        )
-    y = _conv_transpose2d(batched, weight, bias, geometry, activation, negative_slope)
-    return y if input.dim() == 4 else y.squeeze(0)
-
-
-def _resolve_output_size(output_size, dim: int, smallest: Geometry, size, kernel) -> tuple[int, int]:
-    wanted = output_size[-2:]
-    least = smallest.output_size(size, kernel)
-    most = tuple(least[i] + smallest.stride[i] - 1 for i in (0, 1))
-    if len(output_size) not in (2, dim) or any(not least[i] <= wanted[i] <= most[i] for i in (0, 1)):
-        raise ValueError(
-            f"output_size {output_size} cannot be had from a {size[0]} x {size[1]} input with this geometry: "
-            f"heights {least[0]} to {most[0]} and widths {least[1]} to {most[1]} can"
-        )
-    return wanted[0] - least[0], wanted[1] - least[1]
 
 
 def l1_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
@@ -504,7 +283,7 @@ def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction
     if not input.is_floating_point():
         raise ValueError(f"{name} needs a floating-point input, got {input.dtype}")
     if isinstance(target, Tensor) and (target.dim() > 0 or input.dim() == 0):  # else a number, which may lie anywhere
-        _check_devices(input, target=target)
+        check_devices(input, target=target)
     if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
         raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
     return _pointwise_loss(input, target, kind, reduction)

@@ -249,7 +249,7 @@ class TapConvolution {
         kernels_.pixels.from_planes(from, plane, to, pitch_, last - first, channels);
       } else {
         const T* const from = source_ + ((n * job_.source.size[0] + r) * width + first) * all + group * channels;
-        if (all == pitch_) {
+        if (all == channels && all == pitch_) {
           kernels_.pixels.copy(from, to, (last - first) * pitch_);
         } else {
           kernels_.pixels.from_pixels(from, all, to, pitch_, last - first, channels);

@@ -1,9 +1,17 @@
-"""Memory layouts that the kernels take: dense NCHW, or dense channels_last."""
+"""Memory layouts that the kernels take: dense NCHW, or dense channels_last.
+
+The stride of a dimension of size 1 says nothing about the memory, and views leave it at anything: an image that lies as
+(H, W, C), turned by ``permute(2, 0, 1).unsqueeze(0)``, has 1 x H x W x C dense elements and a batch stride of C. Stock
+kernels read the layout of some tensors from such strides, and take wrong elements. So what :func:`dense` and
+:func:`like` give has the strides of a new tensor.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from ._backend import holds
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -18,18 +26,32 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def dense(x: Tensor) -> Tensor:
-    """``x`` itself when a kernel can take it as it is, else a copy in the nearest dense layout (4-d)."""
-    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+def _canonical(x: Tensor) -> Tensor:
+    """A dense 4-d tensor, or the view of it that has the strides of a new tensor of its layout."""
+    if not (any(holds(size == 1) for size in x.shape) if torch.compiler.is_compiling() else 1 in x.shape):
         return x
-    return x.contiguous(memory_format=memory_format(x))
+    n, c, h, w = x.shape
+    nchw = x.is_contiguous()
+    if x.stride() == ((c * h * w, h * w, w, 1) if nchw else (c * h * w, 1, w * c, c)):
+        return x
+    # Without the dimensions of size 1 no stride is left that could be odd.
+    flat = x if nchw else x.permute(0, 2, 3, 1)
+    flat = flat.squeeze([d for d, size in enumerate(flat.shape) if holds(size == 1)])
+    return flat.view(n, c, h, w) if nchw else flat.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x`` itself, or a view of it, when a kernel can take it as it lies, else a copy in the nearest dense layout (4-d).
+    """
+    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+        x = x.contiguous(memory_format=memory_format(x))
+    return _canonical(x)
 
 
 def like(x: Tensor, pattern: Tensor) -> Tensor:
     """``x`` in the dense layout of ``pattern`` (both 4-d); a copy only where it is in another one."""
-    if pattern.is_contiguous():
-        return x.contiguous()
-    return x.contiguous(memory_format=torch.channels_last)
+    format = torch.contiguous_format if pattern.is_contiguous() else torch.channels_last
+    return _canonical(x.contiguous(memory_format=format))
 
 
 def empty(pattern: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, _table, conv_transpose2d, reflection_pad_conv2d
-from ._autocast import autocast_dtype
+from . import _backend, _convolution, _table, conv_transpose2d, reflection_pad_conv2d
+from ._autocast import autocast_dtype, without_autocast
+from ._checks import check_devices, whole
 from ._layout import accumulate_dtype, dense, is_channels_last, like
 from ._library import run, with_signature
 
@@ -30,7 +31,7 @@ def reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Tensor:
     """The definition, in stock torch: (N, C, H, W), (O, C / groups, kH, kW), (O,) -> (N, O, H', W')."""
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return _convolution.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 @with_signature
@@ -39,7 +40,8 @@ class Conv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias, stride, padding, dilation):
-        return F.conv2d(x, weight, bias, stride, padding, dilation)
+        with without_autocast(x):
+            return _convolution.conv2d(x, weight, bias, stride, padding, dilation, 1)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -52,41 +54,59 @@ class Conv2d(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dy = like(dy, x)
         dx = dweight = dbias = None
-        if ctx.needs_input_grad[0] or (ctx.has_bias and ctx.needs_input_grad[2]):
-            wanted = (ctx.needs_input_grad[0], False, ctx.has_bias and ctx.needs_input_grad[2])
-            dx, _, dbias = torch.ops.aten.convolution_backward(
-                dy, x, weight, [dy.shape[1]], ctx.stride, ctx.padding, ctx.dilation, False, (0, 0), 1, wanted
-            )
+        wanted = (ctx.needs_input_grad[0], False, ctx.has_bias and ctx.needs_input_grad[2])
+        if torch.is_grad_enabled():
+            if wanted[0]:
+                dx = _input_gradient(dy, x, weight, ctx.stride, ctx.padding, ctx.dilation)
+            if wanted[2]:
+                dbias = dy.sum((0, 2, 3))
+        elif any(wanted):
+            how = (ctx.stride, ctx.padding, ctx.dilation, False, (0, 0), 1)
+            dx, _, dbias = _convolution.gradients(dy, x, weight, *how, wanted)
         if ctx.needs_input_grad[1]:
             dweight = _weight_gradient(dy, x, weight, ctx.stride, ctx.padding, ctx.dilation)
         return dx, dweight, dbias, None, None, None
 
 
+# The gradients of a convolution, as the ops of a transposed one: image and gradient change places.
+
+
+def _input_gradient(dy: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    geometry = _transposed(dy, x, weight, stride, padding, dilation)
+    return run(conv_transpose2d.ConvTranspose2d, dy, weight, None, geometry, "none", 0.0, _BACKENDS)
+
+
 def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    geometry = _transposed(dy, x, weight, stride, padding, dilation)
     kernel = weight.shape[2], weight.shape[3]
+    return run(conv_transpose2d.WeightGradient, x, dy, kernel, is_channels_last(weight), geometry, _BACKENDS)
+
+
+_BACKENDS = conv_transpose2d.Backends("reference", "reference", "cpp")
+
+
+def _transposed(dy, x, weight, stride: Pair, padding: Pair, dilation: Pair) -> conv_transpose2d.Geometry:
     # The rows and columns of x that no output sees from within the stride.
-    rest = tuple(
-        x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1 - (dy.shape[2 + i] - 1) * stride[i]
-        for i in (0, 1)
-    )
-    geometry = conv_transpose2d.Geometry(stride, padding, rest, 1, dilation)
-    backends = conv_transpose2d.Backends("cpp", "cpp", "cpp")
-    return run(conv_transpose2d.WeightGradient, x, dy, kernel, is_channels_last(weight), geometry, backends)
+    rest = []
+    for i in (0, 1):
+        seen = (dy.shape[2 + i] - 1) * stride[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1
+        rest.append(x.shape[2 + i] + 2 * padding[i] - seen)
+    return conv_transpose2d.Geometry(stride, padding, tuple(rest), 1, dilation)
 
 
 @with_signature
 class ShiftAdd(torch.autograd.Function):
-    """y of z, (N, taps O, H, W + taps - 1) -> (N, O, H, W); sums in float32 at least."""
+    """y of z, (N, taps O, H, W + taps - 1) -> (N, O, H, W)."""
 
     @staticmethod
     def forward(z, taps):
         planes = z.contiguous()  # whose rows are added several times as fast
         n, channels, h, w = z.shape
         outputs, w = channels // taps, w - taps + 1
-        y = torch.zeros((n, outputs, h, w), dtype=accumulate_dtype(z.dtype), device=z.device)
+        y = torch.zeros((n, outputs, h, w), dtype=z.dtype, device=z.device)
         for k in range(taps):
             y += planes[:, k * outputs : (k + 1) * outputs, :, k : k + w]
-        return like(y.to(z.dtype), z)
+        return like(y, z)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -126,7 +146,11 @@ def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -
     columns = weight.permute(3, 0, 1, 2).reshape(w * o, c, h, 1)
     if bias is not None:  # with the first column, which meets every output once
         bias = torch.cat([bias, bias.new_zeros((w - 1) * o)])
-    return run(ShiftAdd, dense(F.conv2d(x, columns, bias, 1, padding)), w)
+    wide = accumulate_dtype(x.dtype)  # in which the sum over the columns is taken, before it is rounded
+    with without_autocast(x):
+        bias = bias.to(wide) if bias is not None else None
+        z = _convolution.conv2d(x.to(wide), columns.to(wide), bias, (1, 1), padding, (1, 1), 1)
+    return run(ShiftAdd, dense(z), w).to(x.dtype)
 
 
 def _columns_serve(device: str, dtype: torch.dtype, asked: bool) -> str:
@@ -161,32 +185,40 @@ def _pays(x: Tensor, weight: Tensor, stride: Pair) -> bool:
     return is_channels_last(x) and max(stride) > 1 and weight.shape[1] >= 32
 
 
-def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> str:
-    """Why the kernel does not take this call (stock torch says what is wrong, if anything), or the empty string."""
+def _unserved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> str:
+    """Why the kernels do not take this call (stock torch says what is wrong, if anything), or the empty string."""
     if groups != 1:
         return f"groups is {groups}, not 1"
     if x.dim() != 4 or weight.dim() != 4:
         return f"the input has {x.dim()} dimensions and the weight {weight.dim()}, not 4"
-    if x.numel() == 0:
-        return "the input is empty"
+    if x.numel() == 0 or weight.numel() == 0:
+        return "the input or the weight is empty"
     for name, t in (("weight", weight), ("bias", bias)):
         if t is not None and (t.dtype != x.dtype or t.device != x.device):
             return f"{name} is {t.dtype} on {t.device} beside an input of {x.dtype} on {x.device}"
+    if weight.shape[1] != x.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        return "the channels of input, weight and bias do not fit"
+    if min(*stride, *dilation) < 1 or min(padding) < 0:
+        return f"stride is {stride}, padding {padding} and dilation {dilation}"
+    if any(_backend.holds(x.shape[2 + i] + 2 * padding[i] <= dilation[i] * (weight.shape[2 + i] - 1)) for i in (0, 1)):
+        return "the kernel is larger than the padded input"
     return ""
 
 
-def conv2d(
+def compute(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Tensor:
     """The op by the chosen backend."""
     dtype = autocast_dtype(x)
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
-    reason = _unserved(x, weight, bias, groups)
+    reason = _unserved(x, weight, bias, stride, padding, dilation, groups)
     if x.device.type in _table.KINDS and not reason and tuple(padding) == (0, 0) and not _backend.forced(OP):
         key = reflection_pad_conv2d.shape_key(x.shape, weight.shape, stride, padding, dilation)
         if _table.backend(reflection_pad_conv2d.OP, x, key) == "triton":
-            return reflection_pad_conv2d.reflection_pad_conv2d(x, weight, bias, stride, padding, dilation, groups)[0]
+            return reflection_pad_conv2d.compute(x, weight, bias, stride, padding, dilation, groups)[0]
     measured = "columns" if not reason and _columns_pay(x, weight, stride, dilation) else None
     backend = _backend.select(OP, x.device.type, x.dtype, measured)
     if not reason and backend == "columns" and (*stride, *dilation) != (1,) * 4:
@@ -198,3 +230,72 @@ def conv2d(
     elif backend == "cpp" and weight.requires_grad and (_backend.forced(OP) or _pays(x, weight, stride)):
         return run(Conv2d, dense(x), dense(weight), bias, stride, padding, dilation)
     return reference(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``torch.nn.functional.conv2d``, zero padding included; its weight gradient by our kernel where that is faster.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (O, C / groups, kH, kW), of the input's dtype.
+        bias: (O,), of the input's dtype.
+        padding: zeros on both sides, one number or (height, width); ``"valid"``, none; or ``"same"``, as many as keep
+            the size for stride 1.
+
+    Returns:
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1, in the dtype and the layout of
+        the input.
+
+    Raises:
+        ValueError: a weight or a bias on another device, an unknown padding, ``"same"`` with a stride; RuntimeError
+            from torch for arguments that do not fit.
+    """
+    stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
+    if isinstance(padding, str):
+        input, padding = _pad_by_name(input, weight, padding, stride, dilation)
+    else:
+        padding = whole("padding", padding, 2)
+    check_devices(input, weight=weight, bias=bias)
+    if _goes_straight(input, weight, bias):
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if input.dim() == 3:
+        return compute(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    return compute(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether torch is sure to be chosen, without more ado: of fewer than 32 channels nothing else was faster."""
+    return (
+        not torch.compiler.is_compiling()
+        and _backend.forced(OP) is None
+        and "cpu" not in _table.KINDS
+        and _convolution.plain(x)
+        and _convolution.plain(weight)
+        and weight.shape[1] < 32
+        and (bias is None or bias.is_contiguous())
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:
+    """What there is of the image and of the padding by number, for "same" or "valid"."""
+    if padding == "valid":
+        return x, (0, 0)
+    if padding != "same":
+        raise ValueError(f"padding must be a whole number or 2 of them, 'same' or 'valid', got {padding!r}")
+    if stride != (1, 1):
+        raise ValueError(f"padding='same' needs a stride of 1, got {stride}: give the padding in numbers")
+    if weight.dim() != 4:
+        return x, (0, 0)  # which torch refuses
+    total = [dilation[i] * (weight.shape[2 + i] - 1) for i in (0, 1)]
+    if total[0] % 2 or total[1] % 2:  # one more at the bottom or on the right
+        x = F.pad(x, (0, total[1] % 2, 0, total[0] % 2))
+    return x, (total[0] // 2, total[1] // 2)

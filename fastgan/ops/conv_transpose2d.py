@@ -16,15 +16,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend
+from . import _backend, _convolution
 from ._autocast import autocast_dtype, without_autocast
+from ._checks import batched, check_devices, whole
 from ._extension import build_info
 from ._layout import dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
-from ._norm import activate
+from ._norm import ACTIVATIONS, activate
 
 Pair = tuple[int, int]
 COMPILED = ("cpp", "cuda")  # one op of the extension for both: the tensors' device chooses; others run on stock torch
@@ -80,7 +80,7 @@ def reference(
 ) -> Tensor:
     """The definition, in stock torch: (N, C, H, W), (C, O / groups, kH, kW), (O,) -> (N, O, H', W')."""
     g = geometry
-    y = F.conv_transpose2d(x, weight, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
+    y = _convolution.conv_transpose2d(x, weight, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
     return activate(y, activation, negative_slope)
 
 
@@ -114,17 +114,12 @@ def _format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _stock_gradients(dy, x, weight, stride, padding, output_padding, groups, dilation, wanted):
-    return torch.ops.aten.convolution_backward(
-        dy, x, weight, None, stride, padding, dilation, True, output_padding, groups, wanted
-    )
-
-
 def _input_gradient(dy, weight, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = (stride, padding, output_padding, groups, dilation)
     if backend not in COMPILED:
         pattern = _input_gradient_fake(dy, weight, channels_last, *geometry, backend)
-        return like(_stock_gradients(dy, pattern, weight, *geometry, (True, False, False))[0], pattern)
+        how = (stride, padding, dilation, True, output_padding, groups)
+        return _convolution.gradients(dy, pattern, weight, *how, (True, False, False))[0]
     dx = torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
     return dx.contiguous(memory_format=_format(channels_last))  # a copy only where dy has one channel
 
@@ -141,7 +136,8 @@ def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_paddi
     x = like(x, dy)  # here, as a compiled backward pass may meet other layouts than were traced
     if backend not in COMPILED:
         pattern = _weight_gradient_fake(dy, x, kernel, channels_last, *geometry, backend)
-        return like(_stock_gradients(dy, x, pattern, *geometry, (False, True, False))[1], pattern)
+        how = (stride, padding, dilation, True, output_padding, groups)
+        return _convolution.gradients(dy, x, pattern, *how, (False, True, False))[1]
     return torch.ops.fastgan_csrc.conv_transpose2d_weight_gradient(dy, x, kernel, channels_last, *geometry)
 
 
@@ -201,10 +197,8 @@ class ConvTranspose2d(torch.autograd.Function):
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2])
         if ctx.backends[1:] == ("reference", "reference") and not torch.is_grad_enabled():
             stride, padding, output_padding, groups, dilation = ctx.geometry
-            dx, dweight, dbias = torch.ops.aten.convolution_backward(
-                like(dy, x), x, weight, [dy.shape[1]], stride, padding, dilation, True, output_padding, groups, wanted
-            )
-            return like(dx, x) if dx is not None else None, dweight, dbias, *[None] * 4
+            how = (stride, padding, dilation, True, output_padding, groups)
+            return *_convolution.gradients(dy, x, weight, *how, wanted), *[None] * 4
         dx, dweight = _gradients(ctx, dy, x, weight)
         return dx, dweight, dy.sum((0, 2, 3)) if wanted[2] else None, *[None] * 4
 
@@ -334,7 +328,7 @@ def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     return ""
 
 
-def conv_transpose2d(
+def compute(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -359,3 +353,121 @@ def conv_transpose2d(
     fused = activation if activation != "leaky_relu" or negative_slope >= 0 else "none"
     y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, _backends(backend, x, weight))
     return y if fused == activation else activate(y, activation, negative_slope)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
+    *,
+    output_size: tuple[int, int] | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """Transposed convolution, the gradient of a convolution as a layer (Dumoulin and Visin, 2016, chapter 4), then an
+    activation, in one pass.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (C, O / groups, kH, kW).
+        bias: (O,).
+        output_padding: extra rows and columns on the bottom and right side only; smaller than stride or dilation.
+        output_size: (H', W') wanted; resolves ``output_padding``, which must then be 0.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+
+    Returns:
+        (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1, in the dtype and the
+        layout of the input.
+
+    Raises:
+        ValueError: an output_size outside the range that the geometry can give (the message names the range), channels
+            that do not fit, an output_padding that is not smaller than stride or dilation, an unknown activation, a
+            weight or a bias on another device.
+    """
+    x = batched("conv_transpose2d", input)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
+    padding, output_padding = whole("padding", padding, 2), whole("output_padding", output_padding, 2)
+    if output_size is None and groups == 1 and (*dilation, *output_padding) == (1, 1, 0, 0):
+        if _goes_straight(input, weight, bias, stride, padding):
+            y = torch.conv_transpose2d(input, weight, bias, stride, padding)
+            return y if activation == "none" else activate(y, activation, negative_slope)
+    if weight.dim() != 4 or weight.shape[0] != x.shape[1]:
+        raise ValueError(
+            f"conv_transpose2d needs a weight of shape ({x.shape[1]}, O / groups, kH, kW) for an input of shape "
+            f"{tuple(input.shape)}, got {tuple(weight.shape)}"
+        )
+    if groups < 1 or weight.shape[0] % groups:
+        raise ValueError(f"conv_transpose2d cannot split {weight.shape[0]} input channels into {groups} groups")
+    if bias is not None and bias.shape != (weight.shape[1] * groups,):
+        raise ValueError(f"bias must have shape ({weight.shape[1] * groups},), got {tuple(bias.shape)}")
+    if min(*stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"conv_transpose2d needs stride and dilation >= 1 and padding >= 0, got {stride}, {dilation} and {padding}"
+        )
+    smallest = Geometry(stride, padding, (0, 0), groups, dilation)
+    size, kernel = (x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3])
+    if output_size is not None:
+        if output_padding != (0, 0):
+            raise ValueError(
+                f"give either output_size or output_padding, got {tuple(output_size)} and {output_padding}"
+            )
+        output_padding = _resolve_output_size(tuple(output_size), input.dim(), smallest, size, kernel)
+    for axis, extra in zip(("height", "width"), zip(output_padding, stride, dilation)):
+        if not 0 <= extra[0] < max(extra[1:]):
+            raise ValueError(
+                f"output_padding must be at least 0 and smaller than stride or dilation, got {extra[0]} for the {axis} "
+                f"with stride {extra[1]} and dilation {extra[2]}"
+            )
+    check_devices(input, weight=weight, bias=bias)
+    geometry = smallest._replace(output_padding=output_padding)
+    if size[0] < 1 or size[1] < 1 or min(geometry.output_size(size, kernel)) < 1:
+        raise ValueError(
+            f"conv_transpose2d of a {size[0]} x {size[1]} input would give {geometry.output_size(size, kernel)}: "
+            "both sizes must be at least 1; use less padding"
+        )
+    y = compute(x, weight, bias, geometry, activation, negative_slope)
+    return y if input.dim() == 4 else y.squeeze(0)
+
+
+_SMALL = 2**12  # elements up to which the call itself may take longer than torch's kernel
+
+
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> bool:
+    """Whether torch computes a small image, without more ado; the geometry as it is by default but for these two."""
+    if (
+        torch.compiler.is_compiling()
+        or _backend.forced("conv_transpose2d") is not None
+        or not (_convolution.plain(x) and _convolution.plain(weight))
+        or x.numel() > _SMALL
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return False
+    (_, channels, h, w), (rows, outputs, kh, kw) = x.shape, weight.shape
+    return (
+        rows == channels
+        and (bias is None or bias.shape == (outputs,) and bias.device == x.device and bias.is_contiguous())
+        and min(stride) > 0
+        and min(padding) >= 0
+        and (h - 1) * stride[0] - 2 * padding[0] + kh > 0
+        and (w - 1) * stride[1] - 2 * padding[1] + kw > 0
+    )
+
+
+def _resolve_output_size(output_size, dim: int, smallest: Geometry, size, kernel) -> tuple[int, int]:
+    wanted = output_size[-2:]
+    least = smallest.output_size(size, kernel)
+    most = tuple(least[i] + smallest.stride[i] - 1 for i in (0, 1))
+    if len(output_size) not in (2, dim) or any(not least[i] <= wanted[i] <= most[i] for i in (0, 1)):
+        raise ValueError(
+            f"output_size {output_size} cannot be had from a {size[0]} x {size[1]} input with this geometry: "
+            f"heights {least[0]} to {most[0]} and widths {least[1]} to {most[1]} can"
+        )
+    return wanted[0] - least[0], wanted[1] - least[1]

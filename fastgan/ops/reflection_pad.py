@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend
+from ._checks import batched, check_reflection, whole
+from ._convolution import plain
 from ._layout import dense, empty, memory_format
 from ._library import define, run, with_signature
 
@@ -15,7 +17,9 @@ Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in torch.nn.
 
 def reference(x: Tensor, padding: Padding) -> Tensor:
     """The definition: (N, C, H, W) -> (N, C, H + top + bottom, W + left + right)."""
-    return F.pad(x, padding, mode="reflect" if x.numel() else "constant")  # stock torch refuses to reflect no channels
+    if not x.numel():  # which stock torch refuses to reflect
+        return F.pad(x, padding)
+    return F.pad(dense(x), padding, mode="reflect")
 
 
 def _launchers(backend: str):
@@ -106,9 +110,45 @@ def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
     return run(Fold, dy, padding, backend)
 
 
-def reflection_pad2d(x: Tensor, padding: Padding) -> Tensor:
+def compute(x: Tensor, padding: Padding) -> Tensor:
     """Pad by the chosen backend; arguments already checked."""
     backend = _backend.select("reflection_pad2d", x.device.type, x.dtype)
     if backend == "reference":
         return reference(x, padding)
     return pad(x, padding, backend)
+
+
+stock_pad = torch._C._nn.reflection_pad2d
+_SMALL = 2**12  # elements up to which the call itself was measured to take longer than torch's padding
+
+
+def goes_straight(x: Tensor, padding: Padding) -> bool:
+    """Whether torch pads, without more ado: a small image that it is sure to take, and to keep in its layout."""
+    if torch.compiler.is_compiling() or not plain(x) or x.numel() > _SMALL:
+        return False
+    left, right, top, bottom = padding
+    h, w = x.shape[2:]
+    fits = 0 <= left < w and 0 <= right < w and 0 <= top < h and 0 <= bottom < h
+    return fits and _backend.forced("reflection_pad2d") is None
+
+
+def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:
+    """Reflected padding that keeps the layout of its input.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        padding: one width, or (left, right, top, bottom); each less than the size it reflects.
+
+    Returns:
+        (N, C, H + top + bottom, W + left + right), in the dtype and the layout of the input.
+
+    Raises:
+        ValueError: a padding that is negative or does not fit.
+    """
+    left, right, top, bottom = padding = whole("padding", padding, 4)
+    if goes_straight(input, padding):
+        return stock_pad(input, padding)
+    x = batched("reflection_pad2d", input)
+    check_reflection("reflection_pad2d", x, left, right, top, bottom)
+    y = compute(x, padding)
+    return y if input.dim() == 4 else y.squeeze(0)

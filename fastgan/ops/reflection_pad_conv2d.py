@@ -17,10 +17,12 @@ that any order of differentiation is made of them.
 convolutional neural networks"), in all directions, computed in float32 whatever the dtype of the images. It rounds more
 than a direct sum: for 256 channels behind a ReLU, the tests hold its root mean square error below 50 * 2^-24 = 3e-6 of
 the result's standard deviation for y, dx and dweight, where torch's convolution of float32 stays below 12 * 2^-24. In
-bfloat16 the rounding of the result outweighs that by far, and the error is torch's; for small images torch's convolution
-serves beside its weight gradient there. Under autocast it reads float32 parameters as they are, and
-returns their gradient in float32. An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as
-either of the two, and numbers within a factor of 1000 of float32's largest may overflow.
+bfloat16 the rounding of the result outweighs that by far, and the error is torch's; for small images torch's
+convolution serves beside its weight gradient there. Under autocast it reads float32 parameters as they are, and returns
+their gradient in float32. A pixel that is large beside its neighbours rounds all 4 x 4 outputs of a tile that holds it,
+those that do not see it, too: by at most 94 (C + 40) 2^-24 times the pixel and the largest weight, for C input channels
+(of dx, by pixels of dy, O). An infinity or NaN spreads over the 4 x 4 outputs of each tile that sees it, as either of
+the two, and numbers within a factor of 1000 of float32's largest may overflow.
 ``fastgan.backend(reflection_pad_conv2d="halo")``, or ``FASTGAN_BACKEND=reflection_pad_conv2d=halo`` in the environment,
 gives torch's convolution instead.
 """
@@ -28,11 +30,11 @@ gives torch's convolution instead.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, _table, reflection_pad
+from . import _backend, _convolution, _table, reflection_pad
 from ._autocast import autocast_dtype
+from ._checks import batched, check_devices, check_reflection, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
 from .conv_transpose2d import Backends
@@ -46,7 +48,7 @@ def reference(
 ) -> Tensor:
     """The definition, in stock torch: pad height by padding[0] and width by padding[1] on both sides, convolve."""
     padded = reflection_pad.reference(x, (padding[1], padding[1], padding[0], padding[0]))
-    return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+    return _convolution.conv2d(padded, weight, bias, stride, (0, 0), dilation, groups)
 
 
 def halo(
@@ -54,8 +56,8 @@ def halo(
 ) -> Tensor:
     """The padding by our kernels, then torch's convolution."""
     if any(padding):
-        x = reflection_pad.reflection_pad2d(x, (padding[1], padding[1], padding[0], padding[0]))
-    return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+        x = reflection_pad.compute(x, (padding[1], padding[1], padding[0], padding[0]))
+    return _convolution.conv2d(x, weight, bias, stride, (0, 0), dilation, groups)
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -85,10 +87,8 @@ def _halo_forward(x, weight, bias, stride, padding, dilation, precision, cut):
 def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
     top, left = padding
     padded = _empty((dy.shape[0], weight.shape[1], size[0] + 2 * top, size[1] + 2 * left), dy, channels_last)
-    dx = torch.ops.aten.convolution_backward(
-        dy, padded, weight.to(dy.dtype), None, stride, (0, 0), dilation, False, (0, 0), 1, (True, False, False)
-    )[0]
-    dx = like(dx, padded)
+    how = (stride, (0, 0), dilation, False, (0, 0), 1)
+    dx = _convolution.gradients(dy, padded, weight.to(dy.dtype), *how, (True, False, False))[0]
     return torch.ops.fastgan.reflection_pad2d_backward(dx, left, left, top, top, "cpp") if top or left else dx
 
 
@@ -261,11 +261,12 @@ class ReflectionPadConv2dAndMoments(ReflectionPadConv2d):
         x, weight, bias, how, _part, backends = inputs
         y, moments = output
         ctx.mark_non_differentiable(moments)
+        ctx.set_materialize_grads(False)
         ReflectionPadConv2d.setup_context(ctx, (x, weight, bias, how, backends), y)
 
     @staticmethod
     def backward(ctx, dy, _dmoments):
-        return *ReflectionPadConv2d.backward(ctx, dy), None
+        return (None,) * 6 if dy is None else (*ReflectionPadConv2d.backward(ctx, dy), None)
 
 
 @with_signature
@@ -404,7 +405,7 @@ def _unserved(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
     return ""
 
 
-def reflection_pad_conv2d(
+def compute(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int,
     with_moments: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -436,3 +437,61 @@ def reflection_pad_conv2d(
     if part:
         return run(ReflectionPadConv2dAndMoments, x, weight, bias, how, part, backends)
     return run(ReflectionPadConv2d, x, weight, bias, how, backends), None
+
+
+def reflection_pad_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    moments: bool = False,
+) -> Tensor | tuple[Tensor, Tensor | None]:
+    """Convolution of a reflected input, ``conv2d(pad(input, padding, "reflect"), weight, bias, stride, 0, ...)``.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), any floating dtype.
+        weight: (O, C / groups, kH, kW).
+        bias: (O,).
+        padding: reflected width on both sides, one number or (height, width); less than the size it reflects.
+        moments: give what :func:`instance_norm` needs to know of the output as well, for its argument of that name.
+
+    Returns:
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1. With ``moments`` also the mean
+        and the sum of squared deviations of equal parts of every plane, float32 (float64 for float64), or None where
+        the kernel that serves does not leave them (all but Triton's on inputs (N, C, H, W); under torch.compile).
+
+    Raises:
+        ValueError: a padding that is negative or does not fit, a weight or a bias on another device; RuntimeError from
+            torch for a weight that does not fit.
+    """
+    stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
+    pad_h, pad_w = padding = whole("padding", padding, 2)
+    sides = (pad_w, pad_w, pad_h, pad_h)
+    if _goes_straight(input, weight, bias) and reflection_pad.goes_straight(input, sides):
+        y = torch.conv2d(reflection_pad.stock_pad(input, sides), weight, bias, stride, 0, dilation, groups)
+        return (y, None) if moments else y
+    x = batched("reflection_pad_conv2d", input)
+    check_reflection("reflection_pad_conv2d", x, *sides)
+    check_devices(input, weight=weight, bias=bias)
+    y, found = compute(x, weight, bias, stride, padding, dilation, groups, moments)
+    if input.dim() != 4:
+        y, found = y.squeeze(0), None
+    return (y, found) if moments else y
+
+
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether torch is sure to be chosen for a small image, without more ado."""
+    return (
+        not torch.compiler.is_compiling()
+        and _backend.forced(OP) is None
+        and "cpu" not in _table.KINDS
+        and _convolution.plain(weight)
+        and weight.shape[1] < _WINOGRAD_CHANNELS
+        and weight.device == x.device
+        and (bias is None or bias.is_contiguous() and bias.device == x.device)
+        and not torch.is_autocast_enabled("cpu")
+    )

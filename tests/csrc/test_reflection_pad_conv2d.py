@@ -179,6 +179,26 @@ def test_parameters_of_bfloat16(ops):
 
 
 @IMAGES
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("position", [(0, 0), (4, 5), (6, 8), (11, 3)])
+def test_a_large_pixel_reaches_the_outputs_of_its_tiles_within_a_bound(ops, level, position, size, dtype):
+    """What fastgan.ops.reflection_pad_conv2d promises of outputs that do not see it: 94 (C + 40) 2^-24 |pixel| |w|."""
+    amplification = torch.einsum("ij,jt,jk->ik", A, G, B).max().item() ** 2
+    assert amplification < 94
+    tensors = x, weight, bias, dy = operands((1, 32, 14, 13), 32, (0, 0), dtype=dtype)
+    x[0, 5][position] = size
+    dy[0, 7][tuple(p - 1 if p else 0 for p in position)] = size
+    assert_within_bounds(ops, tensors, (0, 0))
+    wide = tuple(t.double().contiguous() for t in tensors)
+    promised = 94 * (32 + 40) * 2.0**-24 * size * weight.abs().max().item()
+    without = tuple(t.masked_fill(t.abs() == t.abs().max(), 0) if i in (0, 3) else t for i, t in enumerate(wide))
+    rest, rounding = bounds(*without, (0, 0), dtype), 2.0**-8 if dtype == torch.bfloat16 else 0
+    for result, exact, other in list(zip(winograd(ops, *tensors, (0, 0)), direct(*wide, (0, 0)), rest))[:2]:
+        error = (result.double() - exact).abs()
+        assert (error <= promised + other + rounding * (exact.abs() + promised + other)).all()
+
+
+@IMAGES
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_what_is_not_finite_stays_visible(ops, level, value, dtype):
     x, weight, bias, dy = operands((1, 20, 13, 14), 36, (1, 1), dtype=dtype)

@@ -157,9 +157,9 @@ def test_without_padding_the_table_of_reflected_convolutions_decides(monkeypatch
     asked, called = [], []
     monkeypatch.setattr(_table, "KINDS", ("cpu",))
     monkeypatch.setattr(_table, "backend", lambda op, x, shape: asked.append((op, shape)) or "triton")
-    reflected = reflection_pad_conv2d.reflection_pad_conv2d
+    reflected = reflection_pad_conv2d.compute
     with fastgan.backend(reflection_pad_conv2d="halo"):
-        monkeypatch.setattr(reflection_pad_conv2d, "reflection_pad_conv2d",
+        monkeypatch.setattr(reflection_pad_conv2d, "compute",
                             lambda *args: called.append(args[4]) or reflected(*args))
         tensors = operands((1, 4, 6, 5), 4, (3, 3), dtype=torch.float32)
         torch.testing.assert_close(conv2d(*tensors), F.conv2d(*tensors))
@@ -194,3 +194,85 @@ def test_compiled(backend):
         ours, plain = gradients(compiled, tensors), gradients(lambda *t: F.conv2d(*t, stride, 1), tensors)
         torch._dynamo.reset()
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_outputs_and_images_that_lie_in_both_layouts(layout, dtype, backend):
+    """One channel or one pixel: heads of discriminators, the innermost layers of a U-Net."""
+    for shape, outputs, kernel, how in (
+        ((2, 64, 16, 16), 1, (4, 4), (2, 1)), ((2, 64, 4, 4), 128, (4, 4), (2, 0)), ((1, 64, 2, 2), 64, (4, 4), (2, 1)),
+        ((4, 32, 9, 9), 1, (3, 3), (2, 1)), ((2, 1, 9, 8), 3, (3, 3), (2, 1)), ((1, 32, 1, 1), 4, (1, 1), (2, 0)),
+        ((2, 40, 1, 9), 2, (1, 3), (2, 0)), ((2, 40, 9, 1), 1, (3, 1), (2, 0)),
+    ):  # fmt: skip
+        tensors = operands(shape, outputs, kernel, layout, dtype, layout)
+        with using(backend, dtype) if backend == "cpp" else fastgan.backend("auto"):
+            y, grads = gradients(lambda *t: conv2d(*t, *how), tensors)
+        same, same_grads = gradients(lambda *t: F.conv2d(*t, *how), tensors)
+        exact, exact_grads = gradients(lambda *t: F.conv2d(*t, *how), tuple(t.double() for t in tensors))
+        assert_accurate(y, same, exact, "y")
+        for name, ours, exact_one in zip(("dx", "dweight", "dbias"), grads, exact_grads):
+            assert_accurate(ours, exact_one.to(dtype), exact_one, name, scale=4 * exact_one.abs().max().item())
+
+
+@pytest.mark.parametrize("kernel", [5, 7, 8])
+def test_columns_that_cancel_are_rounded_once(kernel):
+    """Zero-sum filters on off-centre images in bfloat16: the error of the result's own rounding."""
+    x = draw((1, 64, 24, 1)).expand(1, 64, 24, 24) + 0.05 * draw((1, 64, 24, 24), seed=1)
+    weight = draw((3, 64, kernel, kernel), seed=2) / 64
+    even = kernel // 2 * 2
+    weight[..., 1:even:2] = -weight[..., 0:even:2]
+    weight[..., even:] = 0
+    x, weight = x.bfloat16(), weight.bfloat16()
+    exact = F.conv2d(x.double(), weight.double())
+    with using("columns", torch.bfloat16):
+        error = (conv2d(x, weight).double() - exact).abs()
+    sums = F.conv2d(x.double().abs(), weight.double().abs()).max()
+    assert (error <= 2**-8 * exact.abs() + 64 * torch.finfo(torch.float32).eps * sums).all()
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_paddings_by_name(backend):
+    with fastgan.backend(conv2d=backend):
+        for layout, kernel, dilation, channels in (
+            ("nchw", (3, 3), 1, 4), ("nhwc", (4, 2), 1, 4), ("nhwc", (7, 8), 1, 40), ("nchw", (4, 3), (3, 2), 4),
+        ):  # fmt: skip
+            tensors = operands((2, channels, 11, 10), 3, kernel, layout)
+            for padding in ("same", "valid"):
+                y, grads = gradients(lambda *t: conv2d(*t, padding=padding, dilation=dilation), tensors)
+                same, same_grads = gradients(lambda *t: F.conv2d(*t, padding=padding, dilation=dilation), tensors)
+                torch.testing.assert_close((y, *grads), (same, *same_grads))
+                one = conv2d(tensors[0][0], *tensors[1:], padding=padding, dilation=dilation)
+                torch.testing.assert_close(one, y[0])
+        for padding, stride, message in (
+            ("full", 1, "'same' or 'valid', got 'full'"), ("same", 2, "a stride of 1, got .2"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=message):
+                conv2d(*tensors, stride, padding)
+
+
+def test_what_columns_cannot_be_made_of_is_refused_by_name():
+    """As torch refuses it, of the tensors that were given, or in our own sentence."""
+    x, weight, bias = operands((1, 32, 9, 10), 3, (7, 7), dtype=torch.float32)
+    for arguments in (
+        (x[:, :31], weight), (x, weight, bias[:2]), (x, weight[..., 0]), (x, weight, None, 1, -1), (x[..., :5], weight),
+        (x[0, 0], weight), (x, weight.double()), (x, weight, None, 0), (x, weight, None, 1, 0, 0),
+        (x, weight, None, 1, 0, 1, 3), (x, weight[:, :0]), (x, weight[:, :, :0]),
+    ):  # fmt: skip
+        with pytest.raises((RuntimeError, ValueError)) as stock:
+            F.conv2d(*arguments)
+        with pytest.raises((RuntimeError, ValueError)) as ours:
+            conv2d(*arguments)
+        assert str(ours.value) == str(stock.value)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_the_layer_pads_as_torchs(mode):
+    for padding in (1, (2, 1), "same", "valid"):
+        torch.manual_seed(0)
+        stock = torch.nn.Conv2d(3, 4, (3, 4), padding=padding, padding_mode=mode)
+        layer = fastgan.nn.Conv2d(3, 4, (3, 4), padding=padding, padding_mode=mode)
+        layer.load_state_dict(stock.state_dict())
+        for x in (draw((2, 3, 7, 6), dtype=torch.float32), draw((1, 3, 7, 6), "nhwc", dtype=torch.float32)):
+            torch.testing.assert_close(layer(x), stock(x))

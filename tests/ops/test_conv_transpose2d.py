@@ -323,3 +323,40 @@ def test_mixed_dtypes_are_refused_as_in_stock(backend):
         conv_transpose2d(x, weight.double(), bias)
     with pytest.raises(RuntimeError, match="type"):
         conv_transpose2d(x, weight.double(), bias)
+
+
+@pytest.mark.parametrize("backend", OURS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_nothing_beside_an_image_is_read(backend, dtype, layout):
+    """Whole pairs of bfloat16 channels are multiplied at once: a group of an odd number of them ends within a pair, and
+    what lies there, of the next group or behind the tensor, may not be a number."""
+    with using(backend, dtype) as device:
+        for channels, groups, kernel in (
+            (1, 2, (3, 2)), (1, 2, (1, 1)), (3, 1, (3, 3)), (3, 3, (2, 3)), (5, 2, (1, 3)),
+        ):  # fmt: skip
+            geometry = {"stride": 2, "padding": 1, "output_padding": 1, "groups": groups}
+            shape, weight_shape = (1, channels * groups, 5, 3), (channels * groups, channels, *kernel)
+            weight = draw(weight_shape, dtype=dtype, device=device, seed=1)
+            x = beside_nothing(draw(shape, layout, dtype=dtype, device=device))
+            size = F.conv_transpose2d(x, weight, None, **geometry).shape
+            dy = beside_nothing(draw(size, layout, dtype=dtype, device=device))
+            y, grads = gradients(lambda *t: conv_transpose2d(*t, **geometry), (x, weight), dy)
+            exact, exact_grads = gradients(
+                lambda *t: F.conv_transpose2d(*t, **geometry), (x.double(), weight.double()), dy.double()
+            )
+            for name, ours, right in zip(("y", *NAMES), (y, *grads), (exact, *exact_grads)):
+                assert_accurate(ours, right.to(dtype), right, name, scale=8 * right.abs().max().item())
+            x[:, :channels] = float("nan")  # the other groups do not see the first
+            if groups > 1 and backend != "plain":  # torch's, which multiplies them in pairs of bfloat16
+                assert not conv_transpose2d(x, weight, **geometry)[:, channels:].isnan().any()
+
+
+def beside_nothing(x: Tensor) -> Tensor:
+    """A copy between two numbers that are none, in the layout of x."""
+    edge = torch.full((1,), float("nan"), dtype=x.dtype, device=x.device)
+    last = dense_layout(x) == "nhwc"
+    flat = (x.permute(0, 2, 3, 1) if last else x).flatten()
+    whole = torch.cat([edge, flat, edge])[1:-1]
+    n, c, h, w = x.shape
+    return whole.view(n, h, w, c).permute(0, 3, 1, 2) if last else whole.view(n, c, h, w)

@@ -37,7 +37,7 @@ def reflected(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return F.conv2d(F.pad(x, (wide, wide, high, high), mode="reflect"), weight, bias, stride, 0, dilation, groups)
 
 
-# stock name, variant: stock function, ours, the op whose backends serve it
+# stock name, variant, and what else tells it apart: stock function, ours, the op whose backends serve it
 OPS = {
     ("nn.functional.batch_norm", ""): (F.batch_norm, ours.batch_norm, "batch_norm"),
     ("nn.functional.batch_norm", "without_cudnn"): (F.batch_norm, ours.batch_norm, "batch_norm"),
@@ -51,12 +51,14 @@ OPS = {
         "bce_with_logits",
     ),
     ("nn.functional.pad", "reflect"): (F.pad, pad, "reflection_pad2d"),
-    ("nn.functional.conv2d", ""): (reflected, ours.reflection_pad_conv2d, "reflection_pad_conv2d"),
+    ("nn.functional.conv2d", ""): (F.conv2d, ours.conv2d, "conv2d"),
+    ("nn.functional.conv2d", "", "reflected"): (reflected, ours.reflection_pad_conv2d, "reflection_pad_conv2d"),
 }
 
 
-def beyond(name, sample):
+def beyond(op, sample):
     """Why a sample is not for our op, or the empty string."""
+    name = op[0]
     if name == "nn.functional.batch_norm" and sample.input.dim() < 2:
         return "has no channels"
     if name == "nn.functional.pad":
@@ -65,7 +67,7 @@ def beyond(name, sample):
             return "pads one or three dimensions"
         if min(padding) < 0:
             return "crops, by a negative padding"
-    if name == "nn.functional.conv2d" and isinstance(sample.kwargs.get("padding"), str):
+    if op[2:] == ("reflected",) and isinstance(sample.kwargs.get("padding"), str):
         return "names its padding, which reflection_pad_conv2d takes in pixels"
     return ""
 
@@ -74,13 +76,15 @@ def forced(op, backend, device, groups=1):
     """For fastgan.backend: our kernels on a device, in C++ or else by the plain launchers and Triton or CUDA."""
     if backend == "auto":
         return {}
-    if op == "reflection_pad_conv2d" and groups > 1:
-        return {op: "halo"}  # the products take one group
+    if groups > 1 and op in ("conv2d", "reflection_pad_conv2d"):  # the kernels take one group
+        return {op: "halo"} if op == "reflection_pad_conv2d" else {}
     if backend == "cpp":
         reason = _backend._verifiers[op]["cpp"](device, torch.float32, True) if "cpp" in _backend._verifiers[op] else ""
         if reason or "cpp" not in _backend._verifiers[op]:
             pytest.skip(reason or f"{op} has no C++ kernels")
         return {op: "cpp"}
+    if op == "conv2d":
+        return {op: "reference"}  # its other kernels are those of reflection_pad_conv2d
     if device == "cpu":
         return {op: "plain"}
     name = "cuda" if op == "conv_transpose2d" else "triton"
@@ -110,15 +114,15 @@ def copies(sample):
 @pytest.mark.parametrize("backend", ["auto", "kernels", "cpp"])
 @pytest.mark.parametrize("device", DEVICES)
 @DTYPES
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op[0].removeprefix("nn.functional."))
+@pytest.mark.parametrize("op", OPS, ids=lambda op: "-".join(filter(None, op)).removeprefix("nn.functional."))
 def test_samples(op, backend, device, dtype, torch_samples):
     name = op[0]
     stock, mine, registered = OPS[op]
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-    (info,) = (o for o in common_methods_invocations.op_db if (o.name, o.variant_test_name) == op)
+    (info,) = (o for o in common_methods_invocations.op_db if (o.name, o.variant_test_name) == op[:2])
     compared, left = 0, {}
     for sample in info.sample_inputs(device, dtype, requires_grad=True):
-        reason = beyond(name, sample)
+        reason = beyond(op, sample)
         if reason:
             left[reason] = left.get(reason, 0) + 1
             continue
@@ -135,33 +139,37 @@ def test_samples(op, backend, device, dtype, torch_samples):
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
         compared += 1
-    assert compared and set(left) <= ALLOWED.get(name, set())
-    torch_samples("OpInfo", name, device, compared, left)
+    assert compared and set(left) <= ALLOWED.get(op, set())
+    torch_samples("OpInfo", " ".join((name, *op[2:])), device, compared, left)
 
 
 ALLOWED = {
-    "nn.functional.batch_norm": {"has no channels"},
-    "nn.functional.pad": {"pads one or three dimensions", "crops, by a negative padding"},
-    "nn.functional.conv2d": {"names its padding, which reflection_pad_conv2d takes in pixels"},
+    ("nn.functional.batch_norm", ""): {"has no channels"},
+    ("nn.functional.batch_norm", "without_cudnn"): {"has no channels"},
+    ("nn.functional.pad", "reflect"): {"pads one or three dimensions", "crops, by a negative padding"},
+    ("nn.functional.conv2d", "", "reflected"): {"names its padding, which reflection_pad_conv2d takes in pixels"},
 }
 
-# stock layer: ours, further keywords for both, the op whose backends serve it
+# our layer: the stock one, further keywords for both, the op whose backends serve it
 MODULES = {
-    torch.nn.Conv2d: (fastgan.nn.ReflectionPadConv2d, {"padding": 1}, "reflection_pad_conv2d"),
-    torch.nn.ConvTranspose2d: (fastgan.nn.ConvTranspose2d, {}, "conv_transpose2d"),
-    torch.nn.BatchNorm1d: (fastgan.nn.BatchNorm1d, {}, "batch_norm"),
-    torch.nn.BatchNorm2d: (fastgan.nn.BatchNorm2d, {}, "batch_norm"),
-    torch.nn.InstanceNorm2d: (fastgan.nn.InstanceNorm2d, {}, "instance_norm"),
-    torch.nn.ReflectionPad2d: (fastgan.nn.ReflectionPad2d, {}, "reflection_pad2d"),
-    torch.nn.L1Loss: (fastgan.nn.L1Loss, {}, "l1_loss"),
-    torch.nn.MSELoss: (fastgan.nn.MSELoss, {}, "mse_loss"),
-    torch.nn.BCEWithLogitsLoss: (fastgan.nn.BCEWithLogitsLoss, {}, "bce_with_logits"),
+    fastgan.nn.Conv2d: (torch.nn.Conv2d, {}, "conv2d"),
+    fastgan.nn.ReflectionPadConv2d: (
+        torch.nn.Conv2d, {"padding": 1, "padding_mode": "reflect"}, "reflection_pad_conv2d"
+    ),  # fmt: skip
+    fastgan.nn.ConvTranspose2d: (torch.nn.ConvTranspose2d, {}, "conv_transpose2d"),
+    fastgan.nn.BatchNorm1d: (torch.nn.BatchNorm1d, {}, "batch_norm"),
+    fastgan.nn.BatchNorm2d: (torch.nn.BatchNorm2d, {}, "batch_norm"),
+    fastgan.nn.InstanceNorm2d: (torch.nn.InstanceNorm2d, {}, "instance_norm"),
+    fastgan.nn.ReflectionPad2d: (torch.nn.ReflectionPad2d, {}, "reflection_pad2d"),
+    fastgan.nn.L1Loss: (torch.nn.L1Loss, {}, "l1_loss"),
+    fastgan.nn.MSELoss: (torch.nn.MSELoss, {}, "mse_loss"),
+    fastgan.nn.BCEWithLogitsLoss: (torch.nn.BCEWithLogitsLoss, {}, "bce_with_logits"),
 }
 
 
-def module_beyond(keywords):
+def module_beyond(mine, keywords):
     """Why a layer's sample is not for ours, or the empty string."""
-    if isinstance(keywords.get("padding"), str):
+    if mine is fastgan.nn.ReflectionPadConv2d and isinstance(keywords.get("padding"), str):
         return "names its padding, which ReflectionPadConv2d takes in pixels"
     return ""
 
@@ -170,11 +178,10 @@ def module_beyond(keywords):
 @pytest.mark.parametrize("backend", ["auto", "kernels", "cpp"])
 @pytest.mark.parametrize("device", DEVICES)
 @DTYPES
-@pytest.mark.parametrize("stock", MODULES, ids=lambda stock: stock.__name__)
-def test_module_samples(stock, dtype, device, backend, training, torch_samples):
-    """Same state dict, value, gradients and buffers as the stock layer; a convolution reflects, by a pixel."""
-    mine, further, op = MODULES[stock]
-    mode = {"padding_mode": "reflect"} if stock is torch.nn.Conv2d else {}
+@pytest.mark.parametrize("mine", MODULES, ids=lambda mine: mine.__name__)
+def test_module_samples(mine, dtype, device, backend, training, torch_samples):
+    """Same state dict, value, gradients and buffers as the stock layer; where it reflects, a pixel."""
+    stock, further, op = MODULES[mine]
     (info,) = (m for m in common_modules.module_db if m.module_cls is stock)
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     inputs = info.module_inputs_func(info, device=device, dtype=dtype, requires_grad=True, training=training)
@@ -183,12 +190,12 @@ def test_module_samples(stock, dtype, device, backend, training, torch_samples):
         if sample.forward_input is None:
             continue
         arguments, keywords = sample.constructor_input.args, further | sample.constructor_input.kwargs
-        reason = module_beyond(keywords)
+        reason = module_beyond(mine, keywords)
         if reason:
             left[reason] = left.get(reason, 0) + 1
             continue
         torch.manual_seed(0)
-        other = stock(*arguments, **keywords, **mode).to(device, dtype).train(training)
+        other = stock(*arguments, **keywords).to(device, dtype).train(training)
         layer = mine(*arguments, **keywords).to(device, dtype).train(training)
         layer.load_state_dict(other.state_dict(), strict=True)
         results = []
@@ -206,4 +213,4 @@ def test_module_samples(stock, dtype, device, backend, training, torch_samples):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
         compared += 1
     assert compared
-    torch_samples("ModuleInfo", f"nn.{stock.__name__}", device, compared, left)
+    torch_samples("ModuleInfo", f"nn.{mine.__name__}", device, compared, left)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fastgan
 from fastgan.functional import reflection_pad2d
 
 from .common import (
@@ -73,7 +74,7 @@ def check_any_input(backend, shape, layout, padding, dtype):
         check_pad(draw(shape, layout, dtype=dtype, device=device), padding)
 
 
-@pytest.mark.parametrize("backend", ["plain", "cpp"])
+@pytest.mark.parametrize("backend", ["reference", "plain", "cpp"])
 @any_input
 def test_any_input(backend, **drawn):
     check_any_input(backend, **drawn)
@@ -85,7 +86,7 @@ def test_any_input_of_triton(**drawn):
     check_any_input("triton", **drawn)
 
 
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_layout_is_kept(backend, layout):
     with using(backend) as device:
@@ -110,7 +111,7 @@ def test_the_fold_is_the_adjoint(backend):
             torch.testing.assert_close((forward * y).sum(), (x * backward).sum())
 
 
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradcheck(backend):
     with using(backend, torch.float64) as device:
         x = draw((1, 2, 3, 4), "nhwc", device=device).requires_grad_()
@@ -150,3 +151,25 @@ def test_repeatable_and_retained(backend):
 def test_unbatched():
     x = draw((3, 4, 5), dtype=torch.float32)
     assert torch.equal(reflection_pad2d(x, (1, 2, 3, 0)), stock_pad(x, (1, 2, 3, 0)))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_few_and_many_elements_alike(backend, dtype):
+    """Small images go to torch itself: same values and layouts; views, and dimensions of size 1 at any strides."""
+    with fastgan.backend(reflection_pad2d=backend):
+        for shape in ((1, 3, 4, 5), (2, 1, 6, 3), (1, 8, 60, 50)):
+            for x in (
+                draw(shape, dtype=dtype), draw(shape, "nhwc", dtype=dtype), draw(shape, "interior", dtype=dtype),
+                draw(shape, dtype=dtype).as_strided(shape, (7, *draw(shape).stride()[1:])) if shape[0] == 1 else
+                draw(shape, dtype=dtype).as_strided(shape, (18, 5, 3, 1)),
+            ):  # fmt: skip
+                y, (dx,) = gradients(lambda x: reflection_pad2d(x, (1, 2, 2, 0)), (x,))
+                z, (dz,) = gradients(lambda x: stock_pad(x, (1, 2, 2, 0)), (x.contiguous().clone(),))
+                assert torch.equal(y, z)
+                assert_accurate(dx, dz, gradients(lambda x: stock_pad(x, (1, 2, 2, 0)), (x.double(),))[1][0], "dx")
+                if dense_layout(x) in ("nchw", "nhwc"):
+                    assert dense_layout(y) == dense_layout(x)
+            for padding in (-1, shape[3], (1, 1), 1.5, (0, 0, shape[2], 0)):
+                with pytest.raises(ValueError):
+                    reflection_pad2d(x, padding)

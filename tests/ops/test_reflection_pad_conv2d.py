@@ -212,6 +212,7 @@ def test_products_follow_torchs_flag(monkeypatch):
 def measured(tmp_path, monkeypatch):
     """Gives the CPU a table with the entries that a test writes."""
     monkeypatch.setattr(_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(_table, "KINDS", ("cpu",))
     monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
 
     def write(*entries):

@@ -1,0 +1,51 @@
+"""What the kernels, ours and stock torch's, are given: the strides of a new tensor, whatever views came before."""
+
+import itertools
+
+import pytest
+import torch
+
+from fastgan.ops._layout import dense, is_channels_last, like
+
+FORMATS = (torch.contiguous_format, torch.channels_last)
+SHAPES = tuple(itertools.product((1, 2), (1, 3), (1, 4), (1, 5))) + ((0, 3, 1, 4), (1, 3, 0, 1), (1, 1, 1, 0))
+
+
+def views(x):
+    """x with other strides: of each dimension of size 1, of an image that lies as (H, W, C), and in other orders."""
+    yield x
+    for format in FORMATS:
+        dense = x.contiguous(memory_format=format)
+        yield dense.as_strided(x.shape, [7 if n == 1 else s for n, s in zip(x.shape, dense.stride())])
+    if x.shape[0] == 1:
+        yield x[0].permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
+    for order in ((0, 1, 3, 2), (1, 0, 2, 3), (3, 2, 1, 0)):
+        yield x.permute(order).contiguous().permute(order)
+    yield torch.stack((x, x), -1)[..., 0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_strides_are_those_of_a_new_tensor(shape):
+    x = torch.arange(float(torch.Size(shape).numel())).view(shape)
+    new = [torch.empty(shape).contiguous(memory_format=format) for format in FORMATS]
+    canonical = [torch.empty(shape, memory_format=format).stride() for format in FORMATS]
+    for view in views(x):
+        y = dense(view)
+        assert torch.equal(y, x) and y.stride() in canonical
+        assert y.stride() == canonical[is_channels_last(y)]
+        if view.is_contiguous() or is_channels_last(view):
+            assert y.data_ptr() == view.data_ptr() and is_channels_last(y) == is_channels_last(view)
+        for pattern in new:
+            z = like(view, pattern)
+            assert torch.equal(z, x) and z.stride() == canonical[is_channels_last(pattern)]
+
+
+def test_the_view_is_differentiable_and_none_where_none_is_needed():
+    x = torch.randn(4, 5, 3, requires_grad=True)
+    y = dense(x.permute(2, 0, 1).unsqueeze(0))
+    assert y.stride() == (60, 1, 15, 3)
+    (dx,) = torch.autograd.grad(y.square().sum(), x)
+    assert torch.equal(dx, 2 * x)
+    for format in FORMATS:
+        x = torch.zeros(2, 3, 4, 5).contiguous(memory_format=format)
+        assert dense(x) is x and like(x, x) is x
