@@ -30,7 +30,7 @@ def report() -> str:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         lines += ["", f"Backends on {device} (of {', '.join(_name(d) for d in DTYPES)}):"]
-        for op in _backend.ops():
+        for op in sorted(_backend.ops()):
             try:
                 lines += _op_lines(op, device)
             except RuntimeError as error:  # an op that it calls has a forced backend that cannot serve

@@ -1,6 +1,7 @@
 """The ops as PyTorch's machinery sees them: torch.library.opcheck, torch.compile, torch.export, autocast."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -232,6 +233,50 @@ def test_compiled_code_follows_the_backend(fresh_compiler):
         with fastgan.backend(name):
             torch.testing.assert_close(compiled(x), ours.mse_loss(x, 1.0))
         assert len(calls) == count
+
+
+def test_compiled_code_follows_the_backend_of_its_thread(fresh_compiler):
+    """What one thread compiled inside a block is not run by another thread outside of it, nor the other way round."""
+    x = draw((1, 2, 4, 5)).float()
+    ran = []
+
+    def spy(gm, inputs):
+        plain = any("l1_loss" in str(node.target) for node in gm.graph.nodes)
+        return lambda *args: ran.append("reference" if plain else "op") or gm.forward(*args)
+
+    compiled = torch.compile(lambda x: ours.l1_loss(x, 1.0), fullgraph=True, backend=spy)
+    expected = ours.l1_loss(x, 1.0)
+
+    def work(*names):
+        for name in names:
+            with fastgan.backend(name):
+                torch.testing.assert_close(compiled(x), expected)
+
+    work("plain", "reference")
+    with fastgan.backend("reference"), ThreadPoolExecutor(1) as pool:
+        pool.submit(work, "plain", "reference", "plain").result()
+        torch.testing.assert_close(compiled(x), expected)
+    assert ran == ["op", "reference", "op", "reference", "op", "reference"]
+
+
+def test_compiles_with_a_block_inside(fresh_compiler):
+    def program(x):
+        with fastgan.backend("plain"):
+            y = ours.mse_loss(x, 1.0)
+            with fastgan.backend(mse_loss="reference"):
+                y = y + ours.mse_loss(x, 2.0)
+            return y + ours.mse_loss(x, 3.0)
+
+    x = draw((1, 2, 4, 5)).float()
+    seen = []
+
+    def spy(gm, inputs):
+        seen.extend(str(node.target) for node in gm.graph.nodes)
+        return gm.forward
+
+    torch.testing.assert_close(torch.compile(program, fullgraph=True, backend=spy)(x), program(x))
+    assert sum("mse_loss" in target for target in seen) == 1
+    assert all(_backend.forced(op) is None for op in _backend.ops()) and not _backend._scope.compiled
 
 
 def test_exports(fresh_compiler):
