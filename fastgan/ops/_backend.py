@@ -109,9 +109,8 @@ def _asked(op: str) -> str | None:
 def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None) -> str:
     """The backend that computes ``op``: the forced one, else the measured one, else the first that can serve."""
     verifiers = _verifiers[op]
-    asked = _asked(op)
-    if asked is not None:
-        reason = refusal(op, device, dtype)
+    if forced(op) is not None:
+        asked, reason = _asked(op), refusal(op, device, dtype)
         if reason:
             raise RuntimeError(
                 f"{op}: the backend {asked!r} was asked for but cannot serve {dtype} on {device}: {reason}"

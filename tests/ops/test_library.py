@@ -60,17 +60,17 @@ def test_opcheck(op, backend, layout):
         ],
         "batch_norm_apply": [(OPS.batch_norm_apply, (x, *batch, channels, None, "leaky_relu", 0.2, backend))],
         "batch_norm_backward": [
-            (OPS.batch_norm_backward, (x, 2 * x, *batch, channels, None, "leaky_relu", 0.2, True, backend)),
-            (OPS.batch_norm_backward, (x, 2 * x, *batch, None, channels, "none", 0.2, False, backend)),
+            (OPS.batch_norm_backward, (x, 2 * x, *batch, channels, None, True, 1e-5, "leaky_relu", 0.2, backend)),
+            (OPS.batch_norm_backward, (x, 2 * x, *batch, None, channels, False, 0.0, "none", 0.2, backend)),
         ],
         "instance_norm": [
             (OPS.instance_norm, (x, None, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
             (OPS.instance_norm, (x, moments, None, None, None, 1e-5, "none", 0.2, 0, backend)),
         ],
         "instance_norm_backward": [
-            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
-            (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, "relu", 0.2, 2, False, backend)),
-            (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
+            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, 1e-5, "leaky_relu", 0.2, 2, True, backend)),
+            (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, 1e-5, "relu", 0.2, 2, False, backend)),
+            (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, 1e-5, "none", 0.2, 0, False, backend)),
         ],
         "pointwise_loss": [
             (OPS.pointwise_loss, (x, None, 1.0, "bce", "mean", True, backend)),
