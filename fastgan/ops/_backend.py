@@ -22,6 +22,8 @@ _notes: dict[tuple[str, str], str] = {}
 _MISTAKEN = "FASTGAN_BACKEND"  # what is forced for every op while that variable holds a mistake
 _mistake = ""  # which one
 
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling  # looked up once: every call of an op asks
+
 EXTENSION_LOADED, EXTENSION_STATUS = _extension.load()
 TRITON_FOUND = importlib.util.find_spec("triton") is not None
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -126,7 +128,7 @@ def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None
 
 def forced(op: str) -> str | None:
     """The backend of ``op`` that was asked for by name: then nothing else is chosen for any call."""
-    if torch.compiler.is_dynamo_compiling():
+    if _is_dynamo_compiling():
         block = _scope.compiled[-1] if _scope.compiled else _scope.here
     else:
         block = _scope.get()

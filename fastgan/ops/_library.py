@@ -17,6 +17,8 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
+from ._flops import tell_counters
+
 _library = torch.library.Library("fastgan", "DEF")
 
 
@@ -25,6 +27,10 @@ def _any_requires_grad(*args) -> bool:
 
 
 _any_requires_grad = getattr(torch._C, "_any_requires_grad", _any_requires_grad)  # the same in C++
+# Looked up once: these stand in the way of every call.
+_is_compiling, _is_tracing, _modes = torch.compiler.is_compiling, torch._C._is_tracing, torch._C._len_torch_dispatch_stack
+_transforms, _grad_enabled = torch._C._are_functorch_transforms_active, torch.is_grad_enabled
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
 def define(schema: str, implementation: Callable, fake: Callable) -> None:
@@ -56,18 +62,19 @@ def _with_derivative(name: str) -> Callable:
     op = getattr(torch.ops.fastgan, name).default
 
     def call(keyset, *args):
+        tell_counters()
         if _needs_derivative(args):
             if name not in _derivatives:
                 raise NotImplementedError(f"fastgan::{name} has no derivative: call it under torch.no_grad()")
             return _derivatives[name](*args)
-        with torch._C._AutoDispatchBelowAutograd():
+        with _BelowAutograd():
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
     return call
 
 
 def _needs_derivative(args) -> bool:
-    if torch.is_grad_enabled() and _any_requires_grad(*args):
+    if _grad_enabled() and _any_requires_grad(*args):
         return True
     if forward_ad._current_level < 0 or not torch._C._is_fwd_grad_enabled():
         return False
@@ -102,10 +109,10 @@ def with_signature(function: type[torch.autograd.Function]) -> type[torch.autogr
     def forward(*args):
         if torch.compiler.is_dynamo_compiling():
             return operate(*args)
-        if torch._C._are_functorch_transforms_active():  # the levels of torch.func below this one differentiate, too
-            with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():
+        if _transforms():  # the levels of torch.func below this one differentiate, too
+            with torch.enable_grad(), _BelowAutograd():
                 return operate(*args)
-        with torch._C._AutoDispatchBelowAutograd():  # where the derivatives of the low-level ops cost nothing
+        with _BelowAutograd():  # where the derivatives of the low-level ops cost nothing
             return operate(*args)
 
     forward.__signature__ = _Positional(inspect.signature(operate).parameters.values())
@@ -118,24 +125,26 @@ def run(function: type[torch.autograd.Function], *args):
 
     A program that is exported or traced gets the ops of the forward, which have derivatives of their own.
     """
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return function.operate(*args) if torch.compiler.is_exporting() else function.apply(*args)
-    if torch._C._is_tracing():
+    if _is_tracing():
         return function.operate(*args)
-    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+    if _modes():
+        tell_counters()
+    if forward_ad._current_level >= 0 or _transforms():
         with _rules_told(function):  # which refuses the transform, or follows it
             return function.apply(*args)
-    if torch.is_grad_enabled() and _any_requires_grad(*args):
+    if _grad_enabled() and _any_requires_grad(*args):
         return function.apply(*args)
-    with torch._C._AutoDispatchBelowAutograd():
+    with _BelowAutograd():
         return function.operate(*args)
 
 
 def recording() -> bool:
     """Whether a graph is being recorded that may be differentiated: export, torch.jit.trace or make_fx, not a compiler."""
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return torch.compiler.is_exporting()
-    return torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return _is_tracing() or _modes() > 0
 
 
 _RULES = {"the jvp ": "forward-mode differentiation (jvp)", "the vmap ": "vmap"}
