@@ -344,11 +344,12 @@ def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
         torch.testing.assert_close(dx, other, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 @pytest.mark.parametrize("channels", [3, 64])
 @pytest.mark.parametrize(
     "name", ["instance_norm", "batch_norm", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss"]
 )
-def test_exports_with_sizes_that_vary(name, channels, fresh_compiler):
+def test_exports_with_sizes_that_vary(name, channels, strict, fresh_compiler):
     """One program for images of any batch and size: no check and no choice of a backend fixes those of the example."""
     layer = {
         "instance_norm": fastgan.nn.InstanceNorm2d(channels, affine=True, activation="relu", halo=1),
@@ -360,7 +361,7 @@ def test_exports_with_sizes_that_vary(name, channels, fresh_compiler):
     count = 2 if name == "l1_loss" else 1
     vary = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(layer, (draw((2, channels, 8, 9), dtype=torch.float32),) * count,
-                                  dynamic_shapes=(vary,) * count).module()
+                                  dynamic_shapes=(vary,) * count, strict=strict).module()
     for batch, height, width in ((1, 40, 40), (3, 4, 7)):
         images = (draw((batch, channels, height, width), dtype=torch.float32),) * count
         torch.testing.assert_close(program(*images), layer(*images), rtol=1e-4, atol=1e-4)
