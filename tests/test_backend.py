@@ -253,7 +253,7 @@ def in_a_subprocess(code, **environment):
 
 
 def test_environment_variable():
-    show = "import fastgan; from fastgan.ops._backend import forced, ops; print([(o, forced(o)) for o in sorted(ops()) if forced(o)])"
+    show = "from fastgan.ops._backend import forced, ops; print([(op, forced(op)) for op in sorted(ops()) if forced(op)])"
     result = in_a_subprocess(show, FASTGAN_BACKEND="cuda, l1_loss=reference")
     assert result.stdout.strip() == "[('conv_transpose2d', 'cuda'), ('l1_loss', 'reference')]", result.stderr
 
