@@ -89,7 +89,7 @@ def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision,
         dy, padded, weight.to(dy.dtype), None, stride, (0, 0), dilation, False, (0, 0), 1, (True, False, False)
     )[0]
     dx = like(dx, padded)
-    return torch.ops.fastgan.reflection_pad2d_backward.default(dx, left, left, top, top, "cpp") if top or left else dx
+    return torch.ops.fastgan.reflection_pad2d_backward(dx, left, left, top, top, "cpp") if top or left else dx
 
 
 def _winograd_forward(x, weight, bias, stride, padding, dilation, precision, cut):
