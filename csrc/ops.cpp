@@ -1,6 +1,6 @@
 // The ops of torch.ops.fastgan_csrc: schemas, argument checks, allocation. The arithmetic is in cpu/.
 //
-// Ops know nothing of autograd; fastgan/ops puts it on top. Every error is one sentence that names the values.
+// Ops have no derivative; fastgan/ops puts it on top. Every error is one sentence that names the values.
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -10,6 +10,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include "checks.h"
@@ -227,6 +228,17 @@ TORCH_LIBRARY(fastgan_csrc, m) {
   // The instruction set in use, and an upper limit for it from now on (avx512_bf16, avx512, avx2, default), for tests.
   m.def("cpu_capability() -> str", cpu_capability);
   m.def("limit_cpu_capability(str name) -> ()", limit_cpu_capability);
+}
+
+// No op here has a derivative: where one would be lost, the backward pass is an error. The ops in Python have them.
+TORCH_LIBRARY_IMPL(fastgan_csrc, Autograd, m) {
+  for (const char* name :
+       {"instance_norm", "instance_norm_backward", "pointwise_loss", "reflection_pad2d", "reflection_pad2d_backward",
+        "batch_norm", "batch_norm_apply", "batch_norm_backward", "conv_transpose2d", "conv_transpose2d_input_gradient",
+        "conv_transpose2d_weight_gradient", "reflection_pad_conv2d", "reflection_pad_conv2d_input_gradient",
+        "reflection_pad_conv2d_weight_gradient"}) {
+    m.impl(name, torch::autograd::autogradNotImplementedFallback());
+  }
 }
 
 TORCH_LIBRARY_IMPL(fastgan_csrc, CPU, m) {

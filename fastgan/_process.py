@@ -1,4 +1,6 @@
-"""Settings of the process that only a command may make; imported before torch, which starts OpenMP's threads.
+"""Settings of the process that only a command that runs in a process of its own may make (``python -m``), and no import.
+
+They are made before torch is imported, which starts OpenMP's threads.
 
 GNU OpenMP's threads spin for milliseconds at the end of every parallel loop, and a training step has thousands of short
 ones. Where another process wants a core, each loop then waits for the scheduler: with one busy neighbour, the built-in

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastgan import _process  # noqa: I001
+if __name__ == "__main__":  # not where the command is imported: the process is then another's
+    from fastgan import _process
 
-_process.settle()  # before torch is imported
+    _process.settle()  # before torch is imported
 
 import argparse
 import sys

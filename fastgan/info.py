@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import _process  # noqa: I001
+if __name__ == "__main__":  # not where the command is imported: the process is then another's
+    from . import _process
 
-_process.settle()  # before torch is imported
+    _process.settle()  # before torch is imported
 
 import platform
 import sys
@@ -30,7 +31,7 @@ def report() -> str:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         lines += ["", f"Backends on {device} (of {', '.join(_name(d) for d in DTYPES)}):"]
-        for op in _backend.ops():
+        for op in sorted(_backend.ops()):
             try:
                 lines += _op_lines(op, device)
             except RuntimeError as error:  # an op that it calls has a forced backend that cannot serve

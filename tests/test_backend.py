@@ -1,13 +1,17 @@
 """The choice of a backend: automatic, forced, refused with the reason, restored."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import fastgan
+from fastgan import functional
 from fastgan.functional import conv_transpose2d, instance_norm, l1_loss
 from fastgan.ops import _backend
 
@@ -40,13 +44,41 @@ def serves(name, **facts):
     }
 
 
-def test_every_op_is_listed_with_its_backends():
+def forced():
+    """The ops whose backend is forced, here and now."""
+    return {op: name for op in _backend.ops() if (name := _backend.forced(op)) is not None}
+
+
+def test_every_public_function_is_an_op_with_backends():
     known = fastgan.ops._backend.ops()
-    losses = {"l1_loss", "mse_loss", "bce_with_logits"}
-    assert set(known) == {
-        "batch_norm", "conv2d", "conv_transpose2d", "instance_norm", "reflection_pad2d", "reflection_pad_conv2d", *losses
-    }
-    assert all(backends[-1] == "reference" for backends in known.values())
+    assert sorted(known) == sorted(functional.__all__)
+    assert all(backends[-1] == "reference" and len(backends) > 1 for backends in known.values())
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["one name", "pairs"])
+def test_every_op_follows_the_environment_and_a_block_and_is_in_the_report(whole):
+    """In a process that imports nothing before: the order of imports leaves no op out."""
+    code = """
+import fastgan
+with fastgan.backend("auto"):  # the first thing that happens, before any function is imported
+    pass
+from fastgan import info
+from fastgan.ops import _backend
+import torch
+for op in fastgan.functional.__all__:
+    assert _backend.select(op, "cpu", torch.float32) == "reference", op
+    assert f"  {op}: reference\\n" in info.report(), op
+    with fastgan.backend("auto"):
+        assert _backend.forced(op) is None, op
+        with fastgan.backend(**{op: "reference"}):
+            assert [o for o in _backend.ops() if _backend.forced(o)] == [op]
+        with fastgan.backend("reference"):
+            assert _backend.forced(op) == "reference", op
+print("all of", len(_backend.ops()))
+"""
+    name = "reference" if whole else ",".join(f"{op}=reference" for op in functional.__all__)
+    result = in_a_subprocess(code, FASTGAN_BACKEND=name)
+    assert result.stdout.strip() == f"all of {len(functional.__all__)}", result.stderr
 
 
 def test_the_first_that_can_serve_is_taken(monkeypatch):
@@ -120,33 +152,89 @@ def test_unknown_names():
         fastgan.set_backend(group_norm="cpp")
     with pytest.raises(ValueError, match="conv_transpose2d has no backend 'triton': choose auto, cpp, cuda, reference"):
         fastgan.set_backend(conv_transpose2d="triton")
-    assert not _backend._forced
+    assert not forced()
 
 
 def test_a_bare_name_binds_the_ops_that_have_it():
     with fastgan.backend("cuda"):
-        assert _backend._forced == {"conv_transpose2d": "cuda"}
+        assert forced() == {"conv_transpose2d": "cuda"}
         with pytest.raises(RuntimeError, match="cannot serve torch.float32 on cpu: the CUDA kernels take CUDA tensors"):
             conv_transpose2d(X, torch.ones(2, 1, 3, 3), None, 2)
     with fastgan.backend("reference", l1_loss="auto", mse_loss="triton"):
-        assert "l1_loss" not in _backend._forced and _backend._forced["mse_loss"] == "triton"
-        assert set(_backend._forced) == set(_backend.ops()) - {"l1_loss"}
+        assert "l1_loss" not in forced() and forced()["mse_loss"] == "triton"
+        assert set(forced()) == set(_backend.ops()) - {"l1_loss"}
 
 
 def test_the_choice_is_restored():
     fastgan.set_backend("reference")
-    before = dict(_backend._forced)
+    before = forced()
     with pytest.raises(ZeroDivisionError), fastgan.backend("triton"):
         with fastgan.backend(instance_norm="reference"):
-            assert _backend._forced == {"instance_norm": "reference"}
-        assert _backend._forced["l1_loss"] == "triton"
+            assert forced() == {"instance_norm": "reference"}
+        assert forced()["l1_loss"] == "triton"
         1 / 0
-    assert _backend._forced == before
+    assert forced() == before
     with pytest.raises(ValueError), fastgan.backend("nonsense"):
         pass
-    assert _backend._forced == before
+    assert forced() == before
     fastgan.set_backend()
-    assert not _backend._forced
+    assert not forced()
+
+
+def test_a_block_goes_before_what_is_set_for_the_process():
+    fastgan.set_backend(mse_loss="reference")
+    with fastgan.backend(l1_loss="reference"):
+        assert forced() == {"l1_loss": "reference"}
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(forced).result() == {"mse_loss": "reference"}
+            pool.submit(fastgan.set_backend, conv2d="reference").result()
+        with fastgan.backend("auto"):
+            assert not forced()
+        assert forced() == {"l1_loss": "reference"}
+        fastgan.set_backend(l1_loss="triton")  # here, to the end of the block
+        assert forced() == {"l1_loss": "triton"}
+    assert forced() == {"conv2d": "reference"}
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["first in, last out", "first in, first out"])
+def test_blocks_that_overlap_in_threads(last):
+    """Each thread sees its own; after both, in whatever order they end, nothing is forced in any thread."""
+    entered, leave = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    def work(index, name):
+        if index:
+            entered[0].wait()
+        with fastgan.backend(l1_loss=name):
+            entered[index].set()
+            leave[index].wait()
+            inside = forced()
+        return inside, forced()
+
+    with ThreadPoolExecutor(2) as pool:
+        results = [pool.submit(work, index, name) for index, name in enumerate(("triton", "reference"))]
+        entered[1].wait()
+        assert not forced()
+        for index in (1, 0) if last else (0, 1):
+            leave[index].set()
+            results[index].result()
+    assert [result.result() for result in results] == [({"l1_loss": "triton"}, {}), ({"l1_loss": "reference"}, {})]
+    assert not forced()
+
+
+def test_blocks_that_overlap_in_tasks():
+    async def work(name, steps):
+        with fastgan.backend(l1_loss=name):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+                assert forced() == {"l1_loss": name}
+            assert await asyncio.to_thread(forced) == {"l1_loss": name}
+        assert not forced()
+
+    async def both():
+        await asyncio.gather(work("triton", 1), work("reference", 2), work("cpp", 0))
+
+    asyncio.run(both())
+    assert not forced()
 
 
 def test_backward_uses_what_forward_used(seen):
@@ -165,7 +253,7 @@ def in_a_subprocess(code, **environment):
 
 
 def test_environment_variable():
-    show = "import fastgan; from fastgan.ops._backend import _forced; print(sorted(_forced.items()))"
+    show = "from fastgan.ops._backend import forced, ops; print([(op, forced(op)) for op in sorted(ops()) if forced(op)])"
     result = in_a_subprocess(show, FASTGAN_BACKEND="cuda, l1_loss=reference")
     assert result.stdout.strip() == "[('conv_transpose2d', 'cuda'), ('l1_loss', 'reference')]", result.stderr
 
@@ -183,6 +271,9 @@ def test_bad_environment_variable(value, message, monkeypatch):
     monkeypatch.setenv("FASTGAN_BACKEND", value)
     try:
         _backend.read_environment()
+        assert all(_backend.forced(op) for op in _backend.ops())  # no short cut goes by a choice that is mistaken
+        with pytest.raises(ValueError, match=message):
+            _backend.unserved("l1_loss", "the target is another")
         with pytest.raises(ValueError, match=message):
             instance_norm(X)
         with fastgan.backend("reference"):

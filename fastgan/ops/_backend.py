@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from typing import Callable, Iterator
+from typing import Callable
 
 import torch
 
-from . import _extension
+from . import _extension, _scope
 
 # A verifier says why its backend cannot serve (device type, dtype); the empty string means that it can.
 # `asked` is True when the backend was forced: some backends serve only then.
@@ -17,9 +17,12 @@ Verifier = Callable[[str, torch.dtype, bool], str]
 
 _verifiers: dict[str, dict[str, Verifier]] = {}
 _remarks: dict[tuple[str, str], str] = {}
-_forced: dict[str, str] = {}
+_forced: dict[str, str] = {}  # of the whole process; a block of `backend` goes before it
 _notes: dict[tuple[str, str], str] = {}
-_mistake = ""  # what is wrong with FASTGAN_BACKEND, as long as it is in force
+_MISTAKEN = "FASTGAN_BACKEND"  # what is forced for every op while that variable holds a mistake
+_mistake = ""  # which one
+
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling  # looked up once: every call of an op asks
 
 EXTENSION_LOADED, EXTENSION_STATUS = _extension.load()
 TRITON_FOUND = importlib.util.find_spec("triton") is not None
@@ -94,23 +97,27 @@ def refusal(op: str, device: str, dtype: torch.dtype) -> str:
     Raises:
         ValueError: FASTGAN_BACKEND names what is not there.
     """
-    if _mistake:
+    name = _asked(op)
+    return "" if name in (None, "reference") else _verifiers[op][name](device, dtype, True)
+
+
+def _asked(op: str) -> str | None:
+    name = forced(op)
+    if name == _MISTAKEN:
         raise ValueError(_mistake)
-    forced = _forced.get(op)
-    return "" if forced in (None, "reference") else _verifiers[op][forced](device, dtype, True)
+    return name
 
 
 def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None) -> str:
     """The backend that computes ``op``: the forced one, else the measured one, else the first that can serve."""
     verifiers = _verifiers[op]
-    reason = refusal(op, device, dtype)
-    forced = _forced.get(op)
-    if forced is not None:
+    if forced(op) is not None:
+        asked, reason = _asked(op), refusal(op, device, dtype)
         if reason:
             raise RuntimeError(
-                f"{op}: the backend {forced!r} was asked for but cannot serve {dtype} on {device}: {reason}"
+                f"{op}: the backend {asked!r} was asked for but cannot serve {dtype} on {device}: {reason}"
             )
-        return forced
+        return asked
     if measured is not None and (measured == "reference" or not verifiers[measured](device, dtype, True)):
         return measured
     for name, verify in verifiers.items():
@@ -121,7 +128,11 @@ def select(op: str, device: str, dtype: torch.dtype, measured: str | None = None
 
 def forced(op: str) -> str | None:
     """The backend of ``op`` that was asked for by name: then nothing else is chosen for any call."""
-    return _forced.get(op)
+    if _is_dynamo_compiling():
+        block = _scope.compiled[-1] if _scope.compiled else _scope.here
+    else:
+        block = _scope.get()
+    return (_forced if block is None else block).get(op)
 
 
 def holds(condition: bool | torch.SymBool) -> bool:
@@ -148,9 +159,9 @@ def noted(op: str, device: str) -> str:
 
 def unserved(op: str, reason: str) -> None:
     """Raise if a backend other than ``reference`` was forced for ``op``; ``reason`` says what no kernel takes."""
-    forced = _forced.get(op)
-    if forced is not None and forced != "reference":
-        raise RuntimeError(f"{op}: the backend {forced!r} was asked for but cannot serve this call: {reason}")
+    asked = _asked(op)
+    if asked is not None and asked != "reference":
+        raise RuntimeError(f"{op}: the backend {asked!r} was asked for but cannot serve this call: {reason}")
 
 
 def _parse(name: str | None, per_op: dict[str, str]) -> dict[str, str]:
@@ -174,40 +185,40 @@ def _parse(name: str | None, per_op: dict[str, str]) -> dict[str, str]:
 
 
 def set_backend(name: str | None = None, /, **per_op: str) -> None:
-    """Force a backend for the whole process, until the next call.
+    """Force a backend for the whole process, all its threads, until the next call.
 
     ``name`` binds every op that has a backend of that name; keyword arguments bind single ops and win.
-    ``set_backend("auto")`` returns to the automatic choice. Arguments and errors as for :func:`backend`.
+    ``set_backend("auto")`` returns to the automatic choice. Called inside a block of :func:`backend`, it holds there, to
+    the end of the block. Arguments and errors as for :func:`backend`.
     """
-    _force(_parse(name, per_op), "")
+    _force(_parse(name, per_op))
 
 
-def _force(forced: dict[str, str], mistake: str) -> None:
-    global _mistake
-    _forced.clear()
-    _forced.update(forced)
-    _mistake = mistake
+def _force(forced: dict[str, str]) -> None:
+    global _forced
+    if not _scope.replace(forced):
+        _forced = forced
 
 
-@contextlib.contextmanager
-def backend(name: str | None = None, /, **per_op: str) -> Iterator[None]:
+def backend(name: str | None = None, /, **per_op: str) -> contextlib.AbstractContextManager[None]:
     """Force a backend inside a ``with`` block.
 
     ``backend("triton")`` binds every op that has Triton kernels and leaves the others to the automatic choice;
-    ``backend("reference")`` binds them all; ``backend(instance_norm="cpp", l1_loss="reference")`` binds single ops.
-    A backward pass uses what its forward pass used. The choice is process-wide, not per thread. The environment
-    variable ``FASTGAN_BACKEND`` (``triton``, or ``instance_norm=cpp,l1_loss=reference``) sets the initial state.
+    ``backend("reference")`` binds them all; ``backend(instance_norm="cpp", l1_loss="reference")`` binds single ops. The
+    innermost block alone counts; it goes before :func:`set_backend` and ``FASTGAN_BACKEND``.
+
+    A backward pass uses what its forward pass used. A block binds the thread (and the asyncio task) that entered it, as
+    ``torch.autocast`` does, and blocks of other threads do not disturb it. Threads started inside it are not bound: those
+    of ``nn.DataParallel``, or those that run a backward pass on a GPU, which matters where it calls the forward pass once
+    more (``torch.utils.checkpoint``; give the block by its ``context_fn``). For all threads there is
+    :func:`set_backend`, and the environment variable ``FASTGAN_BACKEND`` (``triton``, or
+    ``instance_norm=cpp,l1_loss=reference``), which sets the initial state of the process.
 
     Raises:
         ValueError: an unknown backend or op name.
         RuntimeError: (from the op) the forced backend cannot serve the call; the message gives the reason.
     """
-    before = dict(_forced), _mistake
-    set_backend(name, **per_op)
-    try:
-        yield
-    finally:
-        _force(*before)
+    return _scope.block(_parse(name, per_op))
 
 
 def read_environment() -> None:
@@ -215,14 +226,16 @@ def read_environment() -> None:
 
     A mistake in it is an error of the first op that is called, so that an import, or ``--help``, works all the same.
     """
+    global _mistake
     text = os.environ.get("FASTGAN_BACKEND", "")
     parts = [part.strip() for part in text.split(",") if part.strip()]
     bare = [part for part in parts if "=" not in part]
     per_op = dict(part.split("=", 1) for part in parts if "=" in part)
     if len(bare) > 1:
-        _force({}, f"FASTGAN_BACKEND={text!r} names {len(bare)} backends for all ops: give one, or op=backend pairs")
-        return
-    try:
-        set_backend(bare[0] if bare else None, **per_op)
-    except ValueError as error:
-        _force({}, f"FASTGAN_BACKEND={text!r}: {error}")
+        _mistake = f"FASTGAN_BACKEND={text!r} names {len(bare)} backends for all ops: give one, or op=backend pairs"
+    else:
+        try:
+            return set_backend(bare[0] if bare else None, **per_op)
+        except ValueError as error:
+            _mistake = f"FASTGAN_BACKEND={text!r}: {error}"
+    _force(dict.fromkeys(ops(), _MISTAKEN))

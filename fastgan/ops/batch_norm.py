@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import _backend
 from ._layout import accumulate_dtype, dense, empty, like
-from ._library import define, run, with_signature
+from ._library import apply, define, differentiate, run, with_signature
 from ._norm import activate, differentiate_backward, per_channel, unserved_parameters
 
 
@@ -61,12 +61,12 @@ def _apply_fake(x, mean, rstd, weight, bias, activation, negative_slope, backend
     return empty(x, tuple(x.shape))
 
 
-def _backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend):
+def _backward(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
     dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
     return _launchers(backend)[2](dy, x, mean, rstd, weight, bias, activation, negative_slope, training)
 
 
-def _backward_fake(dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend):
+def _backward_fake(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
     absent = x.new_empty((0,), dtype=torch.float32)
     return (
         empty(x, tuple(x.shape)),
@@ -92,7 +92,7 @@ define(
 # -> dx, dweight, dbias; of the first op when training, else of the second.
 define(
     "batch_norm_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
-    "str activation, float negative_slope, bool training, str backend) -> (Tensor, Tensor, Tensor)",
+    "bool training, float eps, str activation, float negative_slope, str backend) -> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
@@ -104,7 +104,7 @@ class BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias, eps, activation, negative_slope, backend):
-        return torch.ops.fastgan.batch_norm(x, weight, bias, eps, activation, negative_slope, backend)
+        return torch.ops.fastgan.batch_norm.default(x, weight, bias, eps, activation, negative_slope, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -127,7 +127,7 @@ class BatchNormApply(torch.autograd.Function):
 
     @staticmethod
     def forward(x, mean, rstd, weight, bias, activation, negative_slope, backend):
-        return torch.ops.fastgan.batch_norm_apply(x, mean, rstd, weight, bias, activation, negative_slope, backend)
+        return torch.ops.fastgan.batch_norm_apply.default(x, mean, rstd, weight, bias, activation, negative_slope, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -148,8 +148,8 @@ class BatchNormBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
-        return torch.ops.fastgan.batch_norm_backward(
-            dy, x, mean, rstd, weight, bias, activation, negative_slope, training, backend
+        return torch.ops.fastgan.batch_norm_backward.default(
+            dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend
         )
 
     @staticmethod
@@ -170,6 +170,10 @@ class BatchNormBackward(torch.autograd.Function):
         grad_x = grad_x.to(x.dtype) if grad_x is not None else None
         return grad_dy, grad_x, None, None, grad_weight, *[None] * 6
 
+
+differentiate("batch_norm", lambda *args: apply(BatchNorm, *args))
+differentiate("batch_norm_apply", lambda *args: apply(BatchNormApply, *args))
+differentiate("batch_norm_backward", lambda *args: apply(BatchNormBackward, *args))
 
 _backend.register(
     "batch_norm",

@@ -23,7 +23,7 @@ from ._autocast import autocast_dtype, without_autocast
 from ._checks import batched, check_devices, whole
 from ._extension import build_info
 from ._layout import dense, empty, is_channels_last, like
-from ._library import define, run, with_signature
+from ._library import apply, define, differentiate, run, with_signature
 from ._norm import ACTIVATIONS, activate
 
 Pair = tuple[int, int]
@@ -176,7 +176,7 @@ class ConvTranspose2d(torch.autograd.Function):
     def forward(x, weight, bias, geometry, activation, negative_slope, backends):
         if backends.forward == "reference" and not torch.compiler.is_compiling():  # spares the detour through the op
             return _stock_forward(x, weight, bias, geometry, activation, negative_slope)
-        return torch.ops.fastgan.conv_transpose2d(
+        return torch.ops.fastgan.conv_transpose2d.default(
             x, weight, bias, *geometry, activation, negative_slope, backends.forward
         )
 
@@ -209,7 +209,7 @@ class InputGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy, weight, channels_last, geometry, backends):
-        return torch.ops.fastgan.conv_transpose2d_input_gradient(
+        return torch.ops.fastgan.conv_transpose2d_input_gradient.default(
             dy, weight, channels_last, *geometry, backends.input_gradient
         )
 
@@ -236,7 +236,7 @@ class WeightGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy, x, kernel, channels_last, geometry, backends):
-        return torch.ops.fastgan.conv_transpose2d_weight_gradient(
+        return torch.ops.fastgan.conv_transpose2d_weight_gradient.default(
             dy, x, kernel, channels_last, *geometry, backends.weight_gradient
         )
 
@@ -254,6 +254,27 @@ class WeightGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             dx = run(InputGradient, dy, v, is_channels_last(x), ctx.geometry, ctx.backends)
         return ddy, dx, None, None, None, None
+
+
+# By the op's own backend in all passes.
+differentiate(
+    "conv_transpose2d",
+    lambda x, weight, bias, *rest: apply(
+        ConvTranspose2d, x, weight, bias, _geometry(*rest[:5]), *rest[5:7], Backends(*3 * rest[7:])
+    ),
+)
+differentiate(
+    "conv_transpose2d_input_gradient",
+    lambda dy, weight, channels_last, *rest: apply(
+        InputGradient, dy, weight, channels_last, _geometry(*rest[:5]), Backends(*3 * rest[5:])
+    ),
+)
+differentiate(
+    "conv_transpose2d_weight_gradient",
+    lambda dy, x, kernel, channels_last, *rest: apply(
+        WeightGradient, dy, x, tuple(kernel), channels_last, _geometry(*rest[:5]), Backends(*3 * rest[5:])
+    ),
+)
 
 
 def _kernel(weight: Tensor) -> Pair:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import _backend, _table
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
-from ._library import define, run, with_signature
+from ._library import apply, define, differentiate, run, with_signature
 from ._norm import activate, differentiate_backward, unserved_parameters
 from .reflection_pad import fold, pad
 from .reflection_pad import reference as reflection_pad_reference
@@ -95,14 +95,16 @@ def interior(padded: Tensor, halo: int) -> Tensor:
     return padded[..., halo:-halo, halo:-halo] if halo else padded
 
 
-def _backward(dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+def _backward(dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend):
     dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
     arguments = (dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual)
     inner = {} if dinner is None else {"dinner": like(dinner, x)}
     return _launchers(backend)[1](*arguments, *_cut("backward", x, halo, backend), **inner)
 
 
-def _backward_fake(dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend):
+def _backward_fake(
+    dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
+):
     absent = x.new_empty((0,), dtype=torch.float32)
     return (
         empty(x, tuple(x.shape)),
@@ -120,7 +122,7 @@ define(
 )
 define(
     "instance_norm_backward(Tensor dy, Tensor? dinner, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, "
-    "Tensor? bias, str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
+    "Tensor? bias, float eps, str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
@@ -138,7 +140,7 @@ class InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(x, moments, weight, bias, residual, eps, activation, negative_slope, halo, with_interior, backend):
-        y, mean, rstd = torch.ops.fastgan.instance_norm(
+        y, mean, rstd = torch.ops.fastgan.instance_norm.default(
             x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend
         )
         return y, mean, rstd, interior(y, halo) if with_interior else None
@@ -180,8 +182,8 @@ class InstanceNormBackward(torch.autograd.Function):
     def forward(
         dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
     ):
-        return torch.ops.fastgan.instance_norm_backward(
-            dy, dinner, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, backend
+        return torch.ops.fastgan.instance_norm_backward.default(
+            dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
         )
 
     @staticmethod
@@ -214,6 +216,9 @@ class InstanceNormBackward(torch.autograd.Function):
         grad_x = grad_x.to(x.dtype) if grad_x is not None else None
         return grad_dy, grad_dinner, grad_x, None, None, grad_weight, *[None] * 7
 
+
+differentiate("instance_norm", lambda *args: apply(InstanceNorm, *args[:9], False, args[9])[:3])
+differentiate("instance_norm_backward", lambda *args: apply(InstanceNormBackward, *args))
 
 _backend.register(
     "instance_norm",

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import _backend
 from ._autocast import autocast_dtype
 from ._layout import accumulate_dtype
-from ._library import define, run, with_signature
+from ._library import apply, define, differentiate, recording, run, with_signature
 
 OP_OF_KIND = {"l1": "l1_loss", "mse": "mse_loss", "bce": "bce_with_logits"}
 REDUCTIONS = ("mean", "sum", "none")
@@ -55,6 +55,19 @@ define(
 )
 
 
+def _backward(dvalue, x, target, slope, label, kind, scale):
+    return slope * (dvalue * scale)
+
+
+# x and target are there for the derivative alone.
+define(
+    "pointwise_loss_backward(Tensor dvalue, Tensor x, Tensor? target, Tensor slope, float label, str kind, float scale) "
+    "-> Tensor",
+    _backward,
+    _backward,
+)
+
+
 @with_signature
 class PointwiseLoss(torch.autograd.Function):
     """(value, slope): the loss, and its elementwise derivative before reduction where a gradient is wanted.
@@ -67,17 +80,20 @@ class PointwiseLoss(torch.autograd.Function):
         x = _flat(x)
         if target is not None:
             target = _flat_like(target, x)
-        return torch.ops.fastgan.pointwise_loss(x, target, label, kind, reduction, want_grad, backend)
+        return torch.ops.fastgan.pointwise_loss.default(x, target, label, kind, reduction, want_grad, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, target, ctx.label, ctx.kind, ctx.reduction, _want_grad, _backend = inputs
         _, slope = output
         ctx.mark_non_differentiable(slope)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, target, slope)
 
     @staticmethod
     def backward(ctx, dvalue, _dslope):
+        if dvalue is None:
+            return (None,) * 7
         x, target, slope = ctx.saved_tensors
         scale = 1.0 / x.numel() if ctx.reduction == "mean" and x.numel() else 1.0
         dx = run(LossGradient, dvalue, x, target, slope, ctx.label, ctx.kind, scale)
@@ -93,7 +109,9 @@ class LossGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dvalue, x, target, slope, label, kind, scale):
-        return slope * (dvalue * scale)
+        if recording():  # a graph, whose derivative may be asked for
+            return torch.ops.fastgan.pointwise_loss_backward.default(dvalue, x, target, slope, label, kind, scale)
+        return _backward(dvalue, x, target, slope, label, kind, scale)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -118,6 +136,15 @@ class LossGradient(torch.autograd.Function):
         grad_x = du * dvalue * curvature if curvature is not None else None
         grad_target = du * dvalue * mixed if target is not None and mixed is not None else None
         return grad_dvalue, grad_x, grad_target, *[None] * 4
+
+
+def _derivative(x, target, label, kind, reduction, want_grad, backend):
+    value, slope = apply(PointwiseLoss, x, target, label, kind, reduction, True, backend)
+    return value, slope if want_grad else x.new_empty((0,))  # it was not wanted when the program was made
+
+
+differentiate("pointwise_loss", _derivative)
+differentiate("pointwise_loss_backward", lambda *args: apply(LossGradient, *args))
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from . import _backend
 from ._checks import batched, check_reflection, whole
 from ._convolution import plain
 from ._layout import dense, empty, memory_format
-from ._library import define, run, with_signature
+from ._library import apply, define, differentiate, run, with_signature
 
 Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in torch.nn.functional.pad
 
@@ -65,7 +65,7 @@ define(
 class Pad(torch.autograd.Function):
     @staticmethod
     def forward(x, padding, backend):
-        return torch.ops.fastgan.reflection_pad2d(dense(x), *padding, backend)
+        return torch.ops.fastgan.reflection_pad2d.default(dense(x), *padding, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -81,7 +81,7 @@ class Pad(torch.autograd.Function):
 class Fold(torch.autograd.Function):
     @staticmethod
     def forward(dy, padding, backend):
-        return torch.ops.fastgan.reflection_pad2d_backward(dense(dy), *padding, backend)
+        return torch.ops.fastgan.reflection_pad2d_backward.default(dense(dy), *padding, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -92,6 +92,15 @@ class Fold(torch.autograd.Function):
     def backward(ctx, u):
         return run(Pad, u.contiguous(memory_format=ctx.format), ctx.padding, ctx.backend), None, None
 
+
+differentiate(
+    "reflection_pad2d",
+    lambda x, left, right, top, bottom, backend: apply(Pad, x, (left, right, top, bottom), backend),
+)
+differentiate(
+    "reflection_pad2d_backward",
+    lambda dy, left, right, top, bottom, backend: apply(Fold, dy, (left, right, top, bottom), backend),
+)
 
 _backend.register(
     "reflection_pad2d",

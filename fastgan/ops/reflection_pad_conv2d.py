@@ -36,7 +36,7 @@ from . import _backend, _convolution, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._checks import batched, check_devices, check_reflection, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
-from ._library import define, run, with_signature
+from ._library import apply, define, differentiate, run, with_signature
 from .conv_transpose2d import Backends
 
 OP = "reflection_pad_conv2d"
@@ -223,7 +223,7 @@ class ReflectionPadConv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias, how, backends):
-        return torch.ops.fastgan.reflection_pad_conv2d(x, weight, bias, *how, backends.forward)
+        return torch.ops.fastgan.reflection_pad_conv2d.default(x, weight, bias, *how, backends.forward)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -254,7 +254,7 @@ class ReflectionPadConv2dAndMoments(ReflectionPadConv2d):
 
     @staticmethod
     def forward(x, weight, bias, how, part, backends):
-        return torch.ops.fastgan.reflection_pad_conv2d_and_moments(x, weight, bias, *how, part, backends.forward)
+        return torch.ops.fastgan.reflection_pad_conv2d_and_moments.default(x, weight, bias, *how, part, backends.forward)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -275,7 +275,7 @@ class InputGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy, weight, size, how, channels_last, backends):
-        return torch.ops.fastgan.reflection_pad_conv2d_input_gradient(
+        return torch.ops.fastgan.reflection_pad_conv2d_input_gradient.default(
             dy, weight, size, *how, channels_last, backends.input_gradient
         )
 
@@ -305,7 +305,7 @@ class WeightGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(dy, x, kernel, how, channels_last, backends):
-        return torch.ops.fastgan.reflection_pad_conv2d_weight_gradient(
+        return torch.ops.fastgan.reflection_pad_conv2d_weight_gradient.default(
             dy, x, kernel, *how, channels_last, backends.weight_gradient
         )
 
@@ -323,6 +323,39 @@ class WeightGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             dx = run(InputGradient, dy, u, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backends)
         return ddy, dx, *[None] * 4
+
+
+def _all_by(backend: str) -> Backends:
+    """Who computes the other passes beside an op by ``backend``."""
+    return Backends(backend, backend, "winograd" if backend == "halo" else backend)
+
+
+def _how(stride: Pair, padding: Pair, dilation: Pair) -> tuple[Pair, Pair, Pair]:
+    return tuple(stride), tuple(padding), tuple(dilation)
+
+
+differentiate(
+    OP,
+    lambda x, weight, bias, *rest: apply(ReflectionPadConv2d, x, weight, bias, _how(*rest[:3]), _all_by(rest[3])),
+)
+differentiate(
+    f"{OP}_and_moments",
+    lambda x, weight, bias, *rest: apply(
+        ReflectionPadConv2dAndMoments, x, weight, bias, _how(*rest[:3]), rest[3], _all_by(rest[4])
+    ),
+)
+differentiate(
+    f"{OP}_input_gradient",
+    lambda dy, weight, size, *rest: apply(
+        InputGradient, dy, weight, tuple(size), _how(*rest[:3]), rest[3], _all_by(rest[4])
+    ),
+)
+differentiate(
+    f"{OP}_weight_gradient",
+    lambda dy, x, kernel, *rest: apply(
+        WeightGradient, dy, x, tuple(kernel), _how(*rest[:3]), rest[3], _all_by(rest[4])
+    ),
+)
 
 
 _triton_can_serve = _backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -418,7 +451,9 @@ def compute(
         reason = _unserved(x, groups, weight=weight, bias=bias)
     measured = None
     if not reason:
-        measured = _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+        # Strict export would fix the sizes that the key names, those that may vary as well.
+        if not (torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling()):
+            measured = _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
         if measured is None and _winograd_pays(x, weight, stride, padding, dilation):
             measured = "winograd"
     backend = _backend.select(OP, x.device.type, x.dtype, measured)

@@ -470,7 +470,7 @@ def test_launchers_keep_their_contract(backend, dtype):
         assert mean.shape == rstd.shape == (2, 3) and mean.dtype == rstd.dtype == accumulate_dtype(dtype)
         for need in (False, True):
             dx, dweight, dbias, dresidual = torch.ops.fastgan.instance_norm_backward(
-                y, None, x, mean, rstd, None, None, "relu", 0.0, 2, need, backend
+                y, None, x, mean, rstd, None, None, 1e-5, "relu", 0.0, 2, need, backend
             )
             assert dense_layout(dx) == "nhwc" and dx.dtype == dtype and dweight.shape == dbias.shape == (0,)
             assert dresidual.shape == (x.shape if need else (0,)) and dresidual.dtype == dtype

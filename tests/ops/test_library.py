@@ -1,6 +1,7 @@
 """The ops as PyTorch's machinery sees them: torch.library.opcheck, torch.compile, torch.export, autocast."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -59,17 +60,17 @@ def test_opcheck(op, backend, layout):
         ],
         "batch_norm_apply": [(OPS.batch_norm_apply, (x, *batch, channels, None, "leaky_relu", 0.2, backend))],
         "batch_norm_backward": [
-            (OPS.batch_norm_backward, (x, 2 * x, *batch, channels, None, "leaky_relu", 0.2, True, backend)),
-            (OPS.batch_norm_backward, (x, 2 * x, *batch, None, channels, "none", 0.2, False, backend)),
+            (OPS.batch_norm_backward, (x, 2 * x, *batch, channels, None, True, 1e-5, "leaky_relu", 0.2, backend)),
+            (OPS.batch_norm_backward, (x, 2 * x, *batch, None, channels, False, 0.0, "none", 0.2, backend)),
         ],
         "instance_norm": [
             (OPS.instance_norm, (x, None, channels, channels, inside, 1e-5, "relu", 0.2, 2, backend)),
             (OPS.instance_norm, (x, moments, None, None, None, 1e-5, "none", 0.2, 0, backend)),
         ],
         "instance_norm_backward": [
-            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, "leaky_relu", 0.2, 2, True, backend)),
-            (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, "relu", 0.2, 2, False, backend)),
-            (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, "none", 0.2, 0, False, backend)),
+            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, 1e-5, "leaky_relu", 0.2, 2, True, backend)),
+            (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, 1e-5, "relu", 0.2, 2, False, backend)),
+            (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, 1e-5, "none", 0.2, 0, False, backend)),
         ],
         "pointwise_loss": [
             (OPS.pointwise_loss, (x, None, 1.0, "bce", "mean", True, backend)),
@@ -234,6 +235,50 @@ def test_compiled_code_follows_the_backend(fresh_compiler):
         assert len(calls) == count
 
 
+def test_compiled_code_follows_the_backend_of_its_thread(fresh_compiler):
+    """What one thread compiled inside a block is not run by another thread outside of it, nor the other way round."""
+    x = draw((1, 2, 4, 5)).float()
+    ran = []
+
+    def spy(gm, inputs):
+        plain = any("l1_loss" in str(node.target) for node in gm.graph.nodes)
+        return lambda *args: ran.append("reference" if plain else "op") or gm.forward(*args)
+
+    compiled = torch.compile(lambda x: ours.l1_loss(x, 1.0), fullgraph=True, backend=spy)
+    expected = ours.l1_loss(x, 1.0)
+
+    def work(*names):
+        for name in names:
+            with fastgan.backend(name):
+                torch.testing.assert_close(compiled(x), expected)
+
+    work("plain", "reference")
+    with fastgan.backend("reference"), ThreadPoolExecutor(1) as pool:
+        pool.submit(work, "plain", "reference", "plain").result()
+        torch.testing.assert_close(compiled(x), expected)
+    assert ran == ["op", "reference", "op", "reference", "op", "reference"]
+
+
+def test_compiles_with_a_block_inside(fresh_compiler):
+    def program(x):
+        with fastgan.backend("plain"):
+            y = ours.mse_loss(x, 1.0)
+            with fastgan.backend(mse_loss="reference"):
+                y = y + ours.mse_loss(x, 2.0)
+            return y + ours.mse_loss(x, 3.0)
+
+    x = draw((1, 2, 4, 5)).float()
+    seen = []
+
+    def spy(gm, inputs):
+        seen.extend(str(node.target) for node in gm.graph.nodes)
+        return gm.forward
+
+    torch.testing.assert_close(torch.compile(program, fullgraph=True, backend=spy)(x), program(x))
+    assert sum("mse_loss" in target for target in seen) == 1
+    assert all(_backend.forced(op) is None for op in _backend.ops()) and not _backend._scope.compiled
+
+
 def test_exports(fresh_compiler):
     class Block(torch.nn.Module):
         def __init__(self):
@@ -299,11 +344,12 @@ def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
         torch.testing.assert_close(dx, other, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 @pytest.mark.parametrize("channels", [3, 64])
 @pytest.mark.parametrize(
     "name", ["instance_norm", "batch_norm", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss"]
 )
-def test_exports_with_sizes_that_vary(name, channels, fresh_compiler):
+def test_exports_with_sizes_that_vary(name, channels, strict, fresh_compiler):
     """One program for images of any batch and size: no check and no choice of a backend fixes those of the example."""
     layer = {
         "instance_norm": fastgan.nn.InstanceNorm2d(channels, affine=True, activation="relu", halo=1),
@@ -315,7 +361,7 @@ def test_exports_with_sizes_that_vary(name, channels, fresh_compiler):
     count = 2 if name == "l1_loss" else 1
     vary = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(layer, (draw((2, channels, 8, 9), dtype=torch.float32),) * count,
-                                  dynamic_shapes=(vary,) * count).module()
+                                  dynamic_shapes=(vary,) * count, strict=strict).module()
     for batch, height, width in ((1, 40, 40), (3, 4, 7)):
         images = (draw((batch, channels, height, width), dtype=torch.float32),) * count
         torch.testing.assert_close(program(*images), layer(*images), rtol=1e-4, atol=1e-4)
