@@ -15,7 +15,8 @@ class NLayerDiscriminator(PublishedNetwork):
 
     Input (N, input_nc, H, W), output (N, 1, H', W') logits (no sigmoid). n_layers=3 is the 70x70 PatchGAN: 128 -> 14,
     256 -> 30, 286 -> 33, 512 -> 62, and 2,764,737 parameters (ndf 64, instance norm, 3 channels) or 2,768,705 (batch
-    norm, 6 channels). Instance norm and LeakyReLU run in one pass; the biases before it are frozen and never added.
+    norm, 6 channels). Instance norm and LeakyReLU run in one pass; the biases before it are frozen, and added
+    only once unfrozen.
 
     State-dict keys are the published ones (`model.0.weight`, `model.2.weight`, ...); see PublishedNetwork.
     """

@@ -63,8 +63,8 @@ class ResnetGenerator(PublishedNetwork):
     norm "syncbatch" and "none" norms and activations are torch's own.
 
     Biases of convolutions that feed an instance norm have no effect on the output: they exist (for state dicts and
-    parameter counts), but are frozen and never added. Parameters with ngf=64, 3 channels: 11,378,179 (9 blocks),
-    7,837,699 (6 blocks).
+    parameter counts), but are frozen, and added only once unfrozen. Parameters with ngf=64, 3 channels: 11,378,179 (9
+    blocks), 7,837,699 (6 blocks).
 
     State-dict keys are those of the published CycleGAN networks (`model.1.weight`, `model.10.conv_block.1.weight`,
     ...); published files load strictly, see PublishedNetwork.
