@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
 from .ops._norm import ACTIVATIONS, activate
 from .ops.batch_norm import batch_norm as _batch_norm
@@ -508,3 +508,7 @@ def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction
     if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
         raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
     return _pointwise_loss(input, target, kind, reduction)
+
+
+for _name in __all__:
+    fx.wrap(_name)  # torch.fx records a call as a whole
