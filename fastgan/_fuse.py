@@ -38,7 +38,7 @@ def fuse(model: Model, *, report: Callable[[str], object] | None = None) -> Mode
     - ``InstanceNorm2d``, ``BatchNorm1d`` or ``BatchNorm2d``, then ``ReLU`` or ``LeakyReLU``: by our norms;
     - ``ConvTranspose2d``, ``ReLU``: by :func:`fastgan.functional.conv_transpose2d`.
 
-    The model computes what it computed, but for rounding. It is changed in place: every layer and every Sequential stays
+    The model computes what it computed, but for rounding. It is changed in place: each layer and each Sequential stays
     the object that it is, with its parameters, buffers and place, and gets another class. Optimizers, shared layers,
     indices, keys of state dicts and references from elsewhere therefore stay valid, and modes, dtypes, devices and
     memory formats are what they were. A second call finds nothing more to do. ``fuse(copy.deepcopy(model))`` leaves the
@@ -171,8 +171,8 @@ def _join(sequential: nn.Sequential) -> None:
 
 @functools.cache
 def _joining(kind: type[nn.Sequential]) -> type[nn.Sequential]:
-    """The subclass of a class of Sequentials that computes neighbours in one pass. It goes by the same name; as no module
-    holds it, pickle makes it anew."""
+    """The subclass of a class of Sequentials that computes neighbours in one pass. It goes by the same name; as no
+    module holds it, pickle makes it anew."""
 
     def __reduce_ex__(self, protocol):
         make, arguments, *state = super(ours, self).__reduce_ex__(protocol)

@@ -41,7 +41,7 @@ def _leaf(forward: Callable) -> Callable:
     def checked(self: nn.Module, *inputs: Any, **named: Any) -> Any:
         for each in (*inputs, *named.values()) if named else inputs:
             if isinstance(each, fx.Proxy):
-                return each.tracer.create_proxy("call_module", each.tracer.path_of_module(self), inputs, named)
+                return _recorded_call(each.tracer, self, inputs, named)
             if isinstance(each, Tensor) and each.is_quantized:
                 raise RuntimeError(
                     f"fastgan.nn.{type(self).__name__} computes in floating point and was given a quantized tensor: "
@@ -50,6 +50,16 @@ def _leaf(forward: Callable) -> Callable:
         return forward(self, *inputs, **named)
 
     return checked
+
+
+def _recorded_call(tracer: fx.Tracer, layer: nn.Module, inputs: tuple, named: dict[str, Any]) -> fx.Proxy:
+    path = tracer.path_of_module(layer)
+    if not path:
+        raise RuntimeError(
+            f"for torch.fx fastgan.nn.{type(layer).__name__} is one call that cannot be taken apart: trace a model "
+            "that holds it, such as torch.nn.Sequential(layer)"
+        )
+    return tracer.create_proxy("call_module", path, inputs, named)
 
 
 def _activation_of(layer: nn.Module) -> tuple[str, float] | None:
@@ -482,7 +492,7 @@ class Sequential(nn.Sequential):
     Arguments, state dict, results and errors as for ``nn.Sequential``.
     """
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input):  # not annotated, as in torch: torch.fx writes annotations into what it traces
         if isinstance(input, fx.Proxy) or _has_any_global_hook():
             return super().forward(input)
         layers = list(self._modules.values())
@@ -510,7 +520,7 @@ def in_one_pass(first: nn.Module, second: nn.Module | None = None) -> bool:
 
 
 def _observed(layer: nn.Module) -> bool:
-    """Whether a call of the layer does more than its class says, such as to show somebody what comes in and goes out."""
+    """Whether a call of a layer does more than its class says, such as to show somebody what comes in and goes out."""
     return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks

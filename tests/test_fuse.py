@@ -1,6 +1,7 @@
 """fastgan.fuse: a model of torch's layers computes by ours what it computed; what cannot be fused is left, and told."""
 
 import copy
+import io
 import pickle
 import warnings
 
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import fastgan
 from fastgan import _fuse
-from fastgan.models import ResnetGenerator, UnetGenerator
+from fastgan.models import JohnsonGenerator, NLayerDiscriminator, PixelDiscriminator, ResnetGenerator, UnetGenerator
 
 from .twins import cyclegan, pix2pix
 
@@ -103,7 +104,7 @@ def test_published_networks(network, training):
 
 
 def test_nothing_is_computed_between_the_layers_of_the_published_generator(monkeypatch):
-    """Of 28 layers at the top, 8 norms take the ReLU behind them and 2 convolutions the padding before them."""
+    """Neither padding nor activation is called, and each layer is where it was."""
     model = cyclegan.Generator(8, 2)
     layers, keys, x = list(model.model), list(model.state_dict()), torch.randn(1, 3, 16, 16)
     fastgan.fuse(model)
@@ -550,6 +551,214 @@ def test_copies(network):
     fused = fastgan.fuse(model).eval()
     for clone in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
         assert torch.equal(clone(x), fused(x)) and repr(clone) == repr(fused) and kinds(clone) == kinds(fused)
+
+
+def seen_in_a_loop(model, x):
+    """What a loop over the layers gathers, as for features in the middle."""
+    features = []
+    for layer in model:
+        x = layer(x)
+        features.append(x.detach().clone())
+    return features
+
+
+def seen_by_hooks(model, x, every=1):
+    """What forward hooks on the layers see, going in and coming out."""
+    seen = []
+    handles = [layer.register_forward_hook(lambda _, inputs, y: seen.append((inputs[0].detach().clone(),
+                                                                             y.detach().clone())))
+               for layer in list(model)[::every]]
+    model(x)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def looked_at(model, x):
+    """Features by every way to look between the layers of a Sequential."""
+    half = len(model) // 2
+    gradients = []
+    handles = [layer.register_full_backward_hook(lambda _, dx, dy: gradients.append((dx, dy))) for layer in model
+               if not getattr(layer, "inplace", False)]
+    if not any(getattr(layer, "inplace", False) for layer in model):  # which backward hooks do not take
+        model(x.clone().requires_grad_()).square().sum().backward()
+    for handle in handles:
+        handle.remove()
+    everywhere = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, _, y: everywhere.append(y.detach().clone()))
+    model(x)
+    handle.remove()
+    return {
+        "loop": seen_in_a_loop(model, x), "hooks": seen_by_hooks(model, x), "some hooks": seen_by_hooks(model, x, 2),
+        "gradients": gradients, "hooks of all modules": everywhere,
+        "slices": [model[:half](x.clone()), model[half:](model[:half](x.clone())), model[:-1](x.clone())],
+        "hooks again": seen_by_hooks(model[:half], x, 2),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [
+    lambda: (nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU()),
+    lambda: (nn.ReflectionPad2d((1, 1, 2, 2)), nn.Conv2d(3, 4, 3, padding="valid"), nn.BatchNorm2d(4),
+             nn.LeakyReLU(0.3), nn.Conv2d(4, 4, 3)),
+    lambda: (nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.ReLU(), nn.InstanceNorm2d(4), nn.LeakyReLU()),
+    lambda: (nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU(True), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4),
+             nn.LeakyReLU(0.2, True)),
+    lambda: (nn.Flatten(2), nn.BatchNorm1d(3), nn.ReLU()),
+], ids=["instance", "batch", "transposed", "in place", "flat"])  # fmt: skip
+@pytest.mark.parametrize("kind", [nn.Sequential, Plain])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_who_looks_between_two_layers_sees_what_he_saw(layers, kind, training):
+    torch.manual_seed(0)
+    original = kind(*layers()).double().train(training)
+    fused = copy.deepcopy(original)
+    pairs = len(joined(sentences(fused)))
+    x = torch.randn(2, 3, 8, 7, dtype=torch.double)
+    once = passes(fused)
+    assert pairs and once == len(fused) - pairs
+    expected, seen = looked_at(original, x), looked_at(fused, x)
+    torch.testing.assert_close(seen, expected, rtol=1e-8, atol=1e-10)
+    assert passes(fused) == once  # nobody looks any more
+    assert_same(fused, original, x)
+
+
+def test_layers_that_are_exchanged_or_changed_afterwards():
+    """The Sequential takes its layers as they are in each call."""
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.InstanceNorm2d(4),
+                             nn.LeakyReLU()).double()  # fmt: skip
+    fused = fastgan.fuse(copy.deepcopy(original))
+    x = torch.randn(2, 3, 8, 7, dtype=torch.double)
+    for change in (lambda m: setattr(m[4], "negative_slope", 0.4), lambda m: m.__setitem__(2, nn.ELU()),
+                   lambda m: m.__setitem__(3, nn.Identity()), lambda m: m.append(nn.Tanh()), lambda m: m.pop(1),
+                   lambda m: m.insert(1, nn.ReLU())):  # fmt: skip
+        change(original), change(fused)
+        assert_same(fused, original, x)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.3)], ids=repr)
+@pytest.mark.parametrize("tool", ["SyncBatchNorm", "fuse_conv_bn_eval", "fuse_linear_bn_eval"])
+def test_tools_that_replace_or_fold_batch_norms(tool, act, when):
+    torch.manual_seed(0)
+    linear = tool == "fuse_linear_bn_eval"
+    original = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), act) if linear else nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act)
+    nn.init.normal_(original[1].weight), nn.init.normal_(original[1].bias)
+    original.double().eval()
+    x = torch.randn(2, 3, dtype=torch.double) if linear else torch.randn(2, 3, 6, 5, dtype=torch.double)
+    model = copy.deepcopy(original)
+    if when == "after":
+        fastgan.fuse(model)
+    if tool == "SyncBatchNorm":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    else:
+        model[0], model[1] = getattr(torch.nn.utils.fusion, tool)(model[0], model[1]), nn.Identity()
+    fastgan.fuse(model)
+    torch.testing.assert_close(model(x), original(x), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_traced_by_fx(name):
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    model, x = fastgan.fuse(make()).eval(), torch.randn(shape)
+    expected = model(x)
+    traced = torch.fx.symbolic_trace(model)
+    for graph in (traced, copy.deepcopy(traced), pickle.loads(pickle.dumps(traced))):
+        torch.testing.assert_close(graph(x), expected, rtol=1e-4, atol=1e-4)
+    called = [traced.get_submodule(node.target) for node in traced.graph.nodes if node.op == "call_module"]
+    assert sum(type(layer).__module__ == "fastgan.nn" for layer in called) > 5
+
+
+def test_a_traced_model_learns_as_the_model():
+    """Running statistics too: tracing itself is no step."""
+    torch.manual_seed(0)
+    model = fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+                                       nn.ConvTranspose2d(4, 3, 3), nn.InstanceNorm2d(3, affine=True))).double()
+    traced = torch.fx.symbolic_trace(copy.deepcopy(model))
+    assert traced.get_submodule("2").num_batches_tracked == 0
+    x = torch.randn(2, 3, 6, 5, dtype=torch.double)
+    assert_same(traced, model, x)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: ResnetGenerator(ngf=4, n_blocks=1), lambda: ResnetGenerator(ngf=4, n_blocks=1, norm="batch", dropout=True),
+    lambda: UnetGenerator(num_downs=5, ngf=2), lambda: NLayerDiscriminator(ndf=4), lambda: JohnsonGenerator(width=4),
+    lambda: PixelDiscriminator(ndf=4), lambda: JohnsonGenerator(width=4, norm="instance"),
+])  # fmt: skip
+def test_our_own_networks_are_traced_by_fx(make):
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_alone_is_not_traced_by_fx_and_says_so():
+    layer = fastgan.fuse(nn.InstanceNorm2d(3))
+    with pytest.raises(RuntimeError, match=r"InstanceNorm2d is one call that .* trace a model that holds it"):
+        torch.fx.symbolic_trace(layer)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(torch.fx.symbolic_trace(nn.Sequential(layer))(x), layer(x))
+
+
+def test_losses_and_functions_are_traced_by_fx():
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l1, self.pad = fastgan.nn.L1Loss(), fastgan.nn.ReflectionPad2d(1)
+
+        def forward(self, x, t):
+            y = fastgan.functional.instance_norm(self.pad(x), activation="relu")
+            return self.l1(fastgan.functional.conv2d(y, t[:1]), 1.0) + self.l1(x, target=t)
+
+    x, t = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(torch.fx.symbolic_trace(Step())(x, t), Step()(x, t))
+
+
+def test_quantized_tensors_are_refused_with_a_sentence():
+    model = fastgan.fuse(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()))
+    x = torch.quantize_per_tensor(torch.randn(1, 3, 8, 8), 0.1, 0, torch.quint8)
+    for layer in (model, model[2]):
+        with pytest.raises(RuntimeError, match="quantized tensor: quantize the model before fastgan.fuse"):
+            layer(x)
+
+
+def test_what_is_prepared_for_quantization_is_left_alone():
+    model = nn.Sequential(torch.ao.nn.intrinsic.ConvReLU2d(nn.Conv2d(3, 4, 3), nn.ReLU()),
+                          torch.ao.nn.intrinsic.BNReLU2d(nn.BatchNorm2d(4), nn.ReLU()))  # fmt: skip
+    fastgan.fuse(model)
+    assert kinds(model)[:1] == [nn.Sequential] and not isinstance(model[1], fastgan.nn.Sequential)
+    assert [type(block).__module__.split(".")[0] for block in model] == ["torch", "torch"]
+
+
+class Blocks(nn.Sequential):
+    """A subclass with a constructor of its own, as the blocks of torchvision have."""
+
+    def __init__(self, channels, *, slope):
+        super().__init__(nn.Conv2d(3, channels, 3), nn.InstanceNorm2d(channels), nn.LeakyReLU(slope))
+        self.slope = slope
+
+
+def test_subclasses_of_sequential_stay_themselves():
+    torch.manual_seed(0)
+    original = nn.Sequential(Blocks(4, slope=0.1)).double()
+    fused, x = fastgan.fuse(copy.deepcopy(original)), torch.randn(2, 3, 6, 5, dtype=torch.double)
+    file = io.BytesIO()
+    torch.save(fused, file)
+    file.seek(0)
+    for model in (fused, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), torch.load(file, weights_only=False)):
+        block = model[0]
+        assert isinstance(block, Blocks) and type(block) is type(fused[0]) and type(block).__name__ == "Blocks"
+        assert block.slope == 0.1 and repr(model) == repr(fused) and passes(block) == 2
+        assert_same(model, original, x)
+
+
+def test_exported():
+    torch.manual_seed(0)
+    model = fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+                                       nn.ConvTranspose2d(4, 3, 3), nn.ReLU(), Blocks(3, slope=0.2))).eval()
+    x = torch.randn(2, 3, 6, 5)
+    program = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(program(x), model(x))
 
 
 def test_report():

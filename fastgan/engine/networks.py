@@ -76,8 +76,8 @@ def load_networks(path: str | Path) -> Networks:
     Args:
         path: a run folder, its checkpoint.pt or networks.safetensors, a published ``latest_net_G_A.pth`` (any
             ``*_net_G*.pth``), a folder of such files (the latest, or else the highest epoch is taken), or a file of
-            others that holds the state dicts of such networks: in a dict of whatever they saved, or with a prefix before
-            the keys.
+            others that holds the state dicts of such networks, in a dict of whatever they saved or with a prefix
+            before the keys.
 
     Raises:
         UserError: nothing readable there, a damaged file, or networks that this package does not know.

@@ -27,7 +27,7 @@ def check_norm(norm: str) -> str:
 
 
 class NormedConv2d(nn.Conv2d):
-    """A convolution whose output goes straight into an instance norm: its bias is kept, frozen, and not added while it is.
+    """A convolution whose output goes straight into an instance norm: bias kept, frozen, and not added while it is.
 
     Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect". `layer(input, moments=True)` gives
     what the norm's argument of that name takes as well, or None.
@@ -39,7 +39,7 @@ class NormedConv2d(nn.Conv2d):
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
-        bias = _unfrozen(self.bias)
+        bias = _unfrozen_bias(self)
         # Without padding there is nothing to reflect, and the op's faster kernels serve.
         if self.padding_mode == "reflect" or self.padding == (0, 0):
             return functional.reflection_pad_conv2d(input, self.weight, bias, self.stride, self.padding,
@@ -58,12 +58,13 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.conv_transpose2d(input, self.weight, _unfrozen(self.bias), self.stride, self.padding,
+        return functional.conv_transpose2d(input, self.weight, _unfrozen_bias(self), self.stride, self.padding,
                                            self.output_padding)
 
 
-def _unfrozen(bias: nn.Parameter | None) -> nn.Parameter | None:
-    return bias if bias is not None and bias.requires_grad else None
+def _unfrozen_bias(layer: nn.Module) -> nn.Parameter | None:
+    bias = layer._parameters.get("bias")  # the parameter itself, also where torch.fx traces
+    return layer.bias if bias is not None and bias.requires_grad else None
 
 
 class BatchNorm2d(fnn.BatchNorm2d):
