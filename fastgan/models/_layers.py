@@ -63,7 +63,8 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
 
 
 def _unfrozen_bias(layer: nn.Module) -> nn.Parameter | None:
-    bias = layer._parameters.get("bias")  # the parameter itself, also where torch.fx traces
+    # Of the parameter itself, where torch.fx traces; DataParallel's replicas keep theirs as attributes.
+    bias = layer._parameters["bias"] if "bias" in layer._parameters else layer.bias
     return layer.bias if bias is not None and bias.requires_grad else None
 
 

@@ -193,7 +193,7 @@ def write_truncated(path):
     (lambda path: path.write_bytes(b""), "is empty"),
     (lambda path: path.write_text("hello"), "is not a checkpoint: torch cannot read it"),
     (write_truncated, "is damaged: it begins like a checkpoint but cannot be read to its end"),
-    (write_objects, "holds python objects besides tensors"),
+    (write_objects, "holds python objects besides tensors (torch.nn.modules.linear.Linear), which could run any code"),
     (lambda path: torch.save([1, 2], path), "is not a checkpoint of ours, nor the state dict of a network"),
     (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "is none of the networks known here (ResnetGen"),
 ])
