@@ -499,7 +499,7 @@ class Sequential(nn.Sequential):
         position = 0
         while position < len(layers):
             pair = layers[position : position + 2]
-            if in_one_pass(*pair):
+            if in_one_pass(*pair) and not getattr(input, "is_quantized", False):
                 input = pair[0]._compute(input, pair[1])
             else:
                 input = pair[0](input)

@@ -717,7 +717,7 @@ def test_losses_and_functions_are_traced_by_fx():
 def test_quantized_tensors_are_refused_with_a_sentence():
     model = fastgan.fuse(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()))
     x = torch.quantize_per_tensor(torch.randn(1, 3, 8, 8), 0.1, 0, torch.quint8)
-    for layer in (model, model[2]):
+    for layer in (model, model[2], model[2:]):
         with pytest.raises(RuntimeError, match="quantized tensor: quantize the model before fastgan.fuse"):
             layer(x)
 

@@ -119,9 +119,9 @@ def read_tensors(path: str | Path) -> Any:
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            raise UserError(f"{path} holds python objects besides tensors{f' ({named[1]})' if named else ''}, which could "
-                            "run any code: only files of tensors and plain values are read, such as a model's "
-                            "state_dict()") from None
+            what = f"python objects besides tensors ({named[1]})" if named else "python objects besides tensors"
+            raise UserError(f"{path} holds {what}, which could run any code: only files of tensors and plain "
+                            "values are read, such as a model's state_dict()") from None
         raise UserError(_damaged(path)) from None
     except OSError as error:
         if error.filename is not None:  # it cannot be opened; a file that was cut short gives an error with no name
