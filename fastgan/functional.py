@@ -11,7 +11,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
 from .ops._checks import check_devices, whole
 from .ops._norm import ACTIVATIONS, activate
@@ -287,3 +287,7 @@ def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction
     if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
         raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
     return _pointwise_loss(input, target, kind, reduction)
+
+
+for _name in __all__:
+    fx.wrap(_name)  # torch.fx records a call as a whole

@@ -6,8 +6,15 @@ strictly, both ways.
 
 from __future__ import annotations
 
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from . import functional as F
 
@@ -22,7 +29,46 @@ __all__ = [
     "MSELoss",
     "ReflectionPad2d",
     "ReflectionPadConv2d",
+    "Sequential",
 ]
+
+
+def _leaf(forward: Callable) -> Callable:
+    """The forward of a layer that torch.fx records as one call of the layer, as it does for the layers of torch.nn, and
+    that tells of quantized tensors."""
+
+    @functools.wraps(forward)
+    def checked(self: nn.Module, *inputs: Any, **named: Any) -> Any:
+        for each in (*inputs, *named.values()) if named else inputs:
+            if isinstance(each, fx.Proxy):
+                return _recorded_call(each.tracer, self, inputs, named)
+            if isinstance(each, Tensor) and each.is_quantized:
+                raise RuntimeError(
+                    f"fastgan.nn.{type(self).__name__} computes in floating point and was given a quantized tensor: "
+                    "quantize the model before fastgan.fuse, or leave this layer between DeQuantStub and QuantStub"
+                )
+        return forward(self, *inputs, **named)
+
+    return checked
+
+
+def _recorded_call(tracer: fx.Tracer, layer: nn.Module, inputs: tuple, named: dict[str, Any]) -> fx.Proxy:
+    path = tracer.path_of_module(layer)
+    if not path:
+        raise RuntimeError(
+            f"for torch.fx fastgan.nn.{type(layer).__name__} is one call that cannot be taken apart: trace a model "
+            "that holds it, such as torch.nn.Sequential(layer)"
+        )
+    return tracer.create_proxy("call_module", path, inputs, named)
+
+
+def _activation_of(layer: nn.Module) -> tuple[str, float] | None:
+    """Name and slope of an activation that the ops compute, or None for any other layer."""
+    if type(layer) is nn.ReLU:
+        return "relu", 0.0
+    if type(layer) is nn.LeakyReLU:
+        return "leaky_relu", layer.negative_slope
+    return None
 
 
 class _FusedBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -48,9 +94,44 @@ class _FusedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.activation = activation
         self.negative_slope = negative_slope
 
+    @property
+    def eps(self) -> float:
+        # Read by all of torch's functions that put another layer in the place of a batch norm, or fold it into one.
+        if self.activation != "none" and not torch.compiler.is_compiling():
+            reader = sys._getframe(1)
+            if reader.f_globals.get("__name__", "").startswith(("torch.nn.", "torch.ao.")):
+                name = type(self).__name__
+                raise RuntimeError(
+                    f"{reader.f_code.co_name} would drop the activation of fastgan.nn.{name}(activation="
+                    f"{self.activation!r}): let nn.{'ReLU' if self.activation == 'relu' else 'LeakyReLU'} follow a "
+                    f"{name} with activation='none' instead; networks of fastgan.models take norm='syncbatch'"
+                )
+        return self.__dict__["eps"]
+
+    @eps.setter
+    def eps(self, value: float) -> None:
+        self.__dict__["eps"] = value
+
+    @_leaf
     def forward(self, input: Tensor) -> Tensor:
+        return self._normalise(input, self.activation, self.negative_slope)
+
+    def _computes(self, follower: nn.Module) -> bool:
+        return (
+            type(self).forward is _FusedBatchNorm.forward
+            and self.activation == "none"
+            and _activation_of(follower) is not None
+        )
+
+    def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
+        return self._normalise(input, *_activation_of(follower))
+
+    def _normalise(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
         self._check_input_dim(input)
-        if input.shape[1] != self.num_features:
+        if self.activation == "none" and not input.is_floating_point():  # an error, unless there is nothing in it
+            return super().forward(input)
+        keeps = self.weight is not None or self.running_mean is not None  # a value for each of num_features channels
+        if keeps and input.shape[1] != self.num_features:
             raise ValueError(f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}")
         momentum = self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -66,9 +147,9 @@ class _FusedBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.bias,
             self.training or self.running_mean is None,
             momentum if momentum is not None else 0.0,
-            self.eps,
-            activation=self.activation,
-            negative_slope=self.negative_slope,
+            self.__dict__["eps"],
+            activation=activation,
+            negative_slope=negative_slope,
         )
 
     def extra_repr(self) -> str:
@@ -86,8 +167,10 @@ class BatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
         activation, negative_slope: see :func:`fastgan.functional.batch_norm`.
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
-    What replaces a batch norm by a layer of torch's own, as ``nn.SyncBatchNorm.convert_sync_batchnorm`` does, knows of
-    no activation and drops it: leave it at ``"none"`` there, and let ``nn.ReLU`` follow.
+    torch's functions that replace a batch norm, or fold it into another layer, know of no activation:
+    ``nn.SyncBatchNorm.convert_sync_batchnorm``, ``torch.nn.utils.fuse_conv_bn_eval`` and their like end with a
+    RuntimeError at a layer that holds one. Leave it at ``"none"`` there, and let ``nn.ReLU`` follow in a
+    :class:`Sequential`, which computes both in one pass, too.
 
     Shape:
         (N, C) or (N, C, L), kept.
@@ -142,15 +225,38 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         self.halo = halo
         self.interior = interior
 
+    @_leaf
     def forward(
         self, input: Tensor, residual: Tensor | None = None, moments: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
+        return self._normalise(input, residual, moments, self.activation, self.negative_slope)
+
+    def _computes(self, follower: nn.Module) -> bool:
+        return (
+            type(self).forward is InstanceNorm2d.forward
+            and self.activation == "none"
+            and not self.halo
+            and not self.interior
+            and _activation_of(follower) is not None
+        )
+
+    def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
+        return self._normalise(input, None, None, *_activation_of(follower))
+
+    def _normalise(
+        self, input: Tensor, residual: Tensor | None, moments: Tensor | None, activation: str, negative_slope: float
+    ) -> Tensor | tuple[Tensor, Tensor]:
         self._check_input_dim(input)
+        if self.activation == "none" and not self.halo and not self.interior and not input.is_floating_point():
+            return super().forward(input)  # an error, unless there is nothing in it
         batched = input if input.dim() == 4 else input.unsqueeze(0)
         if residual is not None and residual.dim() == 3:
             residual = residual.unsqueeze(0)
         if batched.shape[1] != self.num_features:
-            raise ValueError(f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}")
+            sentence = f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}"
+            if self.affine:
+                raise ValueError(sentence)
+            warnings.warn(f"{sentence}, which a norm without parameters takes as well", stacklevel=3)
         y = F.instance_norm(
             batched,
             self.running_mean,
@@ -160,8 +266,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
             self.training or not self.track_running_stats,
             self.momentum if self.momentum is not None else 0.0,
             self.eps,
-            activation=self.activation,
-            negative_slope=self.negative_slope,
+            activation=activation,
+            negative_slope=negative_slope,
             residual=residual,
             halo=self.halo,
             interior=self.interior,
@@ -182,12 +288,35 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 class ReflectionPad2d(nn.ReflectionPad2d):
     """``nn.ReflectionPad2d`` that keeps channels_last. Shape: (N, C, H, W) or (C, H, W)."""
 
+    @_leaf
     def forward(self, input: Tensor) -> Tensor:
+        if min(self.padding) < 0:  # crops
+            return super().forward(input)
         return F.reflection_pad2d(input, self.padding)
+
+    def _computes(self, follower: nn.Module) -> bool:
+        left, right, top, bottom = self.padding
+        return (
+            type(self).forward is ReflectionPad2d.forward
+            and (left, top) == (right, bottom)
+            and min(left, top) >= 0
+            and type(follower) in (Conv2d, nn.Conv2d)
+            and follower.padding in ("valid", (0, 0))
+        )
+
+    def _compute(self, input: Tensor, follower: nn.Conv2d) -> Tensor:
+        left, _, top, _ = self.padding
+        return F.reflection_pad_conv2d(
+            input, follower.weight, follower.bias, follower.stride, (top, left), follower.dilation, follower.groups
+        )
 
 
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` by :func:`fastgan.functional.conv2d`. Arguments, shape and errors as for ``nn.Conv2d``."""
+
+    @_leaf
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.padding_mode != "zeros":
@@ -228,6 +357,7 @@ class ReflectionPadConv2d(nn.Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
 
+    @_leaf
     def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
         return F.reflection_pad_conv2d(
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, moments=moments
@@ -272,7 +402,23 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         self.activation = activation
         self.negative_slope = negative_slope
 
+    @_leaf
     def forward(self, input: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
+        return self._transpose(input, output_size, self.activation, self.negative_slope)
+
+    def _computes(self, follower: nn.Module) -> bool:
+        # A leaky ReLU keeps what it was given, so that its result may be changed in place; our op keeps the result of
+        # the activation, as ReLU does.
+        return (
+            type(self).forward is ConvTranspose2d.forward and self.activation == "none" and type(follower) is nn.ReLU
+        )
+
+    def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
+        return self._transpose(input, None, *_activation_of(follower))
+
+    def _transpose(
+        self, input: Tensor, output_size: tuple[int, int] | None, activation: str, negative_slope: float
+    ) -> Tensor:
         return F.conv_transpose2d(
             input,
             self.weight,
@@ -283,8 +429,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.groups,
             self.dilation,
             output_size=output_size,
-            activation=self.activation,
-            negative_slope=self.negative_slope,
+            activation=activation,
+            negative_slope=negative_slope,
         )
 
     def extra_repr(self) -> str:
@@ -293,10 +439,18 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return super().extra_repr() + fused
 
 
+def _only_stock_takes(input: Tensor, target: Tensor | float) -> bool:
+    """Whether tensors are left to the stock loss: whole numbers and complex ones."""
+    return isinstance(target, Tensor) and (not input.is_floating_point() or target.is_complex())
+
+
 class L1Loss(nn.L1Loss):
     """``nn.L1Loss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.l1_loss`."""
 
+    @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        if _only_stock_takes(input, target):
+            return super().forward(input, target)
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
@@ -304,7 +458,10 @@ class MSELoss(nn.MSELoss):
     """``nn.MSELoss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.mse_loss`.
     """
 
+    @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        if _only_stock_takes(input, target):
+            return super().forward(input, target)
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
@@ -312,7 +469,64 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
     """``nn.BCEWithLogitsLoss``, whose target may be a number: ``loss(input, target)``; see
     :func:`fastgan.functional.bce_with_logits`."""
 
+    @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        if _only_stock_takes(input, target):
+            return super().forward(input, target)
         return F.bce_with_logits(
             input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )
+
+
+class Sequential(nn.Sequential):
+    """``nn.Sequential`` that computes two neighbours in one pass, where we have an op for both:
+
+    - :class:`ReflectionPad2d`, then a convolution without padding of its own;
+    - :class:`InstanceNorm2d`, :class:`BatchNorm1d` or :class:`BatchNorm2d`, then ``nn.ReLU`` or ``nn.LeakyReLU``;
+    - :class:`ConvTranspose2d`, then ``nn.ReLU``.
+
+    Each layer stays what it is: one that is called by itself, as in a loop over the layers, gives its own result. What
+    stands between two neighbours is not computed, so they run one after the other wherever somebody looks there: with
+    hooks on one of them (or hooks of all modules), with a forward of its own or a ``compile()`` of its own, and in
+    a graph that torch.fx traces, in which every layer is one call.
+
+    Arguments, state dict, results and errors as for ``nn.Sequential``.
+    """
+
+    def forward(self, input):  # not annotated, as in torch: torch.fx writes annotations into what it traces
+        if isinstance(input, fx.Proxy) or _has_any_global_hook():
+            return super().forward(input)
+        layers = list(self._modules.values())
+        position = 0
+        while position < len(layers):
+            pair = layers[position : position + 2]
+            if in_one_pass(*pair) and not getattr(input, "is_quantized", False):
+                input = pair[0]._compute(input, pair[1])
+            else:
+                input = pair[0](input)
+                del pair[1:]
+            position += len(pair)
+        return input
+
+
+def in_one_pass(first: nn.Module, second: nn.Module | None = None) -> bool:
+    """Whether :class:`Sequential` computes two neighbours in one pass."""
+    return (
+        second is not None
+        and hasattr(type(first), "_computes")
+        and first._computes(second)
+        and not _observed(first)
+        and not _observed(second)
+    )
+
+
+def _observed(layer: nn.Module) -> bool:
+    """Whether a call of a layer does more than its class says, such as to show somebody what comes in and goes out."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or layer._compiled_call_impl is not None
+        or "forward" in layer.__dict__
+    )

@@ -1,6 +1,7 @@
 """fastgan.fuse: a model of torch's layers computes by ours what it computed; what cannot be fused is left, and told."""
 
 import copy
+import io
 import pickle
 import warnings
 
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import fastgan
 from fastgan import _fuse
-from fastgan.models import ResnetGenerator, UnetGenerator
+from fastgan.models import JohnsonGenerator, NLayerDiscriminator, PixelDiscriminator, ResnetGenerator, UnetGenerator
 
 from .twins import cyclegan, pix2pix
 
@@ -77,7 +78,16 @@ def kinds(model):
 
 
 def joined(said):
-    return [sentence for sentence in said if "," in sentence.split(" -> ")[0] and " -> " in sentence]
+    return [sentence for sentence in said if " -> fastgan.functional." in sentence]
+
+
+def passes(model):
+    """How many calls of layers a Sequential needs."""
+    layers, count = list(model), 0
+    while layers:
+        del layers[:2 if isinstance(model, fastgan.nn.Sequential) and fastgan.nn.in_one_pass(*layers[:2]) else 1]
+        count += 1
+    return count
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -93,14 +103,17 @@ def test_published_networks(network, training):
     assert len(ours) >= 8 and not stock
 
 
-def test_nothing_is_left_between_the_layers_of_the_published_generator():
-    model = fastgan.fuse(cyclegan.Generator(8, 2))
-    assert [type(layer).__name__ for layer in model.model[:7]] == [
-        "Identity", "ReflectionPadConv2d", "InstanceNorm2d", "Identity", "Conv2d", "InstanceNorm2d", "Identity",
-    ]  # fmt: skip
-    assert "kernel_size=(7, 7), stride=(1, 1), padding=(3, 3), padding_mode=reflect" in repr(model.model[1])
-    assert "activation='relu'" in repr(model.model[2])
-    assert not {nn.ReLU, nn.ReflectionPad2d} & set(kinds(model))
+def test_nothing_is_computed_between_the_layers_of_the_published_generator(monkeypatch):
+    """Neither padding nor activation is called, and each layer is where it was."""
+    model = cyclegan.Generator(8, 2)
+    layers, keys, x = list(model.model), list(model.state_dict()), torch.randn(1, 3, 16, 16)
+    fastgan.fuse(model)
+    assert list(model.model) == layers and list(model.state_dict()) == keys
+    for layer in (nn.ReLU, nn.ReflectionPad2d, fastgan.nn.ReflectionPad2d):
+        monkeypatch.setattr(layer, "forward", None)  # not called
+    model(x)
+    pairs = sum(isinstance(layer, (nn.ReLU, nn.ReflectionPad2d)) for layer in layers)
+    assert passes(model.model) == len(layers) - pairs
 
 
 def test_state_dicts_load_strictly_both_ways(network):
@@ -214,14 +227,8 @@ def test_single_layers(name, training):
 def test_padding_and_convolutions(pad, conv):
     original = copy.deepcopy(nn.Sequential(pad, conv)).double()
     fused = fastgan.fuse(copy.deepcopy(original))
-    assert kinds(fused)[1:] == [nn.Identity, fastgan.nn.ReflectionPadConv2d]
+    assert passes(fused) == 1
     assert_same(fused, original, torch.randn(2, 4, 7, 6, dtype=torch.double))
-    built = fastgan.nn.ReflectionPadConv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, (pad.padding[2], pad.padding[0]),
-        conv.dilation, conv.groups, conv.bias is not None)  # fmt: skip
-    tensors = ("_parameters", "_buffers", "_modules")
-    assert {name: value for name, value in vars(fused[1]).items() if name not in tensors} == {
-        name: value for name, value in vars(built).items() if name not in tensors}
 
 
 @pytest.mark.parametrize(("norm", "shape"), [
@@ -232,7 +239,7 @@ def test_padding_and_convolutions(pad, conv):
 def test_norms_and_activations(norm, shape, activation):
     original = copy.deepcopy(nn.Sequential(norm, activation)).double()
     fused = fastgan.fuse(copy.deepcopy(original))
-    assert kinds(fused)[2] is nn.Identity
+    assert passes(fused) == 1
     for training in (True, False):
         original.train(training), fused.train(training)
         assert_same(fused, original, torch.randn(shape, dtype=torch.double))
@@ -376,7 +383,7 @@ def test_not_joined(name):
     names = [type(layer).__name__ for layer in fused]
     said = sentences(fused)
     assert said[0] == f"0, 1: {', '.join(names)} not joined: {reason}" and not joined(said)
-    assert nn.Identity not in kinds(fused)
+    assert passes(fused) == 2
     assert_same(fused, original, x)
 
 
@@ -413,7 +420,8 @@ def test_only_sequentials_that_run_in_order_are_joined():
                              nn.ModuleList([nn.InstanceNorm2d(3), nn.ReLU()])[0]).double()  # fmt: skip
     fused = copy.deepcopy(original)
     fused[2].forward = lambda x: nn.Sequential.forward(fused[2], x)
-    assert joined(sentences(fused)) == ["1.0, 1.1: InstanceNorm2d, ReLU -> fastgan.nn.InstanceNorm2d"]
+    assert joined(sentences(fused)) == ["1.0, 1.1: InstanceNorm2d, ReLU -> fastgan.functional.instance_norm"]
+    assert isinstance(fused[1], Plain) and isinstance(fused[1], fastgan.nn.Sequential) and passes(fused[1]) == 1
     assert type(fused[0][0]) is type(fused[2][0]) is fastgan.nn.InstanceNorm2d
     assert_same(fused, original, torch.randn(2, 3, 6, 5, dtype=torch.double))
 
@@ -442,12 +450,9 @@ def test_what_is_shared_stays_shared():
     assert_same(fused, original, torch.randn(2, 3, 8, 7, dtype=torch.double))
     assert list(fused.state_dict()) == list(original.state_dict())
     assert fused.body[0] is fused.body[1] and fused.head[4] is fused.body[3] and fused.head[5] is fused.body[4]
-    assert type(fused.relu) is nn.ReLU and type(fused.head[3]) is nn.Identity
-    assert type(fused.head[5]) is fastgan.nn.InstanceNorm2d and fused.head[5].activation == "none"
-    assert type(fused.head[4]) is fastgan.nn.Conv2d and fused.head[4].padding == (0, 0)
-    assert "head.5, relu: InstanceNorm2d, ReLU not joined: head.5 is in 2 places" in [
-        sentence.replace("head.3", "relu") for sentence in said]
-    assert len(joined(said)) == 4
+    assert fused.relu is fused.head[3] is fused.head[6] and type(fused.relu) is nn.ReLU
+    assert type(fused.head[5]) is fastgan.nn.InstanceNorm2d and type(fused.head[4]) is fastgan.nn.Conv2d
+    assert [passes(each) for each in (fused.head, fused.body, fused.body[0])] == [4, 4, 2] and len(joined(said)) == 6
 
 
 def test_references_from_elsewhere_see_the_fused_layer():
@@ -461,7 +466,7 @@ def test_hooks_of_containers_stay():
     model = nn.Sequential(nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU()))
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     y = fastgan.fuse(model)(torch.randn(1, 3, 4, 4))
-    assert type(model[0][1]) is nn.Identity and seen[0] is y
+    assert passes(model[0]) == 1 and seen[0] is y
 
 
 def test_a_second_call_finds_nothing_more_to_do(network):
@@ -479,7 +484,7 @@ def test_a_second_call_goes_on_where_the_first_had_to_stop():
     for handle in handles:
         handle.remove()
     original = copy.deepcopy(model).double()
-    assert len(joined(sentences(model))) == 2 and model[2].negative_slope == 0.3
+    assert len(joined(sentences(model))) == 2 and passes(model) == 2
     assert_same(model.double(), original, torch.randn(2, 3, 6, 5, dtype=torch.double))
 
 
@@ -535,7 +540,7 @@ def test_wrapped_models():
     expected = model(x)
     scripted = torch.jit.script(copy.deepcopy(model))
     wrapped = torch.compile(model, backend="eager")
-    assert sentences(wrapped) == ["_orig_mod.0, _orig_mod.1: InstanceNorm2d, ReLU -> fastgan.nn.InstanceNorm2d"]
+    assert sentences(wrapped) == ["_orig_mod.0, _orig_mod.1: InstanceNorm2d, ReLU -> fastgan.functional.instance_norm"]
     assert not sentences(scripted)
     torch.testing.assert_close((wrapped(x), scripted(x)), (expected, expected))
     torch._dynamo.reset()
@@ -548,12 +553,220 @@ def test_copies(network):
         assert torch.equal(clone(x), fused(x)) and repr(clone) == repr(fused) and kinds(clone) == kinds(fused)
 
 
+def seen_in_a_loop(model, x):
+    """What a loop over the layers gathers, as for features in the middle."""
+    features = []
+    for layer in model:
+        x = layer(x)
+        features.append(x.detach().clone())
+    return features
+
+
+def seen_by_hooks(model, x, every=1):
+    """What forward hooks on the layers see, going in and coming out."""
+    seen = []
+    handles = [layer.register_forward_hook(lambda _, inputs, y: seen.append((inputs[0].detach().clone(),
+                                                                             y.detach().clone())))
+               for layer in list(model)[::every]]
+    model(x)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def looked_at(model, x):
+    """Features by every way to look between the layers of a Sequential."""
+    half = len(model) // 2
+    gradients = []
+    handles = [layer.register_full_backward_hook(lambda _, dx, dy: gradients.append((dx, dy))) for layer in model
+               if not getattr(layer, "inplace", False)]
+    if not any(getattr(layer, "inplace", False) for layer in model):  # which backward hooks do not take
+        model(x.clone().requires_grad_()).square().sum().backward()
+    for handle in handles:
+        handle.remove()
+    everywhere = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, _, y: everywhere.append(y.detach().clone()))
+    model(x)
+    handle.remove()
+    return {
+        "loop": seen_in_a_loop(model, x), "hooks": seen_by_hooks(model, x), "some hooks": seen_by_hooks(model, x, 2),
+        "gradients": gradients, "hooks of all modules": everywhere,
+        "slices": [model[:half](x.clone()), model[half:](model[:half](x.clone())), model[:-1](x.clone())],
+        "hooks again": seen_by_hooks(model[:half], x, 2),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [
+    lambda: (nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU()),
+    lambda: (nn.ReflectionPad2d((1, 1, 2, 2)), nn.Conv2d(3, 4, 3, padding="valid"), nn.BatchNorm2d(4),
+             nn.LeakyReLU(0.3), nn.Conv2d(4, 4, 3)),
+    lambda: (nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.ReLU(), nn.InstanceNorm2d(4), nn.LeakyReLU()),
+    lambda: (nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU(True), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4),
+             nn.LeakyReLU(0.2, True)),
+    lambda: (nn.Flatten(2), nn.BatchNorm1d(3), nn.ReLU()),
+], ids=["instance", "batch", "transposed", "in place", "flat"])  # fmt: skip
+@pytest.mark.parametrize("kind", [nn.Sequential, Plain])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_who_looks_between_two_layers_sees_what_he_saw(layers, kind, training):
+    torch.manual_seed(0)
+    original = kind(*layers()).double().train(training)
+    fused = copy.deepcopy(original)
+    pairs = len(joined(sentences(fused)))
+    x = torch.randn(2, 3, 8, 7, dtype=torch.double)
+    once = passes(fused)
+    assert pairs and once == len(fused) - pairs
+    expected, seen = looked_at(original, x), looked_at(fused, x)
+    torch.testing.assert_close(seen, expected, rtol=1e-8, atol=1e-10)
+    assert passes(fused) == once  # nobody looks any more
+    assert_same(fused, original, x)
+
+
+def test_layers_that_are_exchanged_or_changed_afterwards():
+    """The Sequential takes its layers as they are in each call."""
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.InstanceNorm2d(4),
+                             nn.LeakyReLU()).double()  # fmt: skip
+    fused = fastgan.fuse(copy.deepcopy(original))
+    x = torch.randn(2, 3, 8, 7, dtype=torch.double)
+    for change in (lambda m: setattr(m[4], "negative_slope", 0.4), lambda m: m.__setitem__(2, nn.ELU()),
+                   lambda m: m.__setitem__(3, nn.Identity()), lambda m: m.append(nn.Tanh()), lambda m: m.pop(1),
+                   lambda m: m.insert(1, nn.ReLU())):  # fmt: skip
+        change(original), change(fused)
+        assert_same(fused, original, x)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.3)], ids=repr)
+@pytest.mark.parametrize("tool", ["SyncBatchNorm", "fuse_conv_bn_eval", "fuse_linear_bn_eval"])
+def test_tools_that_replace_or_fold_batch_norms(tool, act, when):
+    torch.manual_seed(0)
+    linear = tool == "fuse_linear_bn_eval"
+    original = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), act) if linear else nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act)
+    nn.init.normal_(original[1].weight), nn.init.normal_(original[1].bias)
+    original.double().eval()
+    x = torch.randn(2, 3, dtype=torch.double) if linear else torch.randn(2, 3, 6, 5, dtype=torch.double)
+    model = copy.deepcopy(original)
+    if when == "after":
+        fastgan.fuse(model)
+    if tool == "SyncBatchNorm":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    else:
+        model[0], model[1] = getattr(torch.nn.utils.fusion, tool)(model[0], model[1]), nn.Identity()
+    fastgan.fuse(model)
+    torch.testing.assert_close(model(x), original(x), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_traced_by_fx(name):
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    model, x = fastgan.fuse(make()).eval(), torch.randn(shape)
+    expected = model(x)
+    traced = torch.fx.symbolic_trace(model)
+    for graph in (traced, copy.deepcopy(traced), pickle.loads(pickle.dumps(traced))):
+        torch.testing.assert_close(graph(x), expected, rtol=1e-4, atol=1e-4)
+    called = [traced.get_submodule(node.target) for node in traced.graph.nodes if node.op == "call_module"]
+    assert sum(type(layer).__module__ == "fastgan.nn" for layer in called) > 5
+
+
+def test_a_traced_model_learns_as_the_model():
+    """Running statistics too: tracing itself is no step."""
+    torch.manual_seed(0)
+    model = fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+                                       nn.ConvTranspose2d(4, 3, 3), nn.InstanceNorm2d(3, affine=True))).double()
+    traced = torch.fx.symbolic_trace(copy.deepcopy(model))
+    assert traced.get_submodule("2").num_batches_tracked == 0
+    x = torch.randn(2, 3, 6, 5, dtype=torch.double)
+    assert_same(traced, model, x)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: ResnetGenerator(ngf=4, n_blocks=1), lambda: ResnetGenerator(ngf=4, n_blocks=1, norm="batch", dropout=True),
+    lambda: UnetGenerator(num_downs=5, ngf=2), lambda: NLayerDiscriminator(ndf=4), lambda: JohnsonGenerator(width=4),
+    lambda: PixelDiscriminator(ndf=4), lambda: JohnsonGenerator(width=4, norm="instance"),
+])  # fmt: skip
+def test_our_own_networks_are_traced_by_fx(make):
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_alone_is_not_traced_by_fx_and_says_so():
+    layer = fastgan.fuse(nn.InstanceNorm2d(3))
+    with pytest.raises(RuntimeError, match=r"InstanceNorm2d is one call that .* trace a model that holds it"):
+        torch.fx.symbolic_trace(layer)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(torch.fx.symbolic_trace(nn.Sequential(layer))(x), layer(x))
+
+
+def test_losses_and_functions_are_traced_by_fx():
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l1, self.pad = fastgan.nn.L1Loss(), fastgan.nn.ReflectionPad2d(1)
+
+        def forward(self, x, t):
+            y = fastgan.functional.instance_norm(self.pad(x), activation="relu")
+            return self.l1(fastgan.functional.conv2d(y, t[:1]), 1.0) + self.l1(x, target=t)
+
+    x, t = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(torch.fx.symbolic_trace(Step())(x, t), Step()(x, t))
+
+
+def test_quantized_tensors_are_refused_with_a_sentence():
+    model = fastgan.fuse(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()))
+    x = torch.quantize_per_tensor(torch.randn(1, 3, 8, 8), 0.1, 0, torch.quint8)
+    for layer in (model, model[2], model[2:]):
+        with pytest.raises(RuntimeError, match="quantized tensor: quantize the model before fastgan.fuse"):
+            layer(x)
+
+
+def test_what_is_prepared_for_quantization_is_left_alone():
+    model = nn.Sequential(torch.ao.nn.intrinsic.ConvReLU2d(nn.Conv2d(3, 4, 3), nn.ReLU()),
+                          torch.ao.nn.intrinsic.BNReLU2d(nn.BatchNorm2d(4), nn.ReLU()))  # fmt: skip
+    fastgan.fuse(model)
+    assert kinds(model)[:1] == [nn.Sequential] and not isinstance(model[1], fastgan.nn.Sequential)
+    assert [type(block).__module__.split(".")[0] for block in model] == ["torch", "torch"]
+
+
+class Blocks(nn.Sequential):
+    """A subclass with a constructor of its own, as the blocks of torchvision have."""
+
+    def __init__(self, channels, *, slope):
+        super().__init__(nn.Conv2d(3, channels, 3), nn.InstanceNorm2d(channels), nn.LeakyReLU(slope))
+        self.slope = slope
+
+
+def test_subclasses_of_sequential_stay_themselves():
+    torch.manual_seed(0)
+    original = nn.Sequential(Blocks(4, slope=0.1)).double()
+    fused, x = fastgan.fuse(copy.deepcopy(original)), torch.randn(2, 3, 6, 5, dtype=torch.double)
+    file = io.BytesIO()
+    torch.save(fused, file)
+    file.seek(0)
+    for model in (fused, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), torch.load(file, weights_only=False)):
+        block = model[0]
+        assert isinstance(block, Blocks) and type(block) is type(fused[0]) and type(block).__name__ == "Blocks"
+        assert block.slope == 0.1 and repr(model) == repr(fused) and passes(block) == 2
+        assert_same(model, original, x)
+
+
+def test_exported():
+    torch.manual_seed(0)
+    model = fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+                                       nn.ConvTranspose2d(4, 3, 3), nn.ReLU(), Blocks(3, slope=0.2))).eval()
+    x = torch.randn(2, 3, 6, 5)
+    program = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(program(x), model(x))
+
+
 def test_report():
     model = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.LeakyReLU(0.3), nn.Tanh(),
                           spectral_norm(nn.Conv2d(3, 3, 1)), nn.Linear(4, 4))  # fmt: skip
     assert sentences(model) == [
-        "0, 1: ReflectionPad2d, Conv2d -> fastgan.nn.ReflectionPadConv2d",
-        "2, 3: BatchNorm2d, LeakyReLU -> fastgan.nn.BatchNorm2d",
+        "0, 1: ReflectionPad2d, Conv2d -> fastgan.functional.reflection_pad_conv2d",
+        "2, 3: BatchNorm2d, LeakyReLU -> fastgan.functional.batch_norm",
         "5: Conv2d left alone: it has hooks",
     ]
 

@@ -2,11 +2,18 @@
 
 import copy
 import inspect
+import itertools
 import pickle
+import re
+import warnings
 
+import numpy
 import pytest
 import torch
+import torch.ao.quantization
+import torch.fx.experimental.optimization
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 import fastgan
 
@@ -253,7 +260,8 @@ def test_old_state_dicts_with_running_statistics_are_refused_as_in_stock():
         (lambda: fastgan.nn.InstanceNorm2d(3, halo=0.5), "halo must be a whole number of at least 0, got 0.5"),
         (lambda: fastgan.nn.ReflectionPadConv2d(3, 3, 3, padding_mode="zeros"), "must be 'reflect', got 'zeros'"),
         (lambda: fastgan.nn.ConvTranspose2d(3, 3, 3, activation="elu"), "unknown activation 'elu'"),
-        (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(2, 4, 5, 5)), r"expected 3 channels, got .* \(2, 4, 5, 5\)"),
+        (lambda: fastgan.nn.InstanceNorm2d(3, affine=True)(torch.zeros(2, 4, 5, 5)),
+         r"expected 3 channels, got .* \(2, 4, 5, 5\)"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 5)), "expected 3D or 4D input"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 1, 1)), "more than one spatial element"),
         (lambda: fastgan.nn.BatchNorm2d(3, activation="elu"), "unknown activation 'elu'"),
@@ -265,3 +273,136 @@ def test_old_state_dicts_with_running_statistics_are_refused_as_in_stock():
 def test_bad_input_gets_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# For every kind of input: values that a layer may meet, in shapes that fit some layers and not others.
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.int64, torch.uint8]
+SHAPES = [(2, 3, 6, 5), (3, 6, 5), (0, 3, 6, 5), (2, 3, 0, 5), (2, 4, 6, 5), (2, 3, 1, 1), (2, 3), (2, 4), (0, 3),
+          (2, 3, 5), (1, 2, 3, 6, 5), (5,), ()]  # fmt: skip
+ANY = {
+    "pad": lambda kind: kind.ReflectionPad2d([2, 0, 1, 1]),
+    "pad, numpy": lambda kind: kind.ReflectionPad2d(numpy.int64(1)),
+    "pad that crops": lambda kind: kind.ReflectionPad2d((1, -1, 0, -2)),
+    "convolution": lambda kind: kind.Conv2d(3, 4, 3),
+    "convolution, lists": lambda kind: kind.Conv2d(3, 4, [3, 2], stride=[2, 1], padding=[1, 0]),
+    "convolution, numpy": lambda kind: kind.Conv2d(3, 4, numpy.int64(3), numpy.int64(2), padding=numpy.int64(1)),
+    "convolution, same": lambda kind: kind.Conv2d(3, 4, 4, padding="same", dilation=2),
+    "convolution, valid": lambda kind: kind.Conv2d(3, 4, 3, padding="valid", padding_mode="circular"),
+    "convolution, groups": lambda kind: kind.Conv2d(3, 6, 3, padding=1, dilation=2, groups=3),
+    **{f"convolution, {mode}": lambda kind, mode=mode: kind.Conv2d(3, 4, 3, padding=1, padding_mode=mode)
+       for mode in ("reflect", "replicate", "circular")},
+    "convolution, reflecting nothing": lambda kind: kind.Conv2d(3, 4, 3, padding_mode="reflect"),
+    "transposed, lists": lambda kind: kind.ConvTranspose2d(3, 4, [3, 2], [2, 1], [1, 0], [1, 0]),
+    "transposed, numpy": lambda kind: kind.ConvTranspose2d(3, 4, numpy.int64(3), stride=numpy.int64(2)),
+    **{f"{name}, {keywords}": lambda kind, name=name, keywords=keywords: getattr(kind, name)(3, **keywords)
+       for name in ("BatchNorm1d", "BatchNorm2d", "InstanceNorm2d")
+       for keywords in ({}, {"affine": False, "track_running_stats": False}, {"affine": True}, {"affine": False},
+                        {"affine": True, "track_running_stats": True}, {"momentum": numpy.float32(0.3)})},
+}  # fmt: skip
+
+
+def values(shape, dtype, seed=0):
+    x = torch.randn((*shape, 2), generator=torch.Generator().manual_seed(seed))
+    return torch.view_as_complex(x).to(dtype) if dtype.is_complex else (2 * x[..., 0]).abs().to(dtype)
+
+
+def outcome(call, *inputs):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call(*inputs)
+    except Exception as error:
+        return error
+
+
+def assert_takes_what_stock_takes(ours, stock, what):
+    """Where stock has a result ours has it too, in shape, dtype and value."""
+    if isinstance(stock, Exception):
+        return
+    assert not isinstance(ours, Exception), f"{what}: {ours!r}"
+    assert ours.shape == stock.shape and ours.dtype == stock.dtype, what
+    rounding = 4 * torch.finfo(stock.dtype).eps ** 0.75 if stock.is_floating_point() or stock.is_complex() else 0
+    torch.testing.assert_close(ours, stock, rtol=rounding, atol=rounding, equal_nan=True, msg=lambda m: f"{what}: {m}")
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_takes_what_stock_takes(name):
+    taken = 0
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            for training in (True, False):
+                layers = []
+                for kind in (fastgan.nn, nn):
+                    torch.manual_seed(0)
+                    layers.append(ANY[name](kind))
+                    for tensor in (*layers[-1].parameters(), *layers[-1].buffers()):
+                        if tensor.is_floating_point() and (dtype.is_floating_point or dtype.is_complex):
+                            tensor.data = tensor.data.to(dtype)
+                x = values(shape, dtype)
+                ours, stock = (outcome(layer.train(training), x) for layer in layers)
+                assert_takes_what_stock_takes(ours, stock, f"{name}, {dtype}, {shape}, training={training}")
+                taken += not isinstance(stock, Exception)
+    assert taken > 10
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ["L1Loss", "MSELoss"])
+def test_losses_take_what_stock_takes(name, reduction):
+    shapes = [((4, 5), (4, 5)), ((4, 5), (5,)), ((0, 5), (0, 5)), ((), ()), ((5,), (4, 5))]
+    for dtypes, (first, second) in itertools.product(itertools.product(DTYPES, DTYPES), shapes):
+        x, t = values(first, dtypes[0]), values(second, dtypes[1], seed=1)
+        ours, stock = (outcome(getattr(kind, name)(reduction=reduction), x, t) for kind in (fastgan.nn, nn))
+        assert_takes_what_stock_takes(ours, stock, f"{name}, {dtypes}, {first}, {second}")
+
+
+def test_a_norm_without_parameters_takes_other_channels_with_a_warning():
+    x = torch.randn(2, 4, 5, 5)
+    with pytest.warns(UserWarning, match=r"expected 3 channels, got an input of shape \(2, 4, 5, 5\)"):
+        y = fastgan.nn.InstanceNorm2d(3)(x)
+    torch.testing.assert_close(y, nn.functional.instance_norm(x))
+
+
+BATCH_NORM_TOOLS = {
+    "SyncBatchNorm": lambda model: nn.SyncBatchNorm.convert_sync_batchnorm(model),
+    "fuse_conv_bn_eval": lambda model: nn.Sequential(fuse_conv_bn_eval(model[0], model[1]), *model[2:]),
+    "fuse_modules": lambda model: torch.ao.quantization.fuse_modules(model, ["0", "1"]),
+    "fuse_modules, three": lambda model: torch.ao.quantization.fuse_modules(model, ["0", "1", "2"]),
+    "fx": torch.fx.experimental.optimization.fuse,
+}
+
+
+@pytest.mark.parametrize("tool", BATCH_NORM_TOOLS)
+@pytest.mark.parametrize("layers", [
+    lambda: [nn.Conv2d(3, 4, 3), fastgan.nn.BatchNorm2d(4, activation="relu"), nn.Identity()],
+    lambda: [nn.Conv2d(3, 4, 3), fastgan.nn.BatchNorm2d(4, activation="leaky_relu"), nn.Identity()],
+    lambda: [fastgan.nn.Conv2d(3, 4, 3), fastgan.nn.BatchNorm2d(4), nn.LeakyReLU(0.3)],
+    lambda: [fastgan.nn.Conv2d(3, 4, 3), fastgan.nn.BatchNorm2d(4), nn.ReLU()],
+], ids=["relu inside", "leaky inside", "leaky behind", "relu behind"])  # fmt: skip
+@pytest.mark.parametrize("sequential", [nn.Sequential, fastgan.nn.Sequential])
+def test_tools_that_replace_or_fold_batch_norms_keep_the_activation_or_say_no(tool, layers, sequential):
+    torch.manual_seed(0)
+    model = sequential(*layers()).eval()
+    for p in model.parameters():
+        nn.init.normal_(p)
+    x = torch.randn(2, 3, 6, 5)
+    expected, inside = model(x), model[1].activation != "none"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        changed = outcome(BATCH_NORM_TOOLS[tool], copy.deepcopy(model))
+    if not isinstance(changed, Exception):
+        torch.testing.assert_close(changed.eval()(x), expected, rtol=1e-4, atol=1e-4)
+    elif tool in ("SyncBatchNorm", "fuse_conv_bn_eval"):
+        assert inside and re.search(r"would drop the activation of fastgan.nn.BatchNorm2d\(.*LU follow", str(changed))
+    else:
+        assert "fuse_modules" in tool and isinstance(changed, (NotImplementedError, AssertionError))
+
+
+def test_eps_of_a_batch_norm_with_activation_is_read_and_set_as_ever():
+    layer = fastgan.nn.BatchNorm2d(3, activation="relu")
+    layer.eps = 0.5
+    assert layer.eps == 0.5 and "eps=0.5" in repr(layer) and copy.deepcopy(layer).eps == 0.5
+    x = torch.randn(2, 3, 4, 5)
+    expected = nn.functional.batch_norm(x, None, None, training=True, eps=0.5).relu()
+    torch.testing.assert_close(layer(x), expected)
+    with pytest.raises(RuntimeError, match="fuse_linear_bn_eval would drop the activation of fastgan.nn.BatchNorm1d"):
+        fuse_linear_bn_eval(nn.Linear(2, 3).eval(), fastgan.nn.BatchNorm1d(3, activation="relu").eval())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import platform
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -117,8 +118,10 @@ def read_tensors(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error):
-            raise UserError(f"{path} holds python objects besides tensors, which could run any code: "
-                            "only files of tensors and plain values are read") from None
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f"python objects besides tensors ({named[1]})" if named else "python objects besides tensors"
+            raise UserError(f"{path} holds {what}, which could run any code: only files of tensors and plain "
+                            "values are read, such as a model's state_dict()") from None
         raise UserError(_damaged(path)) from None
     except OSError as error:
         if error.filename is not None:  # it cannot be opened; a file that was cut short gives an error with no name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import models, recipes
+from fastgan.models import plain_keys
 
 from . import checkpoint
 from .command import UserError
 from .files import write_atomically
 
 FORMAT = "fastgan networks"
-_PUBLISHED = re.compile(r".*_net_([A-Za-z]+(?:_[AB])?)\.pth")
+_PUBLISHED = re.compile(r"(.*)_net_([A-Za-z]+(?:_[AB])?)\.pth")
+# How others call the generators and discriminators of a file: netG_A2B, G_AB, generator, dis_b, ...
+_ROLE = re.compile(r"(?:net_?)?(?P<kind>[gd])[a-z]*?_?(?:(?P<A>a2b|ab|a)|(?P<B>b2a|ba|b))?", re.IGNORECASE)
+_DEPTH = 4  # of dicts in dicts, or of prefixes of keys, around a network
 _READ_AS = (models.ResnetGenerator, models.UnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
 
 
@@ -43,9 +49,9 @@ class Networks:
 
 @dataclass
 class _Stored:
-    """What a file holds: state dicts by network, and what trained them."""
+    """What a file holds: state dicts by network, and what trained them; without a recipe, a dict that others made."""
 
-    states: dict[str, Mapping[str, Tensor]]
+    states: dict[str, Any]
     path: Path
     recipe: str | None = None
     description: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +75,9 @@ def load_networks(path: str | Path) -> Networks:
 
     Args:
         path: a run folder, its checkpoint.pt or networks.safetensors, a published ``latest_net_G_A.pth`` (any
-            ``*_net_G*.pth``), or a folder of such files.
+            ``*_net_G*.pth``), a folder of such files (the latest, or else the highest epoch is taken), or a file of
+            others that holds the state dicts of such networks, in a dict of whatever they saved or with a prefix
+            before the keys.
 
     Raises:
         UserError: nothing readable there, a damaged file, or networks that this package does not know.
@@ -80,8 +88,10 @@ def load_networks(path: str | Path) -> Networks:
     stored = _read(path)
     if stored.recipe in recipes.RECIPES:
         networks = {name: network.eval() for name, network in _rebuild_recipe(stored).networks.items()}
-    else:
+    elif stored.recipe is not None:
         networks = {name: _rebuild(state, stored.path, name) for name, state in stored.states.items()}
+    else:
+        networks = _find_networks(stored.states, stored.path)
     return Networks(networks, stored.recipe, stored.description, (stored.path,))
 
 
@@ -125,12 +135,24 @@ def _run_file(folder: Path) -> Path | None:
 
 def _load_published(folder: Path) -> Networks:
     # Published runs keep one file per network and epoch; the latest are the ones meant.
-    found = sorted(folder.glob("latest_net_G*.pth"))
-    if not found:
+    newest: dict[str, Path] = {}
+    for file in sorted(folder.glob("*_net_G*.pth"), key=_age):
+        if match := _PUBLISHED.fullmatch(file.name):
+            newest[match[2]] = file
+    if not newest:
+        there = sorted(file.name for file in folder.iterdir())
+        content = f"it holds {', '.join(there[:3])}{', ...' if len(there) > 3 else ''}" if there else "it is empty"
         raise UserError(f"{folder} holds no networks: neither networks.safetensors, nor checkpoint.pt, "
-                        "nor latest_net_G*.pth")
-    parts = [load_networks(file) for file in found]
-    return Networks({name: network for part in parts for name, network in part.networks.items()}, source=tuple(found))
+                        f"nor *_net_G*.pth; {content}")
+    networks = {name: network for file in newest.values() for name, network in load_networks(file).networks.items()}
+    return Networks(networks, source=tuple(newest.values()))
+
+
+def _age(file: Path) -> tuple[bool, int]:
+    """Where a published file stands in time: by its number of epochs or iterations, and those called latest last."""
+    label = _PUBLISHED.fullmatch(file.name)
+    numbers = re.findall(r"[0-9]+", label[1]) if label else []
+    return label is not None and label[1] == "latest", int(numbers[-1]) if numbers else -1
 
 
 def _read(path: Path) -> _Stored:
@@ -140,14 +162,28 @@ def _read(path: Path) -> _Stored:
         raise UserError(f"{path}: no such file or folder")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    _refuse_programs(path)
     content = checkpoint.read_tensors(path)
     if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
         content = checkpoint.load(path)
         return _Stored(content["state"]["networks"], path, content["recipe"], content["description"])
-    if not _is_state_dict(content):
-        raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network")
-    match = _PUBLISHED.fullmatch(path.name)
-    return _Stored({match[1] if match else "G": content}, path)
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network: it holds "
+                        f"{_describe(content)}")
+    return _Stored(content, path)
+
+
+def _refuse_programs(path: Path) -> None:
+    """Refuse archives of programs, of which torch.load says other things."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    made_by = "torch.jit.save, a TorchScript program" if "constants.pkl" in names else "torch.export.save" if (
+        "archive_format" in names) else None
+    if made_by:
+        raise UserError(f"{path} was written by {made_by}; networks are built from state dicts: give a file of the "
+                        "model's state_dict()")
 
 
 def _read_safetensors(path: Path) -> _Stored:
@@ -160,7 +196,7 @@ def _read_safetensors(path: Path) -> _Stored:
     except SafetensorError:
         raise UserError(f"{path} is damaged, or not a safetensors file") from None
     if metadata.get("format") != FORMAT:
-        return _Stored({"G": tensors}, path)
+        return _Stored(tensors, path)
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, rest = key.partition(".")
@@ -182,18 +218,93 @@ def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
     return recipe
 
 
-def _is_state_dict(content: Any) -> bool:
-    return (isinstance(content, dict) and len(content) > 0
-            and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()))
+def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Module]:
+    """The networks of a dict that others made, by our names."""
+    near: list[str] = []
+    found = _search(content, "", near)
+    if not found:
+        kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
+        raise UserError(f"{path}: {near[0]}" if near else
+                        f"{path} is none of the networks known here ({kinds}): it holds {_describe(content)}")
+    match = _PUBLISHED.fullmatch(path.name)
+    if len(found) == 1:
+        (place, network), = found.items()
+        return {match[2] if match else _role(place) or "G": network}
+    named = {_role(place): network for place, network in found.items()}
+    if None in named or len(named) < len(found):
+        raise UserError(f"{path} holds several networks ({', '.join(found)}), whose names do not say which is which: "
+                        "save the state dict of one generator alone")
+    return named
 
 
-def _rebuild(state: Mapping[str, Tensor], path: Path, name: str) -> nn.Module:
-    """The network that a state dict describes. The global random generator is left as it was."""
+def _search(content: Mapping[Any, Any], place: str, near: list[str]) -> dict[str, nn.Module]:
+    """The networks in a dict, by where they are: it is one, or dicts in it or keys with one prefix are.
+
+    ``near`` collects sentences on what is nearly one.
+    """
+    tensors = plain_keys({key: value for key, value in content.items()
+                          if isinstance(key, str) and isinstance(value, Tensor)})
+    # Counters, which some put among the weights, have no module before their name.
+    state = {key: value for key, value in tensors.items() if "." in key or value.numel() != 1}
+    network = _recognise(state, place, near) if state else None
+    if network is not None:
+        return {place: network}
+    parts: dict[str, dict[Any, Any]] = {}
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping):
+            parts.setdefault(key, {}).update(value)
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            parts.setdefault(head, {})[rest] = value
+    found = {}
+    for head, part in parts.items() if place.count("/") < _DEPTH else ():
+        found |= _search(part, f"{place}/{head}".lstrip("/"), near)
+    return found
+
+
+def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.Module | None:
+    """The network that a state dict describes, or None. The global random generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         for network_class in _READ_AS:
             try:
                 return network_class.from_state_dict(state).eval()
-            except (ValueError, RuntimeError, KeyError, IndexError):
+            except RuntimeError as error:
+                misfits = "; ".join(line.strip().rstrip(". ") for line in str(error).splitlines()[-3:])
+                near.append(f"{place or 'it'} is nearly a {network_class.__name__}, but does not fit: "
+                            f"{textwrap.shorten(misfits, 300)}")
+            except (ValueError, KeyError, IndexError):
                 continue
-    kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
-    raise UserError(f"{path}: {name} is none of the networks known here ({kinds})")
+    return None
+
+
+def _role(place: str) -> str | None:
+    """What a network is for us, by the name that others gave it: G_A translates A to B; None where it does not say."""
+    for name in reversed(place.split("/")):
+        if match := _ROLE.fullmatch(name):
+            direction = "_A" if match["A"] else "_B" if match["B"] else ""
+            return match["kind"].upper() + direction
+    return None
+
+
+def _describe(content: Any) -> str:
+    """What a file of others holds, in few words."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    items = [f"{key} ({'x'.join(map(str, value.shape)) or 'a number'})" if isinstance(value, Tensor) else
+             f"{key} ({type(value).__name__})" for key, value in content.items()]
+    known = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    strange = [key for key, value in content.items()
+               if isinstance(value, Tensor) and str(key).rpartition(".")[2] not in known]
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return f"{', '.join(items[:3])}{more}" + (f", among them {', '.join(strange[:2])}" if more and strange else "")
+
+
+def _rebuild(state: Mapping[str, Tensor], path: Path, name: str) -> nn.Module:
+    """The network that a state dict describes. The global random generator is left as it was."""
+    near: list[str] = []
+    network = _recognise(state, name, near)
+    if network is None:
+        kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
+        raise UserError(f"{path}: {near[0] if near else f'{name} is none of the networks known here ({kinds})'}")
+    return network

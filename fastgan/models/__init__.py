@@ -3,6 +3,7 @@
 from torch import nn
 
 from ._layers import NORMS, statistics_of_each_image
+from ._published import plain_keys
 from .init import INIT_TYPES, init_weights
 from .johnson import JohnsonGenerator
 from .mlp import MLPDiscriminator, MLPGenerator
@@ -53,4 +54,4 @@ def discriminator(name: str, input_nc: int = 3, *, ndf: int = 64, n_layers: int 
 __all__ = ["CRITIC_NORMS", "DISCRIMINATORS", "GENERATORS", "INIT_TYPES", "NORMS", "UPSAMPLINGS", "ConvClassifier",
            "DCGANDiscriminator", "DCGANGenerator", "Decoder", "Encoder", "JohnsonGenerator", "MLPDiscriminator",
            "MLPGenerator", "NLayerDiscriminator", "PixelDiscriminator", "ResnetGenerator", "UnetGenerator",
-           "discriminator", "generator", "init_weights", "statistics_of_each_image"]
+           "discriminator", "generator", "init_weights", "plain_keys", "statistics_of_each_image"]

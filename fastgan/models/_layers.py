@@ -3,6 +3,8 @@
 With instance norm the published networks give each convolution a bias that the norm's mean subtraction cancels exactly:
 it changes no output and its true gradient is zero. The layers here keep such a bias as a parameter (state dicts and
 parameter counts stay the published ones), freeze it (`requires_grad` is False) and skip both the add and the gradient.
+A bias that someone unfreezes is added like any other: what asks for a gradient gets one, which DistributedDataParallel
+and others count on.
 """
 
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ def check_norm(norm: str) -> str:
 
 
 class NormedConv2d(nn.Conv2d):
-    """A convolution whose output goes straight into an instance norm: its bias is kept, frozen and never added.
+    """A convolution whose output goes straight into an instance norm: bias kept, frozen, and not added while it is.
 
     Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect". `layer(input, moments=True)` gives
     what the norm's argument of that name takes as well, or None.
@@ -37,16 +39,18 @@ class NormedConv2d(nn.Conv2d):
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+        bias = _unfrozen_bias(self)
         # Without padding there is nothing to reflect, and the op's faster kernels serve.
         if self.padding_mode == "reflect" or self.padding == (0, 0):
-            return functional.reflection_pad_conv2d(input, self.weight, None, self.stride, self.padding,
+            return functional.reflection_pad_conv2d(input, self.weight, bias, self.stride, self.padding,
                                                     moments=moments)
-        y = functional.conv2d(input, self.weight, None, self.stride, self.padding)
+        y = functional.conv2d(input, self.weight, bias, self.stride, self.padding)
         return (y, None) if moments else y
 
 
 class NormedConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution whose output goes straight into an instance norm: bias kept, frozen and never added."""
+    """A transposed convolution whose output goes straight into an instance norm: bias kept, frozen, and not added while
+    it is."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
                  output_padding: int = 0):
@@ -54,7 +58,14 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.conv_transpose2d(input, self.weight, None, self.stride, self.padding, self.output_padding)
+        return functional.conv_transpose2d(input, self.weight, _unfrozen_bias(self), self.stride, self.padding,
+                                           self.output_padding)
+
+
+def _unfrozen_bias(layer: nn.Module) -> nn.Parameter | None:
+    # Of the parameter itself, where torch.fx traces; DataParallel's replicas keep theirs as attributes.
+    bias = layer._parameters["bias"] if "bias" in layer._parameters else layer.bias
+    return layer.bias if bias is not None and bias.requires_grad else None
 
 
 class BatchNorm2d(fnn.BatchNorm2d):

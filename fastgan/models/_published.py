@@ -20,6 +20,19 @@ def plain_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {strip_wrappers(key): value for key, value in state_dict.items()}
 
 
+def norm_between(state_dict: Mapping[str, Tensor], convolution: str, norm: str) -> str:
+    """The choice of `norm` that a state dict shows, by the keys of a convolution and of the norm behind it.
+
+    RuntimeError for a norm that none of these networks has.
+    """
+    if f"{norm}.weight" in state_dict:
+        if f"{norm}.running_mean" not in state_dict:
+            raise RuntimeError(f"{norm}.weight without {norm}.running_mean is an instance norm with affine parameters, "
+                               "which these networks do not have")
+        return "batch"
+    return "instance" if f"{convolution}.bias" in state_dict else "none"
+
+
 class PublishedNetwork(nn.Module):
     """A network that loads published state dicts strictly, with no conversion by the user.
 
@@ -40,4 +53,4 @@ class PublishedNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-__all__ = ["PublishedNetwork", "plain_keys", "strip_wrappers"]
+__all__ = ["PublishedNetwork", "norm_between", "plain_keys", "strip_wrappers"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ._layers import check_norm, conv_before_norm, norm_and_activation
-from ._published import PublishedNetwork, plain_keys
+from ._published import PublishedNetwork, norm_between, plain_keys
 
 SLOPE = 0.2
 
@@ -15,7 +15,8 @@ class NLayerDiscriminator(PublishedNetwork):
 
     Input (N, input_nc, H, W), output (N, 1, H', W') logits (no sigmoid). n_layers=3 is the 70x70 PatchGAN: 128 -> 14,
     256 -> 30, 286 -> 33, 512 -> 62, and 2,764,737 parameters (ndf 64, instance norm, 3 channels) or 2,768,705 (batch
-    norm, 6 channels). Instance norm and LeakyReLU run in one pass; the biases before it are frozen and never added.
+    norm, 6 channels). Instance norm and LeakyReLU run in one pass; the biases before it are frozen, and added
+    only once unfrozen.
 
     State-dict keys are the published ones (`model.0.weight`, `model.2.weight`, ...); see PublishedNetwork.
     """
@@ -56,10 +57,7 @@ class NLayerDiscriminator(PublishedNetwork):
         if len(convolutions) < 3 or convolutions != [0, *range(2, 3 * len(convolutions) - 3, 3)]:
             raise ValueError("this is not the state dict of an n-layer PatchGAN: "
                              f"its convolutions are model.{convolutions}")
-        if "model.3.weight" in state:
-            norm = "batch"
-        else:
-            norm = "instance" if "model.2.bias" in state else "none"
+        norm = norm_between(state, "model.2", "model.3")
         ndf, input_nc = state["model.0.weight"].shape[:2]
         network = cls(input_nc, ndf, len(convolutions) - 2, norm)
         network.load_state_dict(state_dict)
@@ -95,10 +93,7 @@ class PixelDiscriminator(PublishedNetwork):
         if any(f"net.{i}.weight" not in state for i in (0, 2, 5)):
             raise ValueError("this is not the state dict of a pixel discriminator: "
                              "it lacks net.0.weight, net.2.weight or net.5.weight")
-        if "net.3.weight" in state:
-            norm = "batch"
-        else:
-            norm = "instance" if "net.2.bias" in state else "none"
+        norm = norm_between(state, "net.2", "net.3")
         ndf, input_nc = state["net.0.weight"].shape[:2]
         network = cls(input_nc, ndf, norm)
         network.load_state_dict(state_dict)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fastgan import nn as fnn
 
 from ._layers import check_norm, conv_before_norm, norm_and_activation, upsampling_before_norm
-from ._published import PublishedNetwork, plain_keys
+from ._published import PublishedNetwork, norm_between, plain_keys
 
 
 class ResnetBlock(nn.Module):
@@ -63,8 +63,8 @@ class ResnetGenerator(PublishedNetwork):
     norm "syncbatch" and "none" norms and activations are torch's own.
 
     Biases of convolutions that feed an instance norm have no effect on the output: they exist (for state dicts and
-    parameter counts), but are frozen and never added. Parameters with ngf=64, 3 channels: 11,378,179 (9 blocks),
-    7,837,699 (6 blocks).
+    parameter counts), but are frozen, and added only once unfrozen. Parameters with ngf=64, 3 channels: 11,378,179 (9
+    blocks), 7,837,699 (6 blocks).
 
     State-dict keys are those of the published CycleGAN networks (`model.1.weight`, `model.10.conv_block.1.weight`,
     ...); published files load strictly, see PublishedNetwork.
@@ -112,7 +112,7 @@ class ResnetGenerator(PublishedNetwork):
         """The generator that a published state dict describes, with its weights loaded.
 
         Channels, ngf, number of blocks, norm and dropout are read off keys and shapes. ValueError when the dict is not
-        a ResNet generator's.
+        a ResNet generator's, RuntimeError when it is near one and does not fit.
         """
         state = plain_keys(state_dict)
         blocks = sorted({int(key.split(".")[1]) for key in state if ".conv_block." in key})
@@ -121,10 +121,7 @@ class ResnetGenerator(PublishedNetwork):
             raise ValueError("this is not the state dict of a ResNet generator: "
                              "it lacks model.1.weight, the conv_block keys or the last convolution")
         second = state.get(f"model.{blocks[0]}.conv_block.6.weight")
-        if "model.2.weight" in state:
-            norm = "batch"
-        else:
-            norm = "instance" if "model.1.bias" in state else "none"
+        norm = norm_between(state, "model.1", "model.2")
         ngf, input_nc = state["model.1.weight"].shape[:2]
         network = cls(input_nc, state[last].shape[0], ngf, norm, dropout=second is not None and second.dim() == 4,
                       n_blocks=len(blocks))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastgan import nn as fnn
 
 from ._layers import FUSED_NORMS, check_norm, conv_before_norm, norm_and_activation, upsampling_before_norm
-from ._published import PublishedNetwork, plain_keys
+from ._published import PublishedNetwork, norm_between, plain_keys
 
 SLOPE = 0.2
 
@@ -112,10 +112,7 @@ class UnetGenerator(PublishedNetwork):
         depth, prefix = 1, "model.model.1.model"
         while f"{prefix}.1.weight" in state:
             depth, prefix = depth + 1, f"{prefix}.3.model"
-        if "model.model.1.model.2.weight" in state:
-            norm = "batch"
-        else:
-            norm = "instance" if "model.model.0.bias" in state else "none"
+        norm = norm_between(state, "model.model.0", "model.model.1.model.2")
         network = cls(first.shape[1], last.shape[1], depth, first.shape[0], norm)
         network.load_state_dict(state_dict)
         return network

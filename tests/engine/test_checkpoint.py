@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 
 import numpy
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from fastgan.engine import checkpoint, rng
 from fastgan.engine.command import UserError
 from fastgan.engine.networks import load_networks
-from fastgan.models import NLayerDiscriminator, PixelDiscriminator, ResnetGenerator
+from fastgan.models import NLayerDiscriminator, PixelDiscriminator, ResnetGenerator, UnetGenerator
 from tests.engine.tiny_recipe import new_loop
 
 
@@ -78,9 +79,98 @@ def test_published_files(tmp_path, file, name, dropout):
 
 
 def test_a_folder_of_published_files(tmp_path):
-    for name in ("latest_net_G_A", "latest_net_G_B", "5_net_G_A"):
+    for name in ("9_net_G_A", "latest_net_G_A", "100_net_G_B", "iter_99_net_G_B", "20_net_D_A"):
         torch.save(published(), tmp_path / f"{name}.pth")
-    assert set(load_networks(tmp_path).networks) == {"G_A", "G_B"}
+    loaded = load_networks(tmp_path)
+    assert set(loaded.networks) == {"G_A", "G_B"}
+    assert {file.name for file in loaded.source} == {"latest_net_G_A.pth", "100_net_G_B.pth"}
+
+
+def plain():
+    torch.manual_seed(0)
+    return ResnetGenerator(3, 3, 4, "instance", False, 2).state_dict()
+
+
+def with_prefix(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+PATCHGAN = NLayerDiscriminator(3, 4, 2).state_dict()
+UNET = UnetGenerator(num_downs=5, ngf=2).state_dict()
+WRAPPED = {
+    "a dict": (lambda: {"state_dict": plain(), "epoch": 3, "args": {"lr": 0.1}}, {"G"}),
+    "dicts in dicts": (lambda: {"models": {"netG": with_prefix("module.", plain()), "netD": PATCHGAN},
+                                "optimizers": {"netG": {"state": {0: {"step": torch.ones(())}}, "param_groups": []}}},
+                       {"G", "D"}),
+    "two generators": (lambda: {"G_A": plain(), "G_B": UNET}, {"G_A", "G_B"}),
+    "other names": (lambda: {"netG_A2B": plain(), "netG_B2A": UNET, "netD_A": PATCHGAN}, {"G_A", "G_B", "D_A"}),
+    "words": (lambda: {"generator": plain(), "discriminator": PATCHGAN, "step": 7}, {"G", "D"}),
+    "a prefix": (lambda: with_prefix("netG.", plain()), {"G"}),
+    "prefixes": (lambda: {"state_dict": with_prefix("gen_AB.net.", plain()) | with_prefix("gen_BA.net.", UNET)},
+                 {"G_A", "G_B"}),
+    "wrappers around a prefix": (lambda: with_prefix("module.netG.module.", plain()), {"G"}),
+    "a counter": (lambda: plain() | {"epoch": torch.tensor(3)}, {"G"}),
+    "a number": (lambda: plain() | {"epoch": 3}, {"G"}),
+    "an average": (lambda: with_prefix("module.", plain()) | {"n_averaged": torch.tensor(9)}, {"G"}),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_networks_in_the_wrappings_of_others(tmp_path, name, suffix):
+    make, expected = WRAPPED[name]
+    path, content = tmp_path / f"file.{suffix}", make()
+    if suffix == "pth":
+        torch.save(content, path)
+    elif all(isinstance(value, torch.Tensor) for value in content.values()):
+        save_file(content, path)
+    else:
+        return
+    before = torch.get_rng_state()
+    networks = load_networks(path).networks
+    assert set(networks) == expected and torch.equal(before, torch.get_rng_state())
+    generator = networks.get("G_A", networks.get("G"))
+    assert all(torch.equal(value, plain()[key]) for key, value in generator.state_dict().items())
+
+
+def save_script(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(nn.Conv2d(3, 3, 1), torch.ones(1, 3, 4, 4)), path)
+
+
+NEARLY = {
+    "affine norm": (lambda: plain() | {"model.2.weight": torch.ones(4), "model.2.bias": torch.ones(4)},
+                    r"it is nearly a ResnetGenerator, .* model\.2\.weight without .* affine parameters"),
+    "a later affine norm": (lambda: plain() | {"model.5.weight": torch.ones(8)}, r"Unexpected key.*model\.5\.weight"),
+    "filter": (lambda: plain() | {"model.7.filt": torch.ones(8, 1, 3, 3)}, r"Unexpected key.*model\.7\.filt"),
+    "lost": (lambda: {key: value for key, value in plain().items() if key != "model.4.weight"},
+             r"Missing key.*model\.4\.weight"),
+    "size": (lambda: {"netG": plain() | {"model.4.weight": torch.ones(8, 5, 3, 3)}},
+             r"netG is nearly a ResnetGenerator, .* size mismatch for model\.4\.weight"),
+    "another network": (lambda: {f"{key}.filt": value for key, value in PATCHGAN.items()},
+                        r"none of the networks known here .* it holds model.0.weight.filt \(4x3x4x4\)"),
+    "an optimizer": (lambda: {"state": {}, "param_groups": []}, r"it holds state \(dict\), param_groups \(list\)"),
+    "several": (lambda: {"params": plain(), "params_ema": plain()}, r"several networks \(params, params_ema\)"),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_what_a_file_of_others_holds(tmp_path, name):
+    make, sentence = NEARLY[name]
+    torch.save(make(), tmp_path / "file.pth")
+    with pytest.raises(UserError, match=sentence) as raised:
+        load_networks(tmp_path / "file.pth")
+    assert "\n" not in str(raised.value)
+
+
+def test_programs_are_told_from_weights(tmp_path):
+    save_script(tmp_path / "script.pt")
+    torch.export.save(torch.export.export(nn.Conv2d(3, 3, 1), (torch.ones(1, 3, 4, 4),)), tmp_path / "program.pt2")
+    for name, sentence in (("script.pt", "was written by torch.jit.save, a TorchScript program"),
+                           ("program.pt2", "was written by torch.export.save")):
+        with pytest.raises(UserError, match=sentence):
+            load_networks(tmp_path / name)
 
 
 @pytest.mark.parametrize("network", [NLayerDiscriminator(3, 4, 2), PixelDiscriminator(3, 4, "batch")])
@@ -103,7 +193,7 @@ def write_truncated(path):
     (lambda path: path.write_bytes(b""), "is empty"),
     (lambda path: path.write_text("hello"), "is not a checkpoint: torch cannot read it"),
     (write_truncated, "is damaged: it begins like a checkpoint but cannot be read to its end"),
-    (write_objects, "holds python objects besides tensors"),
+    (write_objects, "holds python objects besides tensors (torch.nn.modules.linear.Linear), which could run any code"),
     (lambda path: torch.save([1, 2], path), "is not a checkpoint of ours, nor the state dict of a network"),
     (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "is none of the networks known here (ResnetGen"),
 ])

@@ -57,3 +57,42 @@ def test_initial_weights_follow_the_global_seed():
     second = models.generator("resnet_6blocks", ngf=2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
     assert first.model[1].weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+EVERY = {
+    **{f"{name}, {norm}": lambda name=name, norm=norm: models.generator(name, ngf=4, norm=norm)
+       for name in ("resnet_6blocks", "unet_128", "johnson_5blocks") for norm in ("instance", "batch", "none")},
+    **{f"{name}, {norm}": lambda name=name, norm=norm: models.discriminator(name, ndf=4, norm=norm)
+       for name in ("basic", "pixel") for norm in ("instance", "batch", "none")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_asks_for_a_gradient_gets_one(name):
+    """As built, and after a helper has frozen and unfrozen all parameters, as DistributedDataParallel needs it. The
+    output is the same, but for rounding."""
+    torch.manual_seed(0)
+    network, images = EVERY[name]().double(), torch.randn(1, 3, 128, 128, dtype=torch.double)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, 0, 0.1)
+    outputs = []
+    for unfreeze in (False, True):
+        if unfreeze:
+            network.requires_grad_(False).requires_grad_(True)
+        outputs.append(network(images))
+        outputs[-1].square().mean().backward()
+        assert not [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+        network.zero_grad(set_to_none=True)
+    torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_distributed_data_parallel_after_unfreezing():
+    network = models.generator("resnet_6blocks", ngf=2).requires_grad_(False).requires_grad_(True)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = torch.nn.parallel.DistributedDataParallel(network)
+        for _ in range(2):
+            model(torch.randn(1, 3, 16, 16)).square().mean().backward()
+    finally:
+        torch.distributed.destroy_process_group()
