@@ -111,7 +111,7 @@ class RunFolder:
 
     def check_resume(self) -> None:
         """Refuse to resume where there is no run of ours, or none that was saved."""
-        if not self.path.is_dir() or self.description() is None:
+        if not self.path.is_dir() or (self.description() is None and not self._saved()):
             raise UserError(f"--resume: there is no run in {self.path}; --name and --checkpoints-dir say where it is")
         if not self._saved():
             raise UserError(f"--resume: the run in {self.path} ended before its first checkpoint; "

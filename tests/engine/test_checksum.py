@@ -1,4 +1,4 @@
-"""One changed bit in a file of a run is noticed, or changes nothing; and the checkpoint before a damaged one is taken."""
+"""One changed bit in a file of a run is noticed, or changes nothing; the checkpoint before a damaged one is taken."""
 
 import os
 import random
