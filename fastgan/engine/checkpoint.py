@@ -144,8 +144,7 @@ def _checked(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
         raise ValueError("what it holds is not what was written (its checksum differs)")
     if not is_run_description(content["description"]):
         raise ValueError("its description of the run cannot be read")
-    seed = content["data"]["seed"]
-    if flatten(content["description"]).get("seed", seed) != seed:
+    if flatten(content["description"]).get("seed") != content["data"]["seed"]:
         raise ValueError("the seed of its data is not that of the run")
     content["progress"] = _progress(content["progress"])
     return content

@@ -120,6 +120,8 @@ def make_options(options: type, values: Mapping[str, Any]) -> Any:
             raise UserError(f"{name} is {short(value)}, which is not of the kind {' or '.join(map(_name, allowed))}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} is {value}: it must be a finite number")
+        if isinstance(value, int) and abs(value) > 2 ** 64:
+            raise UserError(f"{name} is {value}: no option takes integers of more than 64 bits")
         if choices and value not in choices:
             raise UserError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
     return options(**values)

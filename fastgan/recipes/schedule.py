@@ -55,8 +55,8 @@ class EpochLR(LambdaLR):
         optimizer's rates. ValueError for what is no such state."""
         known = {name: state.get(name) for name in ("base_lrs", "last_epoch")}
         check_form(known, {"base_lrs": [0.0] * len(self.base_lrs), "last_epoch": 0}, "the checkpoint's schedule")
-        if known["last_epoch"] < 0:
-            raise ValueError(f"the checkpoint's schedule is at epoch {known['last_epoch']}, which cannot be")
+        if min(known["last_epoch"], *known["base_lrs"]) < 0:
+            raise ValueError(f"the checkpoint's schedule has {known}, which cannot be: none of it is negative")
         self.base_lrs, self.last_epoch = list(known["base_lrs"]), known["last_epoch"]
         self._step_count = self.last_epoch + 1
         self.set_rates()
