@@ -54,6 +54,7 @@ def is_run_description(value: Any) -> bool:
     """Whether a parsed JSON value has the form of :meth:`Settings.to_json`."""
     return (isinstance(value, dict) and value.get("format") == FORMAT and isinstance(value.get("options"), dict)
             and isinstance(value.get("recipe"), str) and isinstance(value.get("preset"), str)
+            and {"train", "data", "recipe"} <= value["options"].keys()
             and all(isinstance(group, dict) and all(isinstance(name, str) for name in group)
                     for group in value["options"].values()))
 
