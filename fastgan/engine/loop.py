@@ -187,13 +187,13 @@ def restore(recipe: Any, dataset: Dataset, content: dict[str, Any], accept_other
     progress, before = content["progress"], content["data"]
     now = _identity(dataset, before["seed"])
     if not accept_other_data:
-        remedy = ("give it the same data, go on with this one (--accept-other-data), or start a new run with --name")
+        remedy = "give it the same data, go on with this one (--accept-other-data), or start a new run with --name"
         if now["length"] != before["length"]:
-            raise UserError(f"the run was trained on {before['length']} images and the data now has {now['length']}, "
-                            f"so it cannot go on in the same order: {remedy}")
+            raise UserError(f"the run of this checkpoint was trained on {before['length']} images and the data now has "
+                            f"{now['length']}, so it cannot go on in the same order: {remedy}")
         if "fingerprint" in now and now["fingerprint"] != before.get("fingerprint", now["fingerprint"]):
-            raise UserError("the data is not what the run was trained on: files have other names, sizes or contents, "
-                            f"or are gone: {remedy}")
+            raise UserError("the data is not what the run of this checkpoint was trained on (files have other names, "
+                            f"sizes or contents, or are gone): {remedy}")
     if not 0 <= progress.position < max(1, before["length"]):
         raise ValueError(f"the checkpoint's progress is at image {progress.position} of {before['length']}, which "
                          "cannot be")

@@ -132,9 +132,14 @@ def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: M
     """The options of a stored run, with the flags of this call where a run may change them.
 
     Raises:
-        UserError: a flag differs from the stored value of an option that is fixed once a run has started.
+        UserError: a flag differs from the stored value of an option that is fixed once a run has started, or a stored
+            value cannot be one.
     """
     stored = flatten(description)
+    try:
+        resolve(description["recipe"], description["preset"], classes, stored)
+    except ValueError as error:
+        raise UserError(f"the options in the checkpoint of the run cannot be used: {error}") from None
     for options in classes.values():
         for field in dataclasses.fields(options):
             if field.name not in given or field.name not in stored or given[field.name] == stored[field.name]:

@@ -72,7 +72,7 @@ def test_other_data(call, pictures, images, tmp_path):
     assert call(train, "cyclegan", "--resume", "--dataroot", "moved", "--max-steps", 2).code == 0
     images(tmp_path / "moved" / "trainB", sizes=[(16, 16)] * 2, seed=7)
     outcome = call(train, "cyclegan", "--resume", "--max-steps", 3)
-    assert outcome.code == 2 and "the data is not what the run was trained on" in outcome.err
+    assert outcome.code == 2 and "the data is not what the run of this checkpoint was trained on" in outcome.err
     assert call(train, "cyclegan", "--resume", "--max-steps", 3, "--accept-other-data").code == 0
     assert call(train, "cyclegan", "--resume", "--max-steps", 4).code == 0
     for side in ("trainA", "trainB"):

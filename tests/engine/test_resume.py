@@ -144,7 +144,7 @@ class Fingerprinted(TinyData):
 def test_exchanged_data_is_refused_unless_accepted(tmp_path):
     new_loop(tmp_path / "run", max_steps=4, dataset=Fingerprinted()).run()
     resumed_loop(tmp_path / "run", dataset=Fingerprinted())
-    for other, sentence in ((Fingerprinted(5, "two"), "the data is not what the run was trained on"),
+    for other, sentence in ((Fingerprinted(5, "two"), "the data is not what the run of this checkpoint was trained on"),
                             (Fingerprinted(8), "was trained on 5 images and the data now has 8")):
         with pytest.raises(UserError, match=f"{sentence}.*--accept-other-data.*--name"):
             resumed_loop(tmp_path / "run", dataset=other)

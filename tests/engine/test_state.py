@@ -13,7 +13,7 @@ from fastgan.engine import checkpoint, loop, rng, settings
 from fastgan.engine.checkpoint import Progress
 from fastgan.engine.losses import NonFiniteLoss, check_weights
 from fastgan.engine.options import TrainOptions
-from fastgan.recipes._base import _load_optimizer
+from fastgan.recipes._base import _load_optimizer, make_capturable
 from tests.engine.tiny_recipe import CLASSES, TinyDataOptions
 
 PAIRS = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, ndf=2)
@@ -188,6 +188,26 @@ def test_every_moment_of_every_optimizer_is_checked(optimizer):
         for key, value in trained.state[weight].items():
             assert torch.equal(fresh.state[weight][key], value)
             assert fresh.state[weight][key].data_ptr() != value.data_ptr()
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "wgan"])
+def test_rates_that_were_saved_on_a_gpu_are_tensors(name):
+    recipe, fresh = trained(name), build(name)
+    for optimizer in recipe.optimizers.values():
+        make_capturable(optimizer)
+    state = recipe.state_dict()
+    for new in (torch.zeros(2), torch.tensor(float("nan")), torch.tensor(-1.0), torch.tensor(1), None):
+        with pytest.raises(ValueError, match=r"optimizers.D.param_groups.0.lr is"):
+            fresh.load_state_dict(changed(state, ("optimizers", "D", "param_groups", 0, "lr"), new))
+    fresh.load_state_dict(state)
+    lr = recipe.options.lr
+    for optimizer in fresh.optimizers.values():
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(lr, rel=2 ** -23)
+        make_capturable(optimizer)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in fresh.optimizers.values()]
+    fresh.change_lr(lr, lr / 3)
+    for optimizer, rate in zip(fresh.optimizers.values(), rates):  # in place, where a recorded step reads it
+        assert optimizer.param_groups[0]["lr"] is rate and float(rate) == pytest.approx(lr / 3, rel=2 ** -22)
 
 
 def test_a_position_beyond_numpys_words_is_refused():
