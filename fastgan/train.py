@@ -23,7 +23,7 @@ from fastgan.engine.evaluation import write_metrics
 from fastgan.engine.command import UserError
 from fastgan.engine.flags import Parser, add_options
 from fastgan.engine.folder import RunFolder
-from fastgan.engine.log import clock
+from fastgan.engine.log import clock, learning_rates
 from fastgan.engine.options import TrainOptions
 from fastgan.engine.samples import SampleGrids, fixed_batch
 from fastgan.engine.settings import Settings
@@ -62,12 +62,12 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     if asked.resume:
         folder.check_resume()
         folder.claim()
-        content = checkpoint.load(folder.checkpoint)
+        content, fallen_back = checkpoint.load_latest(folder.checkpoint, folder.previous)
         checkpoint.check_recipe(content, recipe_class.name, folder.checkpoint)
         run, why = settings.resume(content["description"], classes, given), "as the run was started"
     else:
         folder.check_new(asked.overwrite)
-        content = None
+        content = fallen_back = None
         run, why = _new_settings(recipe_class, classes, given)
     options: TrainOptions = run.groups["train"]
     on = device.pick_device(options.device)
@@ -85,7 +85,9 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     recipe.to(on, layout)
     _say_what(recipe, dataset, test, run)
 
-    progress = None if content is None else loop.restore(recipe, dataset, content)
+    progress = None if content is None else loop.restore(recipe, dataset, content, options.accept_other_data)
+    if content is not None:
+        _say_resumed(fallen_back, settings.changes(content["description"], run), recipe)
     examples = fixed_batch(dataset if test is None else test, options.sample_count)
     grids = SampleGrids(recipe, device.move_batch(examples, on, layout), folder.samples, data.make_grid)
     step, how = graphs.make_step(recipe, run.groups["data"].batch_size, on, options.graph)
@@ -96,9 +98,12 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
                          sample=grids.write, progress=progress)
     _say("run", f"{folder.path}: {training.describe()}")
     if training.finished():
-        raise UserError(f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it")
+        raise UserError(f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it "
+                        f"({training.progress.step} steps and {training.progress.epoch} epochs are made)")
     if progress is None:  # from here on nothing that was typed can be wrong: what is overwritten may go
-        folder.start()
+        folder.start(options.overwrite)
+    elif fallen_back:
+        folder.take_previous()
     run.write(folder.options)
     finished = training.run()
 
@@ -208,6 +213,15 @@ def _say_what(recipe: recipes.Recipe, dataset: Any, test: Any, run: Settings) ->
     kind = "test pairs" if recipe.directions else "test images"
     tested = f"no {kind}" if test is None else f"{len(test)} {kind}"
     _say("data", f"{run.groups['data'].dataroot or built_in}: {dataset.describe()}, {tested}")
+
+
+def _say_resumed(fallen_back: str | None, changes: list[str], recipe: recipes.Recipe) -> None:
+    """What is not as the run was left."""
+    if fallen_back:
+        _say("resume", fallen_back)
+    if changes:
+        rates = ", ".join(f"{name} {rate:.3g}" for name, rate in learning_rates(recipe.optimizers).items())
+        _say("changed", f"{', '.join(changes)}; the learning rates go on as if it had been so from the start: {rates}")
 
 
 def _say(label: str, text: str) -> None:

@@ -9,6 +9,7 @@ images in pixels, None where they differ) and, in a few words, ``describe()``.
 
 from __future__ import annotations
 
+import functools
 import operator
 import random
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .fingerprint import fingerprint
 from .images import to_tensor
 from .transforms import Transform
 
@@ -53,6 +55,11 @@ class ImageDataset(Dataset, ABC):
 
     transform: Transform | None = None
     sources: tuple[Source, ...]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells this data from other data, see :func:`fastgan.data.fingerprint.fingerprint`."""
+        return fingerprint(self)
 
     @abstractmethod
     def picks(self, key: Key) -> dict[str, Pick]:

@@ -35,6 +35,8 @@ class RunFolder:
         self.losses = self.path / "losses.jsonl"
         self.samples = self.path / "samples"
         self.checkpoint = self.path / "checkpoint.pt"
+        self.previous = self.path / "checkpoint.previous.pt"
+        self.damaged = self.path / "checkpoint.damaged.pt"
         self.networks = self.path / "networks.safetensors"
         self.metrics = self.path / "metrics.json"
         self._claimed = False
@@ -61,7 +63,7 @@ class RunFolder:
         if self.description() is None:
             raise UserError(f"{self.path} exists and is not a run of ours (it has no options.json that says so): "
                             "choose another --name")
-        if not overwrite and (self.checkpoint.exists() or _size(self.losses) > 0):
+        if not overwrite and (self._saved() or _size(self.losses) > 0):
             raise UserError(f"{self.path} already holds a run: go on with it (--resume), choose another --name, "
                             "or replace it (--overwrite)")
 
@@ -72,7 +74,10 @@ class RunFolder:
         """
         if fcntl is None or self._claimed:
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,31 +87,45 @@ class RunFolder:
         except OSError:
             pass
         else:
-            for path in (self.checkpoint, self.networks, self.options, self.losses):
+            for path in (self.checkpoint, self.previous, self.networks, self.options, self.losses):
                 for half in unfinished(path):  # of a process that was killed while it wrote
                     half.unlink(missing_ok=True)
         self._claimed = True
         weakref.finalize(self, os.close, descriptor)
 
-    def start(self) -> None:
+    def start(self, overwrite: bool = True) -> None:
         """Make the folder for a new run, and claim it; files of an earlier run of ours go, others that lie there stay.
+
+        UserError, with ``overwrite`` off, where a run has come there since :meth:`check_new`.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from None
         self.claim()
-        for path in (self.checkpoint, self.networks, self.metrics, self.losses, *self.samples.glob("step_*.png")):
+        self.check_new(overwrite)
+        for path in (self.checkpoint, self.previous, self.damaged, self.networks, self.metrics, self.losses,
+                     *self.samples.glob("step_*.png")):
             path.unlink(missing_ok=True)
         self.samples.mkdir(exist_ok=True)
 
     def check_resume(self) -> None:
         """Refuse to resume where there is no run of ours, or none that was saved."""
-        if not self.path.is_dir() or self.description() is None:
+        if not self.path.is_dir() or (self.description() is None and not self._saved()):
             raise UserError(f"--resume: there is no run in {self.path}; --name and --checkpoints-dir say where it is")
-        if not self.checkpoint.is_file():
+        if not self._saved():
             raise UserError(f"--resume: the run in {self.path} ended before its first checkpoint; "
                             "start it again with --overwrite")
+
+    def take_previous(self) -> None:
+        """Put the checkpoint before the newest one in its place, and what lies there aside, as checkpoint.damaged.pt.
+        """
+        if self.checkpoint.exists():
+            os.replace(self.checkpoint, self.damaged)
+        os.replace(self.previous, self.checkpoint)
+
+    def _saved(self) -> bool:
+        return self.checkpoint.is_file() or self.previous.is_file()
 
 
 def _size(path: Path) -> int:

@@ -60,7 +60,7 @@ class Loop:
         if self.used == 0:
             raise UserError(f"--batch-size is {batch_size} and there are {len(dataset)} images, which fill no batch: "
                             "give a smaller one")
-        self.total = total_steps(self.epochs, self.used, batch_size, self.options.max_steps)
+        self.total = total_steps(self.epochs, self.used, batch_size, self.options.max_steps, self.progress)
         self._step, self._batches, self._sample, self._display = step or recipe.step, batches, sample, display
         self._losses = RecentLosses(self.progress)
         self._saved_step = self.progress.step
@@ -159,11 +159,12 @@ class Loop:
         Raises:
             NonFiniteLoss: a weight is NaN or infinite, as the next loss will be; nothing is written.
         """
-        check_weights(self.recipe.networks, self.progress.step)
+        check_weights(self.recipe.networks, self.recipe.optimizers, self.progress.step)
         self.progress.seconds = time.monotonic() - self._began
         description = self.settings.to_json()
         checkpoint.save(self.folder.checkpoint, description=description, progress=self.progress, rng=rng.state(),
-                        state=self.recipe.state_dict(), data={"length": len(self.dataset), "seed": self.options.seed})
+                        state=self.recipe.state_dict(), data=_identity(self.dataset, self.options.seed),
+                        previous=self.folder.previous)
         save_networks(self.folder.networks, self.recipe.networks, description)
         self._saved_step = self.progress.step
 
@@ -173,28 +174,60 @@ class Loop:
         return f"the checkpoint of step {self._saved_step} in {self.folder.checkpoint} is kept"
 
 
-def restore(recipe: Any, dataset: Dataset, content: dict[str, Any]) -> Progress:
+def restore(recipe: Any, dataset: Dataset, content: dict[str, Any], accept_other_data: bool = False) -> Progress:
     """Bring a recipe (on its device already) and all random generators to the moment of a checkpoint.
 
+    A recipe that has another learning rate among its options than the run had goes on at rates in proportion. Accepted
+    data of another length begins anew with the epoch that the run was in.
+
     Raises:
-        UserError: the data set has another number of items than the run was trained on.
-        ValueError: (from the recipe) the state does not fit.
+        UserError: the data is not what the run was trained on, and that is not accepted.
+        ValueError: the state does not fit the recipe, or is damaged.
     """
-    length = content["data"]["length"]
-    if len(dataset) != length:
-        raise UserError(f"the run was trained on {length} images and the data now has {len(dataset)}, so it cannot go "
-                        "on in the same order: give it the same data, or start a new run with --name")
+    progress, before = content["progress"], content["data"]
+    now = _identity(dataset, before["seed"])
+    if not accept_other_data:
+        remedy = "give it the same data, go on with this one (--accept-other-data), or start a new run with --name"
+        if now["length"] != before["length"]:
+            raise UserError(f"the run of this checkpoint was trained on {before['length']} images and the data now has "
+                            f"{now['length']}, so it cannot go on in the same order: {remedy}")
+        if "fingerprint" in now and now["fingerprint"] != before.get("fingerprint", now["fingerprint"]):
+            raise UserError("the data is not what the run of this checkpoint was trained on (files have other names, "
+                            f"sizes or contents, or are gone): {remedy}")
+    if not 0 <= progress.position < max(1, before["length"]):
+        raise ValueError(f"the checkpoint's progress is at image {progress.position} of {before['length']}, which "
+                         "cannot be")
     recipe.load_state_dict(content["state"])
+    old, new = content["description"]["options"].get("recipe", {}).get("lr"), getattr(recipe.options, "lr", None)
+    if old is not None and old != new:
+        recipe.change_lr(old, new)
     rng.restore(content["rng"])
-    return content["progress"]
+    if now["length"] != before["length"]:
+        progress.position = 0
+        progress.loss_sums.clear()
+        progress.loss_counts.clear()
+    return progress
 
 
-def total_steps(epochs: int | None, length: int, batch_size: int, max_steps: int | None) -> int | None:
-    """The steps of a whole run; None where neither epochs nor steps end it. The last batch of an epoch may be short."""
+def total_steps(epochs: int | None, length: int, batch_size: int, max_steps: int | None,
+                done: Progress | None = None) -> int | None:
+    """The steps of a whole run; None where neither epochs nor steps end it. The last batch of an epoch may be short.
+
+    Args:
+        done: what is behind; its steps may have been those of epochs of another length.
+    """
     limits = [] if max_steps is None else [max_steps]
     if epochs is not None:
-        limits.append(epochs * math.ceil(length / batch_size))
+        done = done or Progress()
+        per_epoch = math.ceil(length / batch_size)
+        limits.append(done.step + (epochs - done.epoch) * per_epoch - math.ceil(done.position / batch_size))
     return min(limits, default=None)
+
+
+def _identity(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """What must be the same for a run to go on in the same order, as far as the data set tells."""
+    identity = {"length": len(dataset), "seed": seed}
+    return identity | {"fingerprint": dataset.fingerprint} if hasattr(dataset, "fingerprint") else identity
 
 
 def _epochs(options: Any) -> int | None:

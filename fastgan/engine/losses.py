@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .checkpoint import Progress
 from .command import UserError
@@ -61,9 +62,15 @@ class RecentLosses:
         return self._progress.latest
 
 
-def check_weights(networks: Mapping[str, nn.Module], step: int) -> None:
-    """Raise NonFiniteLoss, naming the network, where a weight is NaN or infinite."""
+def check_weights(networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer], step: int) -> None:
+    """Raise NonFiniteLoss, naming the network or the optimizer, where a weight, a statistic or a moment is NaN or
+    infinite."""
     for name, network in networks.items():
-        for key, weight in network.named_parameters():
+        for key, weight in network.state_dict().items():
             if not torch.isfinite(weight).all():
                 raise NonFiniteLoss(f"the weights {key} of {name} are not finite after step {step}")
+    for name, optimizer in optimizers.items():
+        for state in optimizer.state.values():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and not torch.isfinite(value).all():
+                    raise NonFiniteLoss(f"the moments {key} of the optimizer {name} are not finite after step {step}")

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import models, recipes
+from fastgan._form import check_form
 from fastgan.models import plain_keys
 
 from . import checkpoint
+from .checksum import checksum
 from .command import UserError
 from .files import write_atomically
+from .settings import is_run_description, make_options
 
 FORMAT = "fastgan networks"
 _PUBLISHED = re.compile(r"(.*)_net_([A-Za-z]+(?:_[AB])?)\.pth")
@@ -60,13 +63,14 @@ class _Stored:
 def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Mapping[str, Any]) -> None:
     """Write all networks' weights as one safetensors file, keys ``G_A.model.1.weight``, atomically.
 
-    Its metadata names the recipe and holds the run's description as JSON.
+    Its metadata names the recipe and holds the run's description as JSON, and a checksum of all that the file says.
     """
     from safetensors.torch import save
 
     tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
                for name, network in networks.items() for key, value in network.state_dict().items()}
     metadata = {"format": FORMAT, "recipe": description["recipe"], "description": json.dumps(description)}
+    metadata["fastgan_checksum"] = checksum([metadata, tensors])
     write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
 
 
@@ -166,6 +170,7 @@ def _read(path: Path) -> _Stored:
     content = checkpoint.read_tensors(path)
     if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
         content = checkpoint.load(path)
+        check_form(content["state"].get("networks"), dict, f"{path}: networks")
         return _Stored(content["state"]["networks"], path, content["recipe"], content["description"])
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network: it holds "
@@ -175,10 +180,11 @@ def _read(path: Path) -> _Stored:
 
 def _refuse_programs(path: Path) -> None:
     """Refuse archives of programs, of which torch.load says other things."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):  # what else it may be, read_tensors says
         return
-    with zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2] for name in archive.namelist()}
     made_by = "torch.jit.save, a TorchScript program" if "constants.pkl" in names else "torch.export.save" if (
         "archive_format" in names) else None
     if made_by:
@@ -193,22 +199,31 @@ def _read_safetensors(path: Path) -> _Stored:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except SafetensorError:
+    except (SafetensorError, ValueError):
         raise UserError(f"{path} is damaged, or not a safetensors file") from None
+    stated = metadata.pop("fastgan_checksum", None)
+    if stated is not None and stated != checksum([metadata, tensors]):
+        raise UserError(f"{path} is damaged: what it holds is not what was written (its checksum differs)")
     if metadata.get("format") != FORMAT:
         return _Stored(tensors, path)
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, rest = key.partition(".")
         states.setdefault(name, {})[rest] = value
-    return _Stored(states, path, metadata["recipe"], json.loads(metadata["description"]))
+    try:
+        description = json.loads(metadata.get("description", ""))
+    except ValueError:
+        description = None
+    if not is_run_description(description):
+        raise UserError(f"{path} is damaged: its description of the run cannot be read")
+    return _Stored(states, path, metadata.get("recipe"), description)
 
 
 def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
     """The recipe by its stored options, and its networks' weights. The global random generator is left as it was."""
     recipe_class = recipes.get(stored.recipe)
     try:
-        options = recipe_class.Options(**stored.description["options"]["recipe"])
+        options = make_options(recipe_class.Options, stored.description["options"]["recipe"])
     except (TypeError, KeyError):
         raise UserError(f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other "
                         "options") from None

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fastgan._form import short
 
 from .command import UserError
 from .files import write_atomically
 
 FORMAT = "fastgan run"
 
-# What a resumed run may change: options of recipes and data that the engine itself acts on and no state depends on.
+# What a resumed run may change: options of recipes and data that the engine itself acts on, or no state depends on.
 # The engine's own options, and any other that knows better, say so in their metadata ("resume").
-MAY_CHANGE = ("n_epochs", "n_epochs_decay", "num_threads", "dataroot", "cache")
+MAY_CHANGE = ("n_epochs", "n_epochs_decay", "lr", "num_threads", "dataroot", "cache")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Settings:
 def is_run_description(value: Any) -> bool:
     """Whether a parsed JSON value has the form of :meth:`Settings.to_json`."""
     return (isinstance(value, dict) and value.get("format") == FORMAT and isinstance(value.get("options"), dict)
-            and all(isinstance(group, dict) for group in value["options"].values()))
+            and isinstance(value.get("recipe"), str) and isinstance(value.get("preset"), str)
+            and {"train", "data", "recipe"} <= value["options"].keys()
+            and all(isinstance(group, dict) and all(isinstance(name, str) for name in group)
+                    for group in value["options"].values()))
 
 
 def flatten(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,27 +93,53 @@ def resolve(recipe: str, preset: str, classes: Mapping[str, type], *layers: Mapp
     values: dict[str, Any] = {}
     for layer in layers:
         values.update(layer)
-    fields = {field.name: field for options in classes.values() for field in dataclasses.fields(options)}
-    for name, value in values.items():
+    fields = {field.name for options in classes.values() for field in dataclasses.fields(options)}
+    for name in values:
         if name not in fields:
             raise UserError(f"{recipe} has no option {name!r}: this run or preset is of another version of fastgan")
-        choices = fields[name].metadata.get("choices")
-        if choices and value not in choices:
-            raise UserError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
     groups = {}
     for group, options in classes.items():
         names = {field.name for field in dataclasses.fields(options)}
-        groups[group] = options(**{name: value for name, value in values.items() if name in names})
+        groups[group] = make_options(options, {name: value for name, value in values.items() if name in names})
     return Settings(recipe, preset, groups)
+
+
+def make_options(options: type, values: Mapping[str, Any]) -> Any:
+    """An object of the dataclass ``options``.
+
+    Raises:
+        UserError: a value is not of its option's type or among its choices, or is a number that is not finite.
+        TypeError: there is no such option.
+    """
+    types = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if field.name not in values:
+            continue
+        name, value, choices = field.name, values[field.name], field.metadata.get("choices")
+        allowed = typing.get_args(types[name]) or (types[name],)
+        if type(value) not in allowed and not (type(value) is int and float in allowed):
+            raise UserError(f"{name} is {short(value)}, which is not of the kind {' or '.join(map(_name, allowed))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} is {value}: it must be a finite number")
+        if isinstance(value, int) and abs(value) > 2 ** 64:
+            raise UserError(f"{name} is {value}: no option takes integers of more than 64 bits")
+        if choices and value not in choices:
+            raise UserError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
+    return options(**values)
 
 
 def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: Mapping[str, Any]) -> Settings:
     """The options of a stored run, with the flags of this call where a run may change them.
 
     Raises:
-        UserError: a flag differs from the stored value of an option that is fixed once a run has started.
+        UserError: a flag differs from the stored value of an option that is fixed once a run has started, or a stored
+            value cannot be one.
     """
     stored = flatten(description)
+    try:
+        resolve(description["recipe"], description["preset"], classes, stored)
+    except ValueError as error:
+        raise UserError(f"the options in the checkpoint of the run cannot be used: {error}") from None
     for options in classes.values():
         for field in dataclasses.fields(options):
             if field.name not in given or field.name not in stored or given[field.name] == stored[field.name]:
@@ -116,6 +149,17 @@ def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: M
                 raise UserError(f"{flag} {given[field.name]}: the run was started with {stored[field.name]}, which is "
                                 f"fixed for its life; leave the flag out, or start a new run with --name")
     return resolve(description["recipe"], description["preset"], classes, stored, given)
+
+
+def changes(description: Mapping[str, Any], run: Settings) -> list[str]:
+    """What a resumed run changes in the options it was started with: "n_epochs 4 instead of 2", ..."""
+    before, after = flatten(description), flatten(run.to_json())
+    return [f"{name} {after[name]} instead of {before[name]}" for name in after
+            if name in before and after[name] != before[name]]
+
+
+def _name(kind: type) -> str:
+    return "none" if kind is type(None) else kind.__name__
 
 
 def _stored(field: dataclasses.Field) -> bool:

@@ -10,9 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan._form import FormError, check_form, short
 from fastgan._upload import upload
+from fastgan.models._published import plain_keys
 
 from ._precision import Precision
+from .schedule import EpochLR, set_rate
 
 PARTS = ("networks", "optimizers", "schedulers", "pools", "turns")
 
@@ -123,16 +126,46 @@ class Recipe(ABC):
         return {"recipe": self.name, **parts, "precision": self.precision.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`. ValueError, in one sentence, when it is another recipe's or does not fit."""
-        if state.get("recipe") != self.name:
-            raise ValueError(f"the checkpoint was made by recipe {state.get('recipe')!r}, not by {self.name!r}")
+        """Continue from `state`. ValueError, in one sentence, when it is another recipe's or does not fit.
+
+        Every part is checked before it is used, for its kind, and tensors for shape, dtype and finite values. What an
+        optimizer's options are (betas, eps, ...) this recipe says and no state, except for the learning rates. Where
+        they follow from the number of epochs they are those of this recipe's schedule.
+        """
+        check_form(state, dict, "the checkpoint's state")
+        recipe = state.get("recipe")
+        if not isinstance(recipe, str) or recipe != self.name:
+            raise ValueError(f"the checkpoint was made by recipe {short(recipe)}, not by {self.name!r}")
+        for part in (*PARTS, "precision"):
+            like = dict if part in ("networks", "precision") else {name: dict for name in getattr(self, part)}
+            check_form(state.get(part), like, f"the checkpoint's {part}")
+        check_form({name: None for name in state["precision"] if name not in self.optimizers}, {},
+                   "the checkpoint's precision")
         load_networks(self.networks, state["networks"])
-        for part in PARTS[1:]:
+        for name, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, state["optimizers"][name], f"the checkpoint's optimizers.{name}")
+        for part in PARTS[2:]:
             for name, each in getattr(self, part).items():
                 each.load_state_dict(state[part][name])
         for optimizer in self.optimizers.values():
             _settle(optimizer, optimizer.param_groups[0]["params"][0].device)
         self.precision.load_state_dict(state["precision"])
+
+    def change_lr(self, old: float, new: float) -> None:
+        """Go on at the learning rates of a recipe that was made with the option lr `new` where this one has `old`."""
+
+        def changed(rate: Any) -> float:
+            return new if float(rate) == old or old == 0 else float(rate) * (new / old)
+
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                for name in {"lr", "initial_lr"} & group.keys():
+                    set_rate(group, name, changed(group[name]))
+        for scheduler in self.schedulers.values():
+            if hasattr(scheduler, "base_lrs"):
+                scheduler.base_lrs = [changed(rate) for rate in scheduler.base_lrs]
+            if isinstance(scheduler, EpochLR):
+                scheduler.set_rates()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -152,14 +185,74 @@ def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mappin
     """Load every network from its state dict, strictly. ValueError, in one sentence, naming the first misfit."""
     for name, network in networks.items():
         if name not in states:
-            raise ValueError(f"the checkpoint has no network {name}, only {', '.join(states) or 'none'}")
+            raise ValueError(f"the checkpoint has no network {name}, only {', '.join(map(str, states)) or 'none'}")
+        state = states[name]
         try:
-            network.load_state_dict(states[name])
-        except RuntimeError as error:
+            check_form(state, dict, name)
+            for key in state:
+                check_form(key, str, f"a key of {name}")
+            like = plain_keys(network.state_dict())
+            for key, value in plain_keys(state).items():
+                check_form(value, like.get(key, value), key)  # which keys there must be, load_state_dict knows
+            network.load_state_dict(dict(state))
+        except (FormError, RuntimeError) as error:
             first = str(error).split("\n\t")[:2][-1]  # torch puts each misfit on a line of its own, after a heading
             reason = textwrap.shorten(first.rstrip("."), 160)
             raise ValueError(f"the checkpoint's network {name} is of another kind or size ({reason}); "
                              "use the options it was trained with") from None
+        except ValueError as error:
+            raise ValueError(f"the checkpoint is damaged: {error} in its network {name}") from None
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str) -> None:
+    """Give an optimizer the moments and the learning rates of a state, and none of its other options.
+
+    An optimizer that has made no step has no moments; one that has, has them for each of its parameters.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    check_form(state, {"state": dict, "param_groups": list}, name)
+    check_form(state["param_groups"], [dict] * len(groups), f"{name}.param_groups")
+    for index, (group, saved) in enumerate(zip(groups, state["param_groups"])):
+        where = f"{name}.param_groups.{index}"
+        check_form(saved.get("params"), group["params"], f"{where}.params")
+        if saved["params"] != group["params"]:
+            raise FormError(f"{where}.params are {short(saved.get('params'))}, where {short(group['params'])} belong")
+        for key in group.keys() - {"lr", "initial_lr"}:  # of the right kind, as far as the torch that saved it had them
+            if group[key] is not None and key in saved:
+                check_form(saved[key], group[key], f"{where}.{key}")
+        for rate in ("lr", "initial_lr"):
+            if rate in group:
+                group[rate] = _rate(saved.get(rate), f"{where}.{rate}")
+    moments = {index: moment for group, saved in zip(optimizer.param_groups, groups)
+               for index, moment in zip(saved["params"], _moments(optimizer, group))} if state["state"] else {}
+    check_form(state["state"], moments, f"{name}.state")
+    # Copies: what shares its memory with another part, in the file or in a recipe, must not be updated with it.
+    copies = {index: {key: value.clone() if isinstance(value, Tensor) else value for key, value in moment.items()}
+              for index, moment in state["state"].items()}
+    optimizer.load_state_dict({"state": copies, "param_groups": groups})
+
+
+def _moments(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The form of what a step leaves behind for each parameter of a group: seen at a step of a small one."""
+    shape = (2, 3, 4)
+    small = nn.Parameter(torch.zeros(shape, dtype=group["params"][0].dtype))
+    small.grad = torch.zeros_like(small)
+    options = {key: value for key, value in group.items() if key != "initial_lr"}
+    probe = type(optimizer)([options | {"params": [small], "lr": 0.0, "capturable": False}])
+    probe.step()
+    for parameter in group["params"]:
+        yield {key: value.new_empty(parameter.shape, device="meta") if getattr(value, "shape", None) == shape else value
+               for key, value in probe.state[small].items()}
+
+
+def _rate(value: Any, name: str) -> float:
+    """A learning rate of a state: a number, or a tensor of one where it was saved on a GPU."""
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
+        value = value.item()
+    check_form(value, 0.0, name)
+    if value < 0:
+        raise ValueError(f"{name} is {value}: a learning rate is not negative")
+    return float(value)
 
 
 def make_capturable(optimizer: torch.optim.Optimizer) -> None:

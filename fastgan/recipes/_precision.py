@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fastgan._form import check_form
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -56,7 +58,10 @@ class Precision:
         return {**self._saved, **{name: scaler.state_dict() for name, scaler in self.scalers.items()}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from `state`; what it holds is used only in fp16."""
+        """Continue from `state`; what it holds is used only in fp16. ValueError for what is no such state."""
+        scaler = torch.amp.GradScaler("cpu").state_dict()
+        check_form(state, {name: scaler for name in state} if isinstance(state, dict) else dict,
+                   "the checkpoint's precision")
         self.scalers = {}
         self._saved = dict(state)
 

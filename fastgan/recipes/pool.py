@@ -5,6 +5,8 @@ import functools
 import torch
 from torch import Tensor
 
+from fastgan._form import check_form
+
 
 class ImagePool:
     """Keeps `size` generated images; `query` trades new images for old ones.
@@ -111,12 +113,27 @@ class ImagePool:
                 "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from `state`. ValueError when it is from a pool of another size."""
+        """Continue from `state`. ValueError when it is from a pool of another size, or is no such state."""
+        name = "the checkpoint's image pool"
+        check_form(state, {"size": int, "images": list, "generator": self.generator.get_state()}, name)
         if state["size"] != self.size:
             raise ValueError(f"the saved image pool holds {state['size']} images, this one {self.size}; "
                              f"continue with pool_size={state['size']}")
-        self._begin_with([image.clone() for image in state["images"]])
-        self.generator.set_state(state["generator"].cpu())
+        images = state["images"]
+        if len(images) > self.size:
+            raise ValueError(f"{name} holds {len(images)} images, of {self.size} at most")
+        for index, image in enumerate(images):
+            check_form(image, Tensor, f"{name}.images.{index}")
+            if image.dim() != 4 or len(image) != 1 or image.numel() == 0 or not image.is_floating_point() \
+                    or image.shape[1] != images[0].shape[1]:
+                raise ValueError(f"{name}.images.{index} is {tuple(image.shape)} {image.dtype}, which is no image "
+                                 "(1, C, H, W) of its kind")
+            check_form(image, image, f"{name}.images.{index}")
+        try:
+            self.generator.set_state(state["generator"].cpu())
+        except RuntimeError as error:
+            raise ValueError(f"{name}.generator is damaged ({str(error).splitlines()[0]})") from None
+        self._begin_with([image.clone() for image in images])
 
 
 def _flat(images: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """What may be written to, and what is left alone."""
 
+import errno
 import gc
+import os
+import stat
 
 import pytest
 import torch
@@ -68,6 +71,9 @@ def test_resume_needs_a_saved_run(folder):
     make_settings().write(folder.options)
     with pytest.raises(UserError, match="ended before its first checkpoint; start it again with --overwrite"):
         folder.check_resume()
+    folder.checkpoint.touch()
+    folder.options.write_text('{"options": dam')  # the checkpoint holds them too
+    folder.check_resume()
 
 
 def test_one_process_trains_in_a_folder(tmp_path):
@@ -85,11 +91,12 @@ def test_one_process_trains_in_a_folder(tmp_path):
 
 def test_what_a_killed_process_left_half_written_goes(folder):
     folder.path.mkdir(parents=True)
-    left = [folder.path / name for name in (".checkpoint.pt.4711", ".checkpoint.pt.old", ".thesis.tex.4711")]
+    left = [folder.path / name for name in (".checkpoint.pt.4711", ".checkpoint.pt.old", ".thesis.tex.4711",
+                                               ".checkpoint.previous.pt.4711")]
     for path in left:
         path.write_text("half")
     folder.claim()
-    assert [path.exists() for path in left] == [False, True, True]
+    assert [path.exists() for path in left] == [False, True, True, False]
 
 
 @pytest.fixture
@@ -144,3 +151,68 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     write_atomically(path, lambda temporary: temporary.write_text("new"))
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def refuse(monkeypatch, where, name, number, *, folders):
+    """Let a call of the system fail, for folders or for files."""
+    real = getattr(where, name)
+
+    def call(first, *arguments, **keywords):
+        if isinstance(first, int):
+            of_folder = stat.S_ISDIR(os.fstat(first).st_mode)
+        else:
+            of_folder = os.path.isdir(first)
+        if of_folder == folders:
+            raise OSError(number, os.strerror(number))
+        return real(first, *arguments, **keywords)
+
+    monkeypatch.setattr(where, name, call)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
+                                    errno.ENOTTY, errno.EISDIR])
+@pytest.mark.parametrize(("name", "folders"), [("fsync", True), ("fsync", False), ("open", True), ("flock", True),
+                                               ("link", False)])
+def test_what_a_file_system_does_not_offer_is_no_error(tmp_path, monkeypatch, number, name, folders):
+    fcntl = pytest.importorskip("fcntl")
+    refuse(monkeypatch, fcntl if name == "flock" else os, name, number, folders=folders)
+    loop = new_loop(tmp_path / "run", max_steps=2, save_freq=1)
+    loop.run()
+    assert checkpoint.load(loop.folder.checkpoint)["progress"].step == 2
+    assert checkpoint.load(loop.folder.previous)["progress"].step == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_data_that_did_not_reach_the_disk_is_an_error(tmp_path, monkeypatch, number):
+    path = tmp_path / "file"
+    path.write_text("old")
+    refuse(monkeypatch, os, "fsync", number, folders=False)
+    with pytest.raises(OSError) as caught:
+        write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert sentence(caught.value) == f"{path}: {os.strerror(number)}"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_that_came_in_between_is_not_replaced(tmp_path):
+    late = RunFolder(tmp_path, "run")
+    late.check_new(False)
+    loop = new_loop(tmp_path / "run", max_steps=1)
+    loop.run()
+    del loop
+    gc.collect()  # its process has ended: nothing holds the folder
+    with pytest.raises(UserError, match="already holds a run"):
+        late.start(overwrite=False)
+    assert checkpoint.load(late.checkpoint)["progress"].step == 1
+
+
+def test_what_was_kept_of_a_run_goes_with_it(tmp_path):
+    loop = new_loop(tmp_path / "run", max_steps=2, save_freq=1)
+    loop.run()
+    folder = loop.folder
+    folder.damaged.write_bytes(b"")
+    os.remove(folder.checkpoint)
+    folder.losses.unlink()
+    with pytest.raises(UserError, match="already holds a run"):
+        folder.check_new(False)  # the previous checkpoint can be gone on with
+    folder.start(overwrite=True)
+    assert not folder.previous.exists() and not folder.damaged.exists()

@@ -135,6 +135,41 @@ def test_other_data_is_refused(tmp_path):
         resumed_loop(tmp_path / "run", dataset=TinyData(6))
 
 
+class Fingerprinted(TinyData):
+    def __init__(self, length=5, fingerprint="one"):
+        super().__init__(length)
+        self.fingerprint = fingerprint
+
+
+def test_exchanged_data_is_refused_unless_accepted(tmp_path):
+    new_loop(tmp_path / "run", max_steps=4, dataset=Fingerprinted()).run()
+    resumed_loop(tmp_path / "run", dataset=Fingerprinted())
+    for other, sentence in ((Fingerprinted(5, "two"), "the data is not what the run of this checkpoint was trained on"),
+                            (Fingerprinted(8), "was trained on 5 images and the data now has 8")):
+        with pytest.raises(UserError, match=f"{sentence}.*--accept-other-data.*--name"):
+            resumed_loop(tmp_path / "run", dataset=other)
+    loop = resumed_loop(tmp_path / "run", dataset=Fingerprinted(5, "two"), accept_other_data=True, max_steps=6)
+    assert (loop.progress.epoch, loop.progress.position) == (1, 2)
+    loop.run()
+    resumed_loop(tmp_path / "run", dataset=Fingerprinted(5, "two"))  # this is its data now
+
+
+def test_runs_of_earlier_versions_have_no_fingerprint(tmp_path):
+    new_loop(tmp_path / "run", max_steps=4).run()
+    assert resumed_loop(tmp_path / "run", dataset=Fingerprinted()).progress.step == 4
+
+
+@pytest.mark.parametrize("length", [2, 3, 11])
+def test_accepted_data_of_another_length_makes_the_epochs_that_are_left(tmp_path, length):
+    new_loop(tmp_path / "run", max_steps=5).run()  # 3 steps an epoch: in the midst of the second of three
+    loop = resumed_loop(tmp_path / "run", dataset=TinyData(length), accept_other_data=True, max_steps=None)
+    per_epoch = (length + 1) // 2
+    assert (loop.progress.epoch, loop.progress.position, loop.total) == (1, 0, 5 + 2 * per_epoch)
+    assert loop.run() and loop.progress.epoch == 3
+    assert sorted(map(tuple, sum(loop.recipe.seen, []))) == [(epoch, index) for epoch in (1, 2)
+                                                             for index in range(length)]
+
+
 def test_lines_are_shown_when_due(tmp_path):
     display = Silence()
     new_loop(tmp_path / "run", max_steps=7, print_freq=3, display=display).run()

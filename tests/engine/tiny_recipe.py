@@ -158,7 +158,7 @@ def resumed_loop(path, *, dataset=None, sample=None, display=None, **given):
     torch.manual_seed(12345)
     recipe = TinyRecipe(made.groups["recipe"]).to("cpu", torch.channels_last)
     dataset = dataset or TinyData()
-    progress = restore(recipe, dataset, content)
+    progress = restore(recipe, dataset, content, made.groups["train"].accept_other_data)
     assert isinstance(progress, Progress) and dataclasses.is_dataclass(progress)
     return Loop(recipe, dataset, folder, made, torch.device("cpu"), sample=sample, progress=progress,
                 display=display or Silence())
