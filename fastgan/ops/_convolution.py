@@ -7,8 +7,8 @@ What a random search of torch 2.13 against float64 found, and what is done here 
   new tensors.
 - In bfloat16 the gradient of kernel taps that meet no pixel (padding beside a thin image) is uninitialised memory, and
   so are parts of other results of such calls, and of strided ones to a width of 1. They are computed in float32.
-- In channels_last a convolution all of whose taps, along one axis, meet no pixel ends the process. It is computed in
-  NCHW.
+- In channels_last a convolution all of whose taps, along one axis, meet no pixel ends the process, and one of a 1 x 1
+  kernel with a stride writes beyond its memory in bfloat16 (weight gradient, two threads). They are computed in NCHW.
 
 A result keeps the layout of its image, whatever the layout of the weight.
 """
@@ -113,7 +113,9 @@ def _detour(x: Tensor, size, seen, kernel, stride: Pair, padding: Pair, dilation
     axes = [(size[i], seen[i], kernel[i], stride[i], padding[i], dilation[i]) for i in (0, 1)]
     beside = any([_may_miss(*axis) for axis in axes])
     if x.dtype in (torch.bfloat16, torch.float16):
-        return _FLOAT32 if beside or (stride[1] > 1 and holds(seen[1] == 1)) else _NONE
+        if beside or (stride[1] > 1 and holds(seen[1] == 1)):
+            return _FLOAT32
+        return _NCHW if max(stride) > 1 and tuple(kernel) == (1, 1) else _NONE
     return _NCHW if beside and any([_misses(*axis) for axis in axes]) else _NONE
 
 
