@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -53,6 +53,15 @@ class ImageDataset(Dataset, ABC):
 
     transform: Transform | None = None
     sources: tuple[Source, ...]
+
+    def sizes(self) -> Iterator[tuple[str, int, int]]:
+        """(path, width, height) of every image, upright, before anything is done to it; nothing is decoded.
+
+        A file that holds A and B side by side comes twice, as an image of A and as one of B.
+        """
+        for source in self.sources:
+            for index, size in enumerate(source.sizes):
+                yield source.path(index), *size
 
     @abstractmethod
     def picks(self, key: Key) -> dict[str, Pick]:

@@ -56,6 +56,16 @@ def test_items(root):
     assert item["A_path"] == str(root / "trainA" / "0.png") and domain(item["B_path"]) == "trainB"
 
 
+def test_sizes_of_all_images_are_known_without_decoding(root, aligned):
+    dataset = open_unaligned(options(root, cache="none"))
+    expected = [(str(root / "trainA" / f"{number}.png"), 24, 20) for number in range(5)]
+    assert list(dataset.sizes()) == expected + [(str(root / "trainB" / f"{number}.png"), 30, 30) for number in range(3)]
+    halves = open_dataset("aligned", options(aligned, cache="none"))
+    assert list(halves.sizes()) == [(str(aligned / "train" / f"{number}.png"), 24, 20) for number in range(5)] * 2
+    for kind, length in (("unaligned", 14), ("aligned", 14), ("labelled", 7)):
+        assert len(list(open_dataset(kind, options(None, max_dataset_size=7)).sizes())) == length
+
+
 @pytest.mark.parametrize("built_in", [False, True])
 def test_an_item_depends_on_seed_epoch_and_index_alone(root, built_in):
     data = options(None if built_in else root, max_dataset_size=5)
