@@ -180,7 +180,7 @@ def _read_folder(folder: Path, names: list[str], training: list[str],
     """All images of a folder, with the classes that the names of the training images give."""
     size, channels = _size_and_channels(folder, names, options)
     source = ImageFolder(folder, Transform("resize_and_crop", size, size, flip=False, random=False), channels=channels,
-                         cache=options.cache, substitute=False)
+                         cache=options.cache, substitute=False, range=options.range)
     classes = _classes(folder, training)
     return source, torch.tensor([_label(folder, name, classes) for name in source.names]), classes
 

@@ -30,7 +30,7 @@ def open_unaligned(options: DataOptions, split: str = "train", seed: int = 0) ->
     else:
         root = check_dataroot(options.dataroot, "the folders trainA and trainB")
         A, B = (ImageFolder(root / f"{split}{domain}", transform, channels=channels, limit=limit,
-                            cache=options.cache, substitute=split == "train")
+                            cache=options.cache, substitute=split == "train", range=options.range)
                 for domain, channels in zip(_domains(options), options.pair_channels))
     if split == "train" and options.batch_size > 1:
         _check_equal_sizes(options, transform, A, B)
@@ -55,7 +55,7 @@ def open_aligned(options: DataOptions, split: str = "train", seed: int = 0) -> A
             raise ValueError(f"--input-nc {channels[0]} and --output-nc {channels[1]}: the two halves of an image have "
                              "equally many channels, or 1 (grey) and 3 (RGB)")
         whole = ImageFolder(root / split, SideBySide(transform), channels=max(channels), limit=limit,
-                            cache=options.cache, substitute=split == "train")
+                            cache=options.cache, substitute=split == "train", range=options.range)
         A, B = (Half(whole, "AB".index(domain), count) for domain, count in zip(_domains(options), channels))
     if split == "train" and options.batch_size > 1:
         _check_equal_sizes(options, transform, A)
