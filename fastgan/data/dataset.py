@@ -218,15 +218,16 @@ def _balanced(labels: Tensor, names: Sequence[str], n_labels: int, seed: int) ->
     if not names:
         raise ValueError("semi-supervised training needs images with labels, and these have none: "
                          "give IDX files with labels, or a folder with a sub-folder for each class")
-    if n_labels < len(names):
-        raise ValueError(f"--n-labels is {n_labels}: with {len(names)} classes it must be {len(names)} or more")
+    there = [label for label in range(len(names)) if (labels == label).any()]
+    if n_labels < len(there):
+        raise ValueError(f"--n-labels is {n_labels}: with {len(there)} classes it must be {len(there)} or more")
     generator = random.Random(f"{seed} labels")
     chosen = []
-    for label, name in enumerate(names):
-        wanted = n_labels // len(names) + (label < n_labels % len(names))
+    for place, label in enumerate(there):
+        wanted = n_labels // len(there) + (place < n_labels % len(there))
         items = (labels == label).nonzero().flatten().tolist()
         if len(items) < wanted:
-            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {name} has {len(items)} "
-                             "images")
+            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {names[label]} has "
+                             f"{len(items)} images")
         chosen += sorted(items, key=lambda item: generator.random())[:wanted]
     return sorted(chosen)

@@ -60,8 +60,8 @@ def look_through(folder: str | Path, wanted: str = "images") -> tuple[list[str],
             else:
                 others[Path(name).suffix.lower() or "without suffix"] += 1
     if not found:
-        there = f": it holds {_counts(others)}, and sub-folders were looked into" if others else ""
-        raise ValueError(f"{folder} holds no image{there}")
+        there = f" (there are {_counts(others)})" if others else ""
+        raise ValueError(f"{folder} holds no image{there}: it should hold {wanted}")
     return sorted(found, key=_natural), others
 
 

@@ -224,8 +224,8 @@ def test_files_of_any_suffix_that_can_be_read_are_and_the_others_are_counted(tmp
         (folder / name).unlink()
     with pytest.raises(ValueError) as caught:
         ImageFolder(folder, WHOLE)
-    assert str(caught.value) == (f"{folder} holds no image: it holds 2 .heic, 1 .jpg_large, 1 without suffix, and sub-folders "
-                                 "were looked into")
+    assert str(caught.value) == (f"{folder} holds no image (there are 2 .heic, 1 .jpg_large, 1 without suffix): it should "
+                                 "hold the images of one domain")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
