@@ -72,17 +72,22 @@ def open_aligned_test(options: DataOptions) -> AlignedDataset | None:
     return open_aligned(options, "test")
 
 
+def names_match(options: DataOptions) -> bool:
+    """Whether the folders testA and testB hold files of the same names, suffixes aside."""
+    try:
+        names = [_stems(find_images(Path(options.dataroot) / f"test{domain}")) for domain in "AB"]
+    except ValueError:  # a missing or empty test folder holds no pairs, and is no reason to stop
+        return False
+    return names[0] == names[1]
+
+
 def open_matching_folders(options: DataOptions) -> UnalignedDataset | None:
     """The folders testA and testB as pairs by name; None where they are missing or their names differ.
 
     Raises:
         ValueError: of every pair one image is broken, or a crop is larger than an image.
     """
-    try:
-        names = [_stems(find_images(Path(options.dataroot) / f"test{domain}")) for domain in "AB"]
-    except ValueError:  # a missing or empty test folder holds no pairs, and is no reason to stop
-        return None
-    if names[0] != names[1]:
+    if not names_match(options):
         return None
     pairs = open_unaligned(options, "test")
     _leave_out_halves(pairs.A, pairs.B)

@@ -196,6 +196,18 @@ def test_pairs_of_folders(root):
     assert open_pairs(options(root)) is None
 
 
+def test_equal_names_are_pairs_only_where_that_is_said(root, aligned, caplog):
+    assert open_pairs(options(root), by_name=False) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"testA and testB in {root} hold files of the same names: if they show the same things, --eval-pairs 64 compares "
+        "translations with them"]
+    caplog.clear()
+    (root / "testB" / "1.png").rename(root / "testB" / "other.png")
+    assert open_pairs(options(root), by_name=False) is None and not caplog.records
+    assert len(open_pairs(options(aligned), "aligned", by_name=False)) == 2
+    assert len(open_pairs(options(None), by_name=False)) == 64
+
+
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_pairs_of_the_built_in_set(direction):
     pairs = open_pairs(options(None, direction=direction, flip=True))
