@@ -65,8 +65,8 @@ in XDG_CACHE_HOME or ~/.cache).""",
     parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
                         help="what their codes are drawn by (default: 0)")
     parser.add_argument("--eval-pairs", type=int, metavar="N",
-                        help="true pairs to compare translations with; given, files of the same names in testA and testB "
-                             "are pairs (default: all, where the run was told so or the data says that they are pairs)")
+                        help="true pairs to compare translations with; given, files of the same names in testA and "
+                             "testB are pairs (default: all, where the run was told so or the data says that they are pairs)")
     parser.add_argument("--output", metavar="JSON",
                         help="where the figures go; those of the same recipe that are there already are brought up to "
                              "date (default: metrics.json in the run's folder)")

@@ -165,7 +165,7 @@ def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
 def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,
                      device: torch.device, precision: str, running_statistics: bool,
                      numbers: list[float] | None) -> _Told:
-    """Translate ``files`` in batches of equal size. What is wrong with an image keeps no other from being translated."""
+    """Translate ``files`` in batches of equal size. What is wrong with one image does not stop the others."""
     channels = input_channels(network)
     waiting: dict[torch.Size, list[tuple[Tensor, bool, str, Path]]] = {}
     told = _Told()
@@ -239,7 +239,8 @@ def _tell(told: _Told, folder: Path, channels: int) -> None:
 def _report(direction: str, files: list[str], left_out: list[str], output: Path) -> None:
     if left_out:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-        sentence = f"{len(left_out)} of {len(files)} images could not be translated: {'; '.join(left_out[:NAMED])}{more}"
+        reasons = "; ".join(left_out[:NAMED])
+        sentence = f"{len(left_out)} of {len(files)} images could not be translated: {reasons}{more}"
         if len(left_out) == len(files):
             raise UserError(sentence)
         print(f"skipped {sentence}", file=sys.stderr)

@@ -46,8 +46,9 @@ def find_idx(root: str | Path) -> dict[str, dict[str, Path]]:
                    if inner.is_dir() and not inner.name.startswith(".")]
     if len(sets) > 1:
         names = ", ".join(str(folder / name) for folder, name in sorted(sets)[:3])
-        raise ValueError(f"{root} holds {len(sets)} sets of IDX files ({names}{', ...' if len(sets) > 3 else ''}): give "
-                         "the folder of one as --dataroot, or move its files into a folder of their own")
+        more = ", ..." if len(sets) > 3 else ""
+        raise ValueError(f"{root} holds {len(sets)} sets of IDX files ({names}{more}): give the folder of one as "
+                         "--dataroot, or move its files into a folder of their own")
     return next(iter(sets.values()), {})
 
 
@@ -94,8 +95,8 @@ def read_labelled(files: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:
         if kind not in files:
             there = files[other]
             missing = there.name[:there.name.index(other)] + f"{wanted}-ubyte"
-            raise ValueError(f"{there.parent} holds {there.name} but no {kind} for it: put {missing} beside it, plain or "
-                             "as .gz")
+            raise ValueError(f"{there.parent} holds {there.name} but no {kind} for it: put {missing} beside it, "
+                             "plain or as .gz")
     images, labels = read_idx(files["images"]), read_idx(files["labels"])
     if images.ndim not in (3, 4):
         raise ValueError(f"{files['images']} holds {images.ndim} dimensions: images have 3 (number, height, width), "

@@ -136,7 +136,8 @@ def _open(options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[st
     return _open_folder(root, options, split)
 
 
-def _open_idx(files: dict[str, dict[str, Path]], options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[str]]:
+def _open_idx(files: dict[str, dict[str, Path]], options: DataOptions,
+              split: str) -> tuple[Source, Tensor, Sequence[str]]:
     part = PARTS[split == "test"] if len(files) == len(PARTS) else next(iter(files))
     images, labels = read_labelled(files[part])
     if len(files) < len(PARTS):

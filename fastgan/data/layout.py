@@ -11,7 +11,8 @@ from .files import suffixes
 
 _KIND = r"([-_ ]?(set|data|images?|\d+))?"
 _TRAINING = re.compile(rf"(?P<prefix>.+[-_ ])?train(ing)?{_KIND}", re.IGNORECASE)
-_TESTING = [re.compile(rf"(.+[-_ ])?{name}{_KIND}", re.IGNORECASE) for name in ("test(ing)?", "val(id(ation)?)?", "dev")]
+_TESTING = [re.compile(rf"(.+[-_ ])?{name}{_KIND}", re.IGNORECASE)
+            for name in ("test(ing)?", "val(id(ation)?)?", "dev")]
 _DOMAINS = re.compile("(train|test|val)[AB]", re.IGNORECASE)
 _DEEPEST = 4  # folders that hold nothing but the next one
 
