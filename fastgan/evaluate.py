@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
     if arguments.count < 2:
         raise UserError(f"--count is {arguments.count}: it must be 2 or more")
+    if arguments.eval_pairs is not None and arguments.eval_pairs < 1:
+        raise UserError(f"--eval-pairs is {arguments.eval_pairs}: it must be 1 or more")
     recipe, description = load_run(arguments.checkpoint)
     stored = description["options"]
     options = data.DataOptions(**stored["data"])
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> int:
     path = Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "metrics.json")
     kept = _kept(path, recipe.name)
     measure = _measure_translation if recipe.directions else _measure_images
-    figures, report = measure(recipe, options, stored["train"]["seed"], arguments)
+    figures, report = measure(recipe, options, stored["train"], arguments)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_metrics(path, {"recipe": recipe.name, **kept, **figures})
@@ -63,6 +65,9 @@ in XDG_CACHE_HOME or ~/.cache).""",
     parser.add_argument("--count", type=int, default=5000, metavar="N", help="images to generate (default: 5000)")
     parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
                         help="what their codes are drawn by (default: 0)")
+    parser.add_argument("--eval-pairs", type=int, metavar="N",
+                        help="true pairs to compare translations with; given, files of the same names in testA and "
+                             "testB are pairs (default: all, where the run was told so or the data says that they are pairs)")
     parser.add_argument("--output", metavar="JSON",
                         help="where the figures go; those of the same recipe that are there already are brought up to "
                              "date (default: metrics.json in the run's folder)")
@@ -70,8 +75,9 @@ in XDG_CACHE_HOME or ~/.cache).""",
     return parser
 
 
-def _measure_images(recipe: recipes.Recipe, options: data.DataOptions, seed: int,
+def _measure_images(recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any],
                     arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    seed = trained["seed"]
     train, test = (data.open_dataset(recipe.data_kind, options, split, seed) for split in ("train", "test"))
     recipe.check_images(*train[0]["image"].shape[-2:])
     told = getattr(recipe.options, "n_classes", train.classes)
@@ -116,14 +122,16 @@ def _report_generation(figures: dict[str, Any], names: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def _measure_translation(recipe: recipes.Recipe, options: data.DataOptions, seed: int,
+def _measure_translation(recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any],
                          arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    test = data.open_pairs(options, recipe.data_kind)
+    asked = trained.get("eval_pairs") if arguments.eval_pairs is None else arguments.eval_pairs
+    test = data.open_pairs(options, recipe.data_kind, by_name=bool(asked))
     if test is None:
-        raise UserError(f"{options.dataroot} holds no pairs for a test: there is no truth to compare translations with")
-    figures, report = measures.measure(recipe, test, len(test))
+        raise UserError(f"{options.dataroot} holds no pairs for a test: there is no truth to compare translations with "
+                        "(where files of the same names in testA and testB are pairs, --eval-pairs 64 says so)")
+    figures, report = measures.measure(recipe, test, min(len(test), arguments.eval_pairs or len(test)))
     whole = dataclasses.replace(options, load_size=options.crop_size, flip=False, serial_batches=True, batch_size=1)
-    train = data.open_dataset(recipe.data_kind, whole, "train", seed)
+    train = data.open_dataset(recipe.data_kind, whole, "train", trained["seed"])
     if train.image_size is not None and test.image_size == train.image_size:
         errors = quality.mean_image_errors(train, test, recipe.directions)
         lines = [f"{direction}: the mean training image gets {error:.4f}" for direction, error in errors.items()]

@@ -24,7 +24,7 @@ from fastgan.engine.codes import check_class, check_latent, decode, mixtures, pa
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
 from fastgan.engine.flags import Parser, add_common, read_seed
-from fastgan.engine.networks import load_recipe
+from fastgan.engine.networks import load_run
 from fastgan.engine.pictures import beside, check_free, check_suffix, save_gif, write
 
 ROW = 16  # images, at most
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
     if arguments.steps < 1:
         raise UserError(f"--steps is {arguments.steps}: it must be 1 or more")
-    recipe = load_recipe(arguments.checkpoint)
+    recipe, description = load_run(arguments.checkpoint)
     check_latent(recipe, "interpolate")
     if arguments.images and not recipe.encodes:
         raise UserError(f"{recipe.name} has no encoder, which --images needs to find their codes: give --seeds instead")
@@ -49,7 +49,9 @@ def main(argv: list[str]) -> int:
     check_free([target for target in (strip, gif) if target], arguments.overwrite)
 
     recipe.to(pick_device(arguments.device))
-    real = [read_square(name, recipe.options.input_nc, recipe.options.image_size) for name in arguments.images or ()]
+    numbers = description["options"]["data"].get("range")
+    real = [read_square(name, recipe.options.input_nc, recipe.options.image_size, numbers)
+            for name in arguments.images or ()]
     start, end = _ends(recipe, arguments, real, classes)
     labels = mixtures(*classes, recipe.classes, arguments.steps) if classes else None
     images = list(decode(recipe, path(start, end, arguments.steps), labels))

@@ -23,7 +23,7 @@ from fastgan.engine.codes import check_class, check_latent, nearest
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device
 from fastgan.engine.flags import Parser, add_common
-from fastgan.engine.networks import load_recipe
+from fastgan.engine.networks import load_run
 from fastgan.engine.pictures import beside, check_free, check_suffix, write
 
 AT_ONCE = 256
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
     if arguments.count < 1:
         raise UserError(f"--count is {arguments.count}: it must be 1 or more")
-    recipe = load_recipe(arguments.checkpoint)
+    recipe, description = load_run(arguments.checkpoint)
     check_latent(recipe, "retrieve")
     if not recipe.encodes:
         raise UserError(f"{recipe.name} has no encoder, which retrieve needs to find the codes of images: "
@@ -43,14 +43,15 @@ def main(argv: list[str]) -> int:
     sheet = check_suffix(Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "retrieved.png"),
                          ".png", "--output")
     check_free([sheet], arguments.overwrite)
-    gallery = open_gallery(arguments.gallery, recipe.options.input_nc, recipe.options.image_size)
+    numbers = description["options"]["data"].get("range")
+    gallery = open_gallery(arguments.gallery, recipe.options.input_nc, recipe.options.image_size, numbers)
 
     recipe.to(pick_device(arguments.device))
     labels = _gallery_labels(recipe, gallery, arguments.label)
     codes = _encode(recipe, gallery.images(), labels)
     rows, captions = [], []
     for query in arguments.query:
-        image, code, own = _query(recipe, query, arguments, gallery, codes)
+        image, code, own = _query(recipe, query, arguments, gallery, codes, numbers)
         distances, indices = nearest(code, codes, arguments.count + (own is not None))
         found = [(distance, index) for distance, index in zip(distances.tolist(), indices.tolist()) if index != own]
         found = found[:arguments.count]
@@ -108,13 +109,13 @@ def _gallery_labels(recipe: recipes.Recipe, gallery: LabelledDataset, label: int
 
 
 def _query(recipe: recipes.Recipe, query: str, arguments: argparse.Namespace, gallery: LabelledDataset,
-           codes: Tensor) -> tuple[Tensor, Tensor, int | None]:
+           codes: Tensor, numbers: list[float] | None) -> tuple[Tensor, Tensor, int | None]:
     """(image, code, its own number where it is one of the gallery)."""
     if query.isdecimal() and not Path(query).exists():
         if int(query) >= len(gallery):
             raise UserError(f"--query {query}: the gallery has {len(gallery)} images, 0 to {len(gallery) - 1}")
         return gallery[int(query)]["image"], codes[int(query)], int(query)
-    image = read_square(query, recipe.options.input_nc, recipe.options.image_size)
+    image = read_square(query, recipe.options.input_nc, recipe.options.image_size, numbers)
     if recipe.classes and arguments.label is None:
         raise UserError(f"{recipe.name} is told classes: give that of {query} as --label 3")
     labels = torch.tensor([arguments.label]) if recipe.classes else None

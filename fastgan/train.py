@@ -36,6 +36,7 @@ USAGE = f"""usage: {PROGRAM} RECIPE [options]
 # Options that mean nothing to a recipe on the other kind of data, and are no flags of it.
 _OF_PAIRS = ("load_size", "crop_size", "preprocess", "flip", "direction", "output_nc", "eval_pairs")
 _OF_LABELLED = ("image_size", "eval_images")
+EVAL_PAIRS = 64  # that the final evaluation looks at, unless --eval-pairs says otherwise
 LEFT_OUT = {"unaligned": (*_OF_LABELLED, "n_labels"), "aligned": (*_OF_LABELLED, "n_labels"),
             "labelled": (*_OF_PAIRS, "n_labels"), "semi_labelled": _OF_PAIRS}
 
@@ -115,7 +116,7 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         return command.INTERRUPTED
     print(f"finished {done}: checkpoint.pt, networks.safetensors, losses.jsonl and samples are in {folder.path}")
     print(f"the last sample grid is {grids.path(step)}")
-    limit = options.eval_pairs if recipe.directions else options.eval_images
+    limit = _pairs_to_measure(options) if recipe.directions else options.eval_images
     if test is not None and limit > 0:
         _measure(recipe, test, limit, folder, step)
     if recipe.directions:
@@ -187,8 +188,12 @@ def _open_test(recipe_class: type[recipes.Recipe], run: Settings) -> Any:
     """What the recipe is measured on: true pairs, where there are any, or the test part of labelled images."""
     options: data.DataOptions = run.groups["data"]
     if recipe_class.directions:
-        return data.open_pairs(options, recipe_class.data_kind)
+        return data.open_pairs(options, recipe_class.data_kind, by_name=bool(run.groups["train"].eval_pairs))
     return data.open_dataset(recipe_class.data_kind, options, "test")
+
+
+def _pairs_to_measure(options: TrainOptions) -> int:
+    return EVAL_PAIRS if options.eval_pairs is None else options.eval_pairs
 
 
 def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any) -> Settings:

@@ -8,27 +8,46 @@ if __name__ == "__main__":  # not where the command is imported: the process is 
     _process.settle()  # before torch is imported
 
 import argparse
+import errno
 import sys
+import unicodedata
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastgan.data.folders import find_images
+from fastgan.data import DataOptions
 from fastgan.data.convert import CHANNELS
-from fastgan.data.files import ImageError, read_pixels, save_image, suffix_for
+from fastgan.data.files import ImageError, decode, save_image, suffix_for
+from fastgan.data.folders import look_through, passed_over
 from fastgan.data.images import to_tensor
+from fastgan.data.levels import Span, tell_spans
 from fastgan.engine import command
 from fastgan.engine.command import UserError
 from fastgan.engine.device import pick_device, set_backend
 from fastgan.engine.flags import Parser
 from fastgan.engine.networks import load_networks
 from fastgan.engine.options import PRECISIONS
-from fastgan.engine.translation import generator_for, input_channels, output_channels, translate
+from fastgan.engine.translation import (generator_for, input_channels, is_out_of_memory, output_channels,
+                                        translate)
 
-NAMED = 5  # broken images that are named; the rest is counted
+NAMED = 5  # images left out that are named; the rest is counted
+INCOMPLETE = 1  # the exit code where images were left out
+
+_UNFIT_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # what a file system says of a name that it cannot have
+
+
+@dataclass
+class _Told:
+    """What there is to tell of the images of a folder: what is wrong with those that are left out, kinds that were
+    converted, and the spans of their numbers."""
+
+    left_out: list[str] = field(default_factory=list)
+    conversions: Counter[str] = field(default_factory=Counter)
+    spans: list[Span | None] = field(default_factory=list)
 
 
 def main(argv: list[str]) -> int:
@@ -38,8 +57,10 @@ def main(argv: list[str]) -> int:
     device = pick_device(arguments.device)
     set_backend(arguments.backend)
     folder = Path(arguments.folder)
-    files = find_images(folder)
+    files, others = look_through(folder)
     loaded = load_networks(arguments.checkpoint)
+    trained = loaded.description.get("options", {}).get("data", {})
+    numbers = DataOptions(range=arguments.range or trained.get("range")).range
 
     directions = ["AtoB", "BtoA"] if arguments.direction == "both" else [arguments.direction]
     generators = {direction: generator_for(loaded, direction) for direction in directions}
@@ -47,14 +68,18 @@ def main(argv: list[str]) -> int:
                                    suffix_for(output_channels(network)))
                for direction, network in generators.items()}
     _check_targets(folder, [path for paths in targets.values() for path in paths], arguments.overwrite)
+    if (line := passed_over(others, folder)) is not None:
+        print(line, file=sys.stderr)
+    left_out = 0
     for direction, network in generators.items():
         network.to(device, memory_format=torch.channels_last)
-        broken = _translate_files(network, folder, files, targets[direction], arguments.batch_size, device,
-                                  arguments.precision, arguments.eval, conversions := Counter())
+        told = _translate_files(network, folder, files, targets[direction], arguments.batch_size, device,
+                                arguments.precision, arguments.eval, numbers)
         if direction == directions[0]:
-            _tell_conversions(conversions, input_channels(network))
-        _report(direction, files, broken, _output(folder, arguments.output, direction, len(directions) > 1))
-    return 0
+            _tell(told, folder, input_channels(network))
+        _report(direction, files, told.left_out, _output(folder, arguments.output, direction, len(directions) > 1))
+        left_out += len(told.left_out)
+    return INCOMPLETE if left_out else 0
 
 
 def _parser() -> Parser:
@@ -62,7 +87,8 @@ def _parser() -> Parser:
                     description="""\
 Translate every image of a folder, and of its sub-folders, with trained networks. Any height and width will do; results
 are PNG files under the names of their sources, of 16 bits where the source has 16, or arrays (.npy) where images have
-more than 4 channels.""",
+more than 4 channels. An image that cannot be read, or that memory does not hold, is left out and named; the exit code
+is 1 then, and 2 where nothing was translated.""",
                     epilog="example: python -m fastgan.translate checkpoints/cyclegan photos --direction both")
     parser.add_argument("checkpoint", metavar="CHECKPOINT",
                         help="a run folder, checkpoint.pt, networks.safetensors, or a published *_net_G*.pth")
@@ -77,6 +103,9 @@ more than 4 channels.""",
     parser.add_argument("--eval", action="store_true",
                         help="batch norms by their running statistics (default: by those of each image, as pix2pix is "
                              "published)")
+    parser.add_argument("--range", nargs=2, type=float, metavar=("LOW", "HIGH"),
+                        help="numbers that become black and white, of images of other numbers than 8 bits (default: as "
+                             "the networks were trained)")
     parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
     parser.add_argument("--backend", default="auto", metavar="TEXT",
@@ -95,11 +124,31 @@ def _output(folder: Path, output: str | None, direction: str, both: bool) -> Pat
 
 
 def _targets(files: list[str], output: Path, suffix: str) -> list[Path]:
-    """Where each file's result goes: the same name as PNG; a.jpg beside a.png becomes a.jpg.png."""
-    stems = Counter(PurePosixPath(file).with_suffix(suffix) for file in files)
+    """Where each file's result goes, each to a place of its own: a.jpg to a.png, or to a.jpg.png where another result
+    has the first name, or to a.jpg_2.png, ... where one has both.
+
+    Names are the same here that are the same on some file system: whatever their case, and however accents are coded.
+    """
     names = [PurePosixPath(file) for file in files]
-    return [output / (name.with_suffix(suffix) if stems[name.with_suffix(suffix)] == 1 else
-                      name.with_name(name.name + suffix)) for name in names]
+    folders = {_key(folder) for name in names for folder in name.parents}
+    targets = [name.with_suffix(suffix) for name in names]
+    taken = Counter(map(_key, targets))
+    for index, name in enumerate(names):
+        if taken[_key(targets[index])] > 1 or _key(targets[index]) in folders:
+            targets[index] = name.with_name(name.name + suffix)
+    # Longer names may meet shorter ones; those that come first keep theirs.
+    used = set(folders)
+    for index, name in enumerate(names):
+        number = 2
+        while _key(targets[index]) in used:
+            targets[index] = name.with_name(f"{name.name}_{number}{suffix}")
+            number += 1
+        used.add(_key(targets[index]))
+    return [output / target for target in targets]
+
+
+def _key(name: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())
 
 
 def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
@@ -116,58 +165,87 @@ def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
 
 def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,
                      device: torch.device, precision: str, running_statistics: bool,
-                     conversions: Counter[str]) -> list[str]:
-    """Translate ``files`` in batches of equal size; returns what was wrong with those that are broken.
-
-    ``conversions`` counts the kinds of image that had to be converted.
-    """
+                     numbers: list[float] | None) -> _Told:
+    """Translate ``files`` in batches of equal size. What is wrong with one image does not stop the others."""
     channels = input_channels(network)
-    waiting: dict[torch.Size, list[tuple[Tensor, bool, Path]]] = {}
-    broken = []
+    waiting: dict[torch.Size, list[tuple[Tensor, bool, str, Path]]] = {}
+    told = _Told()
 
-    def flush(group: list[tuple[Tensor, bool, Path]]) -> None:
-        images = torch.stack([image for image, _, _ in group]).to(device, memory_format=torch.channels_last)
-        translated = translate(network, images, precision, running_statistics).cpu()
-        for image, (_, deep, path) in zip(translated, group):
+    def translated(group: list[tuple[Tensor, bool, str, Path]]) -> Tensor | None:
+        try:
+            images = torch.stack([image for image, *_ in group]).to(device, memory_format=torch.channels_last)
+            return translate(network, images, precision, running_statistics).cpu()
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                return None
+            raise
+
+    def flush(group: list[tuple[Tensor, bool, str, Path]]) -> None:
+        results = translated(group)
+        if results is None and len(group) > 1:
+            for one in group:
+                flush([one])
+            return
+        if results is None:
+            height, width = group[0][0].shape[1:]
+            told.left_out.append(f"{folder / group[0][2]}: {width}x{height} pixels are more than memory holds (make it "
+                                 "smaller, or cut it into pieces)")
+        else:
+            for image, (_, deep, _, path) in zip(results, group):
+                save(image, path, deep)
+        bar.update(len(group))
+
+    def save(image: Tensor, path: Path, deep: bool) -> None:
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(image, path, deep=deep)
-        bar.update(len(group))
+        except OSError as error:
+            if error.errno not in _UNFIT_NAMES:
+                raise
+            told.left_out.append(command.sentence(error))
 
     with tqdm(total=len(files), unit="image", disable=None) as bar:
         for file, path in zip(files, targets):
             try:
-                pixels, kind = read_pixels(folder / file, channels)
-            except ImageError as error:
-                broken.append(str(error))
+                pixels, kind, span = decode(folder / file, channels, numbers)
+                image = to_tensor(pixels)
+            except (ImageError, MemoryError, RuntimeError) as error:
+                if not isinstance(error, ImageError) and not is_out_of_memory(error):
+                    raise
+                too_large = f"{folder / file}: more than memory holds (make it smaller, or cut it into pieces)"
+                told.left_out.append(str(error) if isinstance(error, ImageError) else too_large)
                 bar.update()
                 continue
             if kind is not None:
-                conversions[kind] += 1
-            image = to_tensor(pixels)
+                told.conversions[kind] += 1
+            told.spans.append(span)
             group = waiting.setdefault(image.shape, [])
-            group.append((image, pixels.dtype == torch.uint16, path))
+            group.append((image, pixels.dtype == torch.uint16, file, path))
             if len(group) == batch_size:
                 flush(waiting.pop(image.shape))
         for group in waiting.values():
             flush(group)
-    return broken
+    return told
 
 
-def _tell_conversions(conversions: Counter[str], channels: int) -> None:
-    if conversions:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(conversions.items()))
+def _tell(told: _Told, folder: Path, channels: int) -> None:
+    if told.conversions:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(told.conversions.items()))
         wanted = CHANNELS.get(channels, f"{channels} channels")
-        print(f"{conversions.total()} images were converted to {wanted}: {kinds}", file=sys.stderr)
+        print(f"{told.conversions.total()} images were converted to {wanted}: {kinds}", file=sys.stderr)
+    for line in tell_spans(told.spans, f"images in {folder}"):
+        print(line, file=sys.stderr)
 
 
-def _report(direction: str, files: list[str], broken: list[str], output: Path) -> None:
-    if broken:
-        more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        sentence = f"{len(broken)} of {len(files)} images could not be read: {'; '.join(broken[:NAMED])}{more}"
-        if len(broken) == len(files):
+def _report(direction: str, files: list[str], left_out: list[str], output: Path) -> None:
+    if left_out:
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        reasons = "; ".join(left_out[:NAMED])
+        sentence = f"{len(left_out)} of {len(files)} images could not be translated: {reasons}{more}"
+        if len(left_out) == len(files):
             raise UserError(sentence)
         print(f"skipped {sentence}", file=sys.stderr)
-    print(f"{direction}: {len(files) - len(broken)} images translated into {output}")
+    print(f"{direction}: {len(files) - len(left_out)} images translated into {output}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import functools
 import operator
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -60,6 +60,15 @@ class ImageDataset(Dataset, ABC):
     def fingerprint(self) -> str:
         """What tells this data from other data, see :func:`fastgan.data.fingerprint.fingerprint`."""
         return fingerprint(self)
+
+    def sizes(self) -> Iterator[tuple[str, int, int]]:
+        """(path, width, height) of every image, upright, before anything is done to it; nothing is decoded.
+
+        A file that holds A and B side by side comes twice, as an image of A and as one of B.
+        """
+        for source in self.sources:
+            for index, size in enumerate(source.sizes):
+                yield source.path(index), *size
 
     @abstractmethod
     def picks(self, key: Key) -> dict[str, Pick]:
@@ -216,15 +225,16 @@ def _balanced(labels: Tensor, names: Sequence[str], n_labels: int, seed: int) ->
     if not names:
         raise ValueError("semi-supervised training needs images with labels, and these have none: "
                          "give IDX files with labels, or a folder with a sub-folder for each class")
-    if n_labels < len(names):
-        raise ValueError(f"--n-labels is {n_labels}: with {len(names)} classes it must be {len(names)} or more")
+    there = [label for label in range(len(names)) if (labels == label).any()]
+    if n_labels < len(there):
+        raise ValueError(f"--n-labels is {n_labels}: with {len(there)} classes it must be {len(there)} or more")
     generator = random.Random(f"{seed} labels")
     chosen = []
-    for label, name in enumerate(names):
-        wanted = n_labels // len(names) + (label < n_labels % len(names))
+    for place, label in enumerate(there):
+        wanted = n_labels // len(there) + (place < n_labels % len(there))
         items = (labels == label).nonzero().flatten().tolist()
         if len(items) < wanted:
-            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {name} has {len(items)} "
-                             "images")
+            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {names[label]} has "
+                             f"{len(items)} images")
         chosen += sorted(items, key=lambda item: generator.random())[:wanted]
     return sorted(chosen)

@@ -6,25 +6,31 @@ are read and written here.
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from . import png16, tiff
 from .convert import CHANNELS, convert
 from .images import MOST_CHANNELS, to_image, to_pixels
+from .levels import Span, to_levels
+from .orientation import ON_ITS_SIDE, orientation_of, upright
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, 5  # the EXIF tag, and the first of its values that swap width and height
+# Formats of Pillow's that are passed over: EPS has Ghostscript run the file's program; of FITS it takes signed numbers
+# for unsigned; the others it knows by name, and cannot decode.
+_PASSED_OVER = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PLAIN = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _INTO_PLAIN = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
-_GREY = ("1", "L", *_DEEP_GREY)
+_GREY = ("1", "L", "F", *_DEEP_GREY)
 
 
 class ImageError(ValueError):
@@ -41,46 +47,75 @@ class Header:
     deep: bool
 
 
+class Decoded(NamedTuple):
+    """An image: uint8 or uint16 (H, W, C), what kind of image the file held if it was converted, and the span of its
+    numbers where it is worth a word (see :func:`fastgan.data.levels.to_levels`)."""
+
+    pixels: Tensor
+    kind: str | None
+    span: Span | None
+
+
+def suffixes() -> tuple[str, ...]:
+    """How the names of image files end, in small letters: those that Pillow reads here, and .npy."""
+    return (".npy", *(suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats()))
+
+
 def read_header(path: str | Path) -> Header:
     """The header of an image file; its pixels are not decoded.
 
     Raises:
-        ImageError: the file is not an image, or cannot be opened.
+        ImageError: the file is not an image, or cannot be opened, or is too large an image.
     """
     with _named(path):
         if _suffix(path) == ".npy":
             array = _array(path)
-            return Header(array.shape[1], array.shape[0], array.shape[2], array.dtype != np.uint8)
-        if (own := _own(path)) is not None:
-            _, width, height, channels, deep = own
-            return Header(width, height, channels, deep)
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE:
-                width, height = height, width
-            clear = "transparency" in image.info
-            channels = _PLAIN.get(_INTO_PLAIN.get(image.mode, image.mode), 1 if image.mode in _GREY else 3)
-            channels += clear and channels in (1, 3)
-            return Header(width, height, channels, image.mode in _DEEP_GREY)
+            return Header(array.shape[1], array.shape[0], array.shape[2], array.dtype.itemsize > 1)
+        start = _start(path)
+        if (found := tiff.header(path, start)) is not None and found.own:
+            width, height, orientation = found.width, found.height, found.orientation
+            _check_size(width, height)
+            channels, deep = found.channels, found.numbers is None or found.numbers.itemsize > 1
+        else:
+            with _open(path) as image:
+                # Pillow gives the size of some formats turned upright, and not of others, from version to version.
+                width, height = image.size if found is None else (found.width, found.height)
+                orientation = orientation_of(image, png16.metadata_is_late(path))
+                channels, deep = _channels(image), image.mode in (*_DEEP_GREY, "F")
+            if (own := png16.header(start)) is not None:
+                channels, deep = own[2], True
+        if orientation in ON_ITS_SIDE:
+            width, height = height, width
+        return Header(width, height, channels, deep)
 
 
-def read_pixels(path: str | Path, channels: int = 3) -> tuple[Tensor, str | None]:
+def read_pixels(path: str | Path, channels: int = 3, range: Sequence[float] | None = None) -> tuple[Tensor, str | None]:
     """Decode an image file, turned upright, to ``channels`` channels: 1 is grey, 3 RGB, 2 and 4 have transparency.
 
     Grey becomes RGB and the other way round; transparency is put on white where the channels leave no place for it, and
     opaque where the file has none. Palettes become colours. An image of another number of channels is an error. Arrays
-    (.npy) are (H, W) or (H, W, C), of uint8, uint16, or floats in [0, 1], which become 16 bits.
+    (.npy) are (H, W) or (H, W, C).
+
+    Args:
+        range: (low, high), the numbers that become black and white, of images of other numbers than unsigned bytes:
+            low becomes 0 and high 65535. Without it uint16 stays as it is, int8 and int16 keep all their values, of
+            which the lowest becomes 0, and floats of arrays (.npy) lie in [0, 1], which becomes 0 to 65535.
 
     Returns:
-        (uint8, or uint16 where the file has 16 bits, (H, W, channels); what kind of image the file held, such as
-        "palette", if it was converted; None for RGB made grey, which ``channels`` asks for).
+        (uint8, or uint16 where the file has 16 bits or a range makes it so, (H, W, channels); what kind of image the
+        file held, such as "palette", if it was converted; None for RGB made grey, which ``channels`` asks for).
 
     Raises:
-        ImageError: the file is truncated, not an image, cannot be opened, holds floating-point pixels of unknown range,
-            or has channels that cannot become those wanted.
+        ImageError: the file is truncated, not an image, too large an image, cannot be opened, holds int32, uint32 or
+            floating-point pixels while there is no range, or has channels that cannot become those wanted.
     """
+    return decode(path, channels, range)[:2]
+
+
+def decode(path: str | Path, channels: int = 3, range: Sequence[float] | None = None) -> Decoded:
+    """As :func:`read_pixels`, with the span of its numbers."""
     with _named(path):
-        pixels, kind = _decode(path)
+        pixels, kind, span = _decode(path, range)
         there = pixels.shape[2]
         if there != channels:
             if kind is None and there in CHANNELS:
@@ -88,7 +123,7 @@ def read_pixels(path: str | Path, channels: int = 3) -> tuple[Tensor, str | None
                 if kind is not None and pixels.dtype == np.uint16:
                     kind = f"16-bit {kind}"
             pixels = convert(pixels, channels)
-    return torch.from_numpy(np.ascontiguousarray(pixels)), kind
+        return Decoded(torch.from_numpy(np.ascontiguousarray(pixels)), kind, span)
 
 
 def save_image(tensor: Tensor, path: str | Path, *, deep: bool = False) -> None:
@@ -114,47 +149,72 @@ def _suffix(path: str | Path) -> str:
     return Path(path).suffix.lower()
 
 
-def _own(path: str | Path) -> tuple | None:
-    """(reader, width, height, channels, deep) for a PNG or TIFF file that is read here; None for one left to Pillow."""
+def _start(path: str | Path) -> bytes:
     with open(path, "rb") as file:
-        start = file.read(29)
-    if (found := png16.header(start)) is not None:
-        return png16.read, *found, True
-    if (found := tiff.header(path, start)) is not None:
-        width, height, channels, bits = found
-        return tiff.read, width, height, channels, bits == 16
-    return None
+        return file.read(29)
 
 
-def _decode(path: str | Path) -> tuple[np.ndarray, str | None]:
-    """(pixels with the file's own channels, the kind of image if it had to be converted even for that)."""
+def _formats() -> list[str]:
+    Image.init()
+    return [kind for kind in Image.OPEN if kind not in _PASSED_OVER]
+
+
+def _open(path: str | Path) -> Image.Image:
+    return Image.open(path, formats=_formats())
+
+
+def _channels(image: Image.Image) -> int:
+    channels = _PLAIN.get(_INTO_PLAIN.get(image.mode, image.mode), 1 if image.mode in _GREY else 3)
+    return channels + ("transparency" in image.info and channels in (1, 3))
+
+
+def _decode(path: str | Path, range: Sequence[float] | None) -> tuple[np.ndarray, str | None, Span | None]:
+    """(pixels with the file's own channels, the kind of image if it had to be converted even for that, the span of its
+    numbers)."""
+    kind = None
     if _suffix(path) == ".npy":
-        array = _array(path)
-        if array.dtype in (np.uint8, np.uint16):
-            return np.array(array), None
-        if array.size and not (0 <= array.min() and array.max() <= 1):  # false for NaN, too
-            raise OSError("floating-point pixels of an array lie in [0, 1]")
-        return np.rint(array.astype(np.float64) * 65535).astype(np.uint16), "floating-point"
-    if (own := _own(path)) is not None:
-        return own[0](path), None
-    with Image.open(path) as file:
-        file.load()
-        if file.mode == "F":
-            raise OSError("pixels are floating-point numbers, whose range is unknown")
-        image, mode = ImageOps.exif_transpose(file), file.mode
-    if mode in _DEEP_GREY:
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)[:, :, None], None
-    clear = "transparency" in image.info
-    plain = mode if mode in _PLAIN else _INTO_PLAIN.get(mode, "RGB")
-    if clear and plain in ("L", "RGB"):
-        plain += "A"
-    kind = {"1": "black and white", "P": "palette", "PA": "palette"}.get(mode)
-    if kind is None and mode not in _PLAIN and mode not in _INTO_PLAIN:
-        kind = mode
-    if image.mode != plain:
-        image = image.convert(plain)
-    pixels = np.array(image, dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels, kind
+        numbers, orientation = np.array(_array(path)), 1
+        if numbers.dtype.kind == "f" and range is None:
+            range, kind = (0.0, 1.0), "floating-point"
+            if not (0 <= numbers.min() and numbers.max() <= 1):  # true for NaN, too
+                raise OSError("floating-point pixels of an array lie in [0, 1], or in a range that is given "
+                              "(--range LOW HIGH of train and translate)")
+    else:
+        numbers, orientation, kind = _numbers(path)
+    levels, span = to_levels(numbers, range)
+    return upright(levels, orientation), kind, span
+
+
+def _numbers(path: str | Path) -> tuple[np.ndarray, int, str | None]:
+    """(what a file that is no array holds, (H, W, C), the orientation that its picture still has, the kind)."""
+    start = _start(path)
+    if (found := tiff.header(path, start)) is not None and found.own:
+        _check_size(found.width, found.height)
+        return tiff.read(path), found.orientation, None
+    if (deep := png16.header(start)) is not None:
+        _check_size(*deep[:2])
+        with _open(path) as file:
+            return png16.read(path), orientation_of(file, png16.metadata_is_late(path)), None
+    with _open(path) as image:
+        image.load()
+        orientation = orientation_of(image)
+        mode, clear = image.mode, "transparency" in image.info
+        if mode in _DEEP_GREY or mode == "F" or found is not None and mode == "L":
+            numbers = np.array(image)[:, :, None]
+            if found is not None and found.numbers is not None:  # Pillow's modes have no other whole numbers than these
+                same = numbers.dtype.itemsize == found.numbers.itemsize
+                numbers = numbers.view(found.numbers) if same else numbers.astype(found.numbers)
+            elif mode != "F" and mode != "L" and 0 <= numbers.min() and numbers.max() <= 65535:
+                numbers = numbers.astype(np.uint16)
+            return numbers, orientation, None
+        plain = mode if mode in _PLAIN else _INTO_PLAIN.get(mode, "RGB")
+        if clear and plain in ("L", "RGB"):
+            plain += "A"
+        kind = {"1": "black and white", "P": "palette", "PA": "palette"}.get(mode)
+        if kind is None and mode not in _PLAIN and mode not in _INTO_PLAIN:
+            kind = mode
+        pixels = np.array(image if mode == plain else image.convert(plain), dtype=np.uint8)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels, orientation, kind
 
 
 # numpy parses the header with ast.literal_eval, which in Python 3.11 fails now and then when two threads do it at once
@@ -173,8 +233,8 @@ def _array(path: str | Path) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:
         raise OSError(f"an array of shape {getattr(array, 'shape', None)}: an image is (height, width) or (height, "
                       "width, channels)")
-    if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
-        raise OSError(f"an array of {array.dtype}: images are uint8, uint16, or floats in [0, 1]")
+    if array.dtype.kind not in "uif":
+        raise OSError(f"an array of {array.dtype}: images are whole numbers, or floating-point")
     return array if array.ndim == 3 else array[:, :, None]
 
 
@@ -193,10 +253,18 @@ class _named:
             raise ImageError(f"{self.path}: {_reason(error)}") from error
 
 
+def _check_size(width: int, height: int) -> None:
+    """Raise for an image that Pillow would not open either. Pillow's limit is twice the number from which it warns."""
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError(f"{width * height} pixels")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
-        return "too large an image"
+        pixels = int(re.search("[0-9]+", str(error))[0])
+        return (f"{pixels:,} pixels, and at most {2 * Image.MAX_IMAGE_PIXELS:,} are read: make it smaller, or cut it "
+                "into pieces")
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return "truncated" if "truncated" in text.lower() else text.splitlines()[0]

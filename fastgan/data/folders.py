@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from . import cache as caches
 from .convert import CHANNELS, deepen
-from .files import SUFFIXES, ImageError, read_header, read_pixels
+from .files import Decoded, Header, ImageError, decode, read_header, suffixes
+from .levels import Span, tell_spans
 from .notices import notice, some
 from .transforms import Transform
 
@@ -24,17 +28,23 @@ _Result = TypeVar("_Result")
 def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
     """The image files of a folder and its sub-folders, as relative POSIX paths in natural order (2.png before 10.png).
 
-    What counts is the suffix (see ``files.SUFFIXES``). Hidden files and folders do not. ``wanted`` is what an error says
-    that the folder should hold.
+    What counts is the suffix (see :func:`fastgan.data.files.suffixes`). Hidden files and folders do not. ``wanted`` is
+    what an error says that the folder should hold.
 
     Raises:
         ValueError: the folder is missing, not a folder, or holds no such file.
     """
+    return look_through(folder, wanted)[0]
+
+
+def look_through(folder: str | Path, wanted: str = "images") -> tuple[list[str], Counter[str]]:
+    """What :func:`find_images` gives, and how many other files of which suffix there are."""
     folder = Path(folder)
     if not folder.is_dir():
         state = "not a folder" if folder.exists() else "missing"
         raise ValueError(f"{folder} is {state}: it should hold {wanted}")
-    found, visited = [], set()
+    endings = suffixes()
+    found, others, visited = [], Counter(), set()
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
         if real in visited:  # a link back up
@@ -42,11 +52,55 @@ def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [(Path(where) / name).relative_to(folder).as_posix() for name in files
-                  if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        for name in files:
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(endings) and not _special(os.path.join(where, name)):
+                found.append((Path(where) / name).relative_to(folder).as_posix())
+            else:
+                others[Path(name).suffix.lower() or "without suffix"] += 1
     if not found:
-        raise ValueError(f"{folder} holds no image (looked for {', '.join(SUFFIXES)}, in sub-folders too)")
-    return sorted(found, key=_natural)
+        there = f" (there are {_counts(others)})" if others else ""
+        raise ValueError(f"{folder} holds no image{there}: it should hold {wanted}")
+    return sorted(found, key=_natural), others
+
+
+def passed_over(others: Counter[str], folder: str | Path) -> str | None:
+    """The line that tells of the files that :func:`look_through` left out; None where there are none."""
+    if not others:
+        return None
+    count = others.total()
+    return (f"passed over {count} file{'s' if count > 1 else ''} in {folder} that no image is read from: "
+            f"{_counts(others)}")
+
+
+@dataclass
+class Listing:
+    """The image files of a folder and what their headers say.
+
+    Attributes:
+        headers: by name, in natural order.
+        skipped: why others could not be read, by name.
+        others: how many files are no images by their suffix, by that.
+    """
+
+    folder: Path
+    headers: dict[str, Header]
+    skipped: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, folder: str | Path, wanted: str = "images", limit: int | None = None) -> Listing:
+        """All image files of a folder, or the first so many. Raises ValueError as :func:`find_images`."""
+        names, others = look_through(folder, wanted)
+        return cls.of_names(Path(folder), names[:limit], others)
+
+    @classmethod
+    def of_names(cls, folder: Path, names: Sequence[str], others: Counter[str] | None = None) -> Listing:
+        """So many files of a folder."""
+        skipped: dict[str, str] = {}
+        headers = _read_all(folder, names, lambda name: read_header(folder / name), skipped)
+        return cls(folder, headers, skipped, others or Counter())
 
 
 class ImageFolder:
@@ -57,40 +111,48 @@ class ImageFolder:
     may turn out broken only when it is used: it is named then, once, and the next good one takes its place.
 
     Args:
+        folder: a folder, or the files of one that were looked through already.
         transform: its ``resize`` is applied, and its crop checked against every image.
         channels: 1 (grey), 3 (RGB), 2 or 4 (with transparency), or what all files have.
         limit: use only the first so many files.
         cache: where pixels are kept: "memory", "file", "none", or "auto", see :func:`fastgan.data.cache.choose`.
         substitute: whether another image may take the place of one that is broken; if not, its use is an error.
+        range: the numbers that become black and white, see :func:`fastgan.data.files.read_pixels`.
 
     Raises:
         ValueError: the folder is missing or empty, every image in it is broken, or the crop is larger than an image.
     """
 
-    def __init__(self, folder: str | Path, transform: Transform, *, channels: int = 3, limit: int | None = None,
-                 cache: str = "auto", substitute: bool = True):
-        self.folder, self.transform, self.channels, self.substitute = Path(folder), transform, channels, substitute
-        files = find_images(self.folder, transform.wanted)[:limit]
-        skipped: dict[str, str] = {}
-        headers = self._read(files, lambda name: read_header(self.folder / name), skipped)
-        for name, header in headers.items():
+    def __init__(self, folder: str | Path | Listing, transform: Transform, *, channels: int = 3,
+                 limit: int | None = None, cache: str = "auto", substitute: bool = True,
+                 range: Sequence[float] | None = None):
+        listing = folder if isinstance(folder, Listing) else Listing.of(folder, transform.wanted, limit)
+        self.folder, self.transform, self.channels, self.substitute = listing.folder, transform, channels, substitute
+        self.range = range
+        skipped = dict(listing.skipped)
+        for name, header in listing.headers.items():
             transform.check(header.width, header.height, str(self.folder / name))
 
-        self.names, self.sizes = list(headers), [(header.width, header.height) for header in headers.values()]
-        self.deep = any(header.deep for header in headers.values())
+        self.names = list(listing.headers)
+        self.sizes = [(header.width, header.height) for header in listing.headers.values()]
+        # With a range, pixels of 8 bits may become 16, which only decoding shows.
+        self.deep = range is not None or any(header.deep for header in listing.headers.values())
         self._pixels, self._kinds, self._broken = None, Counter(), set()
         total = sum(self._elements(size) for size in self.sizes) * (2 if self.deep else 1)
         where = caches.choose(total, cache)
         if where == "file":
             notice(f"the images of {self.folder} are decoded into a file of {total / 2 ** 30:.1f} GiB in "
                    f"{caches.folder()}, which vanishes with the run; --cache memory or none does without")
+        if (line := passed_over(listing.others, self.folder)) is not None:
+            notice(line)
         if where != "none":
             self._decode_all(skipped, where)
         if skipped:
             reasons = [f"{name} ({reason})" for name, reason in skipped.items()]
             if not self.names:
                 raise ValueError(f"{self.folder} holds no readable image: {some(reasons)}")
-            notice(f"skipped {len(skipped)} of {len(files)} images in {self.folder}: {some(reasons)}")
+            count = len(listing.headers) + len(listing.skipped)
+            notice(f"skipped {len(skipped)} of {count} images in {self.folder}: {some(reasons)}")
         if self._pixels is None:
             why = "as --cache none says" if cache == "none" else "which neither memory nor the disk has room for"
             notice(f"the images of {self.folder} ({total / 2 ** 30:.1f} GiB) are not kept, {why}, but decoded at every "
@@ -112,7 +174,7 @@ class ImageFolder:
         for step in range(len(self)):
             name = self.names[(index + step) % len(self)]
             try:
-                return self._decode(name)[0]
+                return self._decode(name).pixels
             except ImageError as error:
                 if not self.substitute:
                     raise
@@ -128,50 +190,33 @@ class ImageFolder:
         if self._pixels is not None:
             self._starts = [self._starts[index] for index in indices]
 
-    def _decode(self, name: str) -> tuple[Tensor, str | None]:
-        pixels, kind = read_pixels(self.folder / name, self.channels)
-        resized = self.transform.resize(pixels.numpy())
-        return torch.from_numpy(deepen(resized) if self.deep else resized), kind
+    def _decode(self, name: str) -> Decoded:
+        decoded = decode(self.folder / name, self.channels, self.range)
+        resized = self.transform.resize(decoded.pixels.numpy())
+        return decoded._replace(pixels=torch.from_numpy(deepen(resized) if self.deep else resized))
 
     def _decode_all(self, skipped: dict[str, str], where: str) -> None:
         """Fill one buffer with all images: worker processes share it rather than copy it."""
-        expected = {name: self._elements(size) for name, size in zip(self.names, self.sizes)}
         starts, end = {}, 0
-        for name in self.names:
-            starts[name], end = end, end + expected[name]
+        shapes = {name: self.transform.resized(*size)[::-1] for name, size in zip(self.names, self.sizes)}
+        for name, (height, width) in shapes.items():
+            starts[name], end = end, end + height * width * self.channels
         buffer = caches.buffer(end, torch.uint16 if self.deep else torch.uint8, where)
 
-        def decode(name: str) -> str | None:
-            pixels, kind = self._decode(name)
-            if pixels.numel() != expected[name]:
+        def decode(name: str) -> tuple[str | None, Span | None]:
+            pixels, kind, span = self._decode(name)
+            if pixels.shape[:2] != shapes[name]:
                 raise ImageError(f"{self.folder / name}: its header gives another size than its pixels have")
-            buffer[starts[name]:starts[name] + expected[name]] = pixels.reshape(-1)
-            return kind
+            buffer[starts[name]:starts[name] + pixels.numel()] = pixels.reshape(-1)
+            return kind, span
 
-        kinds = self._read(self.names, decode, skipped)
-        self.sizes = [size for name, size in zip(self.names, self.sizes) if name in kinds]
-        self.names = list(kinds)
-        self._kinds.update(kind for kind in kinds.values() if kind is not None)
-        self._starts, self._pixels = [starts[name] for name in kinds], buffer
-
-    def _read(self, names: Iterable[str], read: Callable[[str], _Result],
-              skipped: dict[str, str]) -> dict[str, _Result]:
-        """``read`` every file, on several threads; those it cannot read go to ``skipped`` with the reason."""
-
-        def attempt(name: str) -> tuple[str, _Result | None, ImageError | None]:
-            try:
-                return name, read(name), None
-            except ImageError as error:
-                return name, None, error
-
-        results = {}
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            for name, result, error in threads.map(attempt, names):
-                if error is None:
-                    results[name] = result
-                else:
-                    skipped[name] = str(error).removeprefix(f"{self.folder / name}: ")
-        return results
+        told = _read_all(self.folder, self.names, decode, skipped)
+        self.sizes = [size for name, size in zip(self.names, self.sizes) if name in told]
+        self.names = list(told)
+        self._kinds.update(kind for kind, _ in told.values() if kind is not None)
+        for line in tell_spans((span for _, span in told.values()), f"images in {self.folder}"):
+            notice(line)
+        self._starts, self._pixels = [starts[name] for name in told], buffer
 
     def _elements(self, size: tuple[int, int]) -> int:
         width, height = self.transform.resized(*size)
@@ -188,6 +233,38 @@ class ImageFolder:
             count = sum(self.transform.resized(*size) != size for size in self.sizes)
             if count:
                 notice(f"{count} of {len(self)} images in {self.folder} were resized to sides that are multiples of 4")
+
+
+def _read_all(folder: Path, names: Iterable[str], read: Callable[[str], _Result],
+              skipped: dict[str, str]) -> dict[str, _Result]:
+    """``read`` every file, on several threads; those it cannot read go to ``skipped`` with the reason."""
+
+    def attempt(name: str) -> tuple[str, _Result | None, ImageError | None]:
+        try:
+            return name, read(name), None
+        except ImageError as error:
+            return name, None, error
+
+    results = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for name, result, error in threads.map(attempt, names):
+            if error is None:
+                results[name] = result
+            else:
+                skipped[name] = str(error).removeprefix(f"{folder / name}: ")
+    return results
+
+
+def _special(path: str) -> bool:
+    """Whether a path is there and no file that ends when it is read: a pipe, a device."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:  # reading it tells what is wrong
+        return False
+
+
+def _counts(others: Counter[str]) -> str:
+    return some([f"{count} {suffix}" for suffix, count in others.most_common()])
 
 
 def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:

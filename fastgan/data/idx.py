@@ -15,20 +15,41 @@ PARTS = ("train", "t10k")  # how such files name the training and the test set
 _UNSIGNED_BYTES = 0x08
 _TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "short integers", 0x0C: "integers", 0x0D: "floats",
           0x0E: "doubles"}
-_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx(\d)-ubyte(\.gz)?")
+_NAME = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]idx\d-ubyte(\.gz)?")
+_DEEPEST = 2  # folders under a root in which tools unpack such files: torchvision in MNIST/raw
 
 
-def find_idx(folder: str | Path) -> dict[str, dict[str, Path]]:
+def find_idx(root: str | Path) -> dict[str, dict[str, Path]]:
     """The IDX files of a folder: {"train" or "t10k": {"images": path, "labels": path}}, as far as they are there.
 
-    Of a file that lies there both plain and gzipped the plain one is taken.
+    Names are those of MNIST, with what may come before them (emnist-letters-train-images-idx3-ubyte); "test" means
+    "t10k". Of a file that lies there both plain and gzipped the plain one is taken. Where the folder has no such file,
+    those of a folder in it are taken, or of one in that.
+
+    Raises:
+        ValueError: there are several sets.
     """
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(Path(folder).iterdir(), reverse=True):  # x.gz before x
-        match = _NAME.fullmatch(path.name)
-        if match and path.is_file():
-            found.setdefault(match[1], {})[match[2]] = path
-    return found
+    folders, sets = [Path(root)], {}
+    for _ in range(_DEEPEST + 1):
+        for folder in folders:
+            for path in sorted(folder.iterdir(), reverse=True):  # x.gz before x
+                match = _NAME.fullmatch(path.name)
+                # Some tools unpack x.gz into a folder x, that holds x.
+                inner = path / path.name
+                if match and (path.is_file() or inner.is_file()):
+                    parts = sets.setdefault((folder, match["set"]), {})
+                    part = "train" if match["part"] == "train" else "t10k"
+                    parts.setdefault(part, {})[match["kind"]] = path if path.is_file() else inner
+        if sets:
+            break
+        folders = [inner for folder in folders for inner in sorted(folder.iterdir())
+                   if inner.is_dir() and not inner.name.startswith(".")]
+    if len(sets) > 1:
+        names = ", ".join(str(folder / name) for folder, name in sorted(sets)[:3])
+        more = ", ..." if len(sets) > 3 else ""
+        raise ValueError(f"{root} holds {len(sets)} sets of IDX files ({names}{more}): give the folder of one as "
+                         "--dataroot, or move its files into a folder of their own")
+    return next(iter(sets.values()), {})
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -62,7 +83,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, wanted, start).reshape(shape)
 
 
-def read_labelled(folder: Path, files: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:
+def read_labelled(files: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (N, H, W, C) and labels int64 (N,) of one set that :func:`find_idx` found.
 
     Images are (N, H, W) in the file, or (N, H, W, C).
@@ -72,9 +93,10 @@ def read_labelled(folder: Path, files: dict[str, Path]) -> tuple[np.ndarray, np.
     """
     for kind, other, wanted in (("images", "labels", "images-idx3"), ("labels", "images", "labels-idx1")):
         if kind not in files:
-            there = files[other].name
-            raise ValueError(f"{folder} holds {there} but no {kind} for it: put "
-                             f"{there.split('-')[0]}-{wanted}-ubyte beside it, plain or as .gz")
+            there = files[other]
+            missing = there.name[:there.name.index(other)] + f"{wanted}-ubyte"
+            raise ValueError(f"{there.parent} holds {there.name} but no {kind} for it: put {missing} beside it, "
+                             "plain or as .gz")
     images, labels = read_idx(files["images"]), read_idx(files["labels"])
     if images.ndim not in (3, 4):
         raise ValueError(f"{files['images']} holds {images.ndim} dimensions: images have 3 (number, height, width), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from .convert import CHANNELS, resize
 from .dataset import LabelledDataset, SemiLabelledDataset, Source
-from .files import ImageError, read_header, read_pixels
-from .folders import ImageFolder, find_images
+from .files import read_pixels
+from .folders import ImageFolder, Listing, find_images, look_through
 from .idx import PARTS, find_idx, read_labelled
-from .images import to_tensor
+from .images import MOST_CHANNELS, to_tensor
+from .layout import check_classes, find_parts
 from .notices import notice, some
 from .options import DataOptions, check_dataroot
 from .synthetic import glyphs
@@ -46,13 +48,16 @@ class PixelArray:
 def open_labelled(options: DataOptions, split: str = "train", seed: int = 0) -> LabelledDataset:
     """The labelled images under ``options.dataroot``, or the built-in glyphs without it.
 
-    Where the data has no test part, its last tenth is held out: of an IDX set by index, of a folder that of each
-    class. Images stay as they are unless ``image_size`` says otherwise; nothing is cropped or mirrored.
-    ``max_dataset_size`` shortens the training part.
+    IDX files lie in the folder, or in a folder in it, as torchvision leaves them (MNIST/raw). Training and test images
+    lie in folders as :func:`fastgan.data.layout.find_parts` says. Where the data has no test part, its last tenth is
+    held out: of an IDX set by index, of a folder that of each class. Images stay as they are unless ``image_size`` says
+    otherwise; nothing is cropped or mirrored. Where some have colours and others not, all become RGB unless
+    ``input_nc`` says otherwise. ``max_dataset_size`` shortens the training part.
 
     Raises:
-        ValueError: nothing of the kind there, a file that cannot be read, images of different sizes and no
-            ``image_size``, or channels that the images do not have.
+        ValueError: nothing of the kind there, several IDX sets, a file that cannot be read, folders that are the
+            domains of an unpaired set, images of different sizes and no ``image_size``, or channels that the images do
+            not have.
     """
     return LabelledDataset(*_open(options, split))
 
@@ -64,29 +69,33 @@ def open_semi_labelled(options: DataOptions, split: str = "train", seed: int = 0
     return SemiLabelledDataset(*_open(options, split), n_labels=options.n_labels, seed=seed)
 
 
-def open_gallery(folder: str | Path, channels: int, size: int) -> LabelledDataset:
+def open_gallery(folder: str | Path, channels: int, size: int,
+                 range: Sequence[float] | None = None) -> LabelledDataset:
     """All images of a folder that :func:`open_labelled` opens, training and test part, as ``channels`` x size x size.
 
     Raises:
         ValueError: as :func:`open_labelled`.
     """
-    options = DataOptions(dataroot=str(folder), input_nc=channels, image_size=size)
+    options = DataOptions(dataroot=str(folder), input_nc=channels, image_size=size, range=range)
     root = check_dataroot(options.dataroot, _WANTED)
     files = find_idx(root)
-    if not files:
-        return LabelledDataset(*_read_folder(root, find_images(root), find_images(root), options))
-    parts = [_array(*read_labelled(root, paths), _count_classes(root, files), str(paths["images"]), options, "test")
-             for _, paths in sorted(files.items())]
+    if files:
+        parts = [_array(*read_labelled(paths), _count_classes(files), str(paths["images"]), options, "test")
+                 for _, paths in sorted(files.items())]
+    else:
+        found = _Folders(root)
+        parts = [_read(listing, found.classes, options, size, channels)
+                 for listing in (found.training(), found.testing()) if listing is not None]
     return LabelledDataset(_Joined([source for source, _, _ in parts]), torch.cat([labels for _, labels, _ in parts]),
                            parts[0][2])
 
 
-def read_square(path: str | Path, channels: int, size: int) -> Tensor:
+def read_square(path: str | Path, channels: int, size: int, range: Sequence[float] | None = None) -> Tensor:
     """An image file as networks of labelled images take it: (channels, size, size) float32 in [-1, 1].
 
     A conversion of its channels is told in a line. Raises ImageError, a ValueError, as :func:`read_pixels`.
     """
-    pixels, kind = read_pixels(path, channels)
+    pixels, kind = read_pixels(path, channels, range)
     if kind is not None:
         notice(f"{path} was converted to {CHANNELS.get(channels, f'{channels} channels')}: it is {kind}")
     return to_tensor(torch.from_numpy(resize(pixels.numpy(), (size, size))))
@@ -123,24 +132,24 @@ def _open(options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[st
     root = check_dataroot(options.dataroot, _WANTED)
     files = find_idx(root)
     if files:
-        return _open_idx(root, files, options, split)
+        return _open_idx(files, options, split)
     return _open_folder(root, options, split)
 
 
-def _open_idx(root: Path, files: dict[str, dict[str, Path]], options: DataOptions,
+def _open_idx(files: dict[str, dict[str, Path]], options: DataOptions,
               split: str) -> tuple[Source, Tensor, Sequence[str]]:
     part = PARTS[split == "test"] if len(files) == len(PARTS) else next(iter(files))
-    images, labels = read_labelled(root, files[part])
+    images, labels = read_labelled(files[part])
     if len(files) < len(PARTS):
         if len(images) < 2:
             raise ValueError(f"{files[part]['images']} holds one image: training and testing need one each at least")
         start = len(images) - max(1, len(images) // HELD_OUT)
         images, labels = (array[start:] if split == "test" else array[:start] for array in (images, labels))
-    return _array(images, labels, _count_classes(root, files), str(files[part]["images"]), options, split)
+    return _array(images, labels, _count_classes(files), str(files[part]["images"]), options, split)
 
 
-def _count_classes(root: Path, files: dict[str, dict[str, Path]]) -> int:
-    return 1 + max(int(read_labelled(root, paths)[1].max()) for paths in files.values())
+def _count_classes(files: dict[str, dict[str, Path]]) -> int:
+    return 1 + max(int(read_labelled(paths)[1].max()) for paths in files.values())
 
 
 def _array(images: np.ndarray, labels: np.ndarray, classes: int, name: str, options: DataOptions,
@@ -159,14 +168,65 @@ def _array(images: np.ndarray, labels: np.ndarray, classes: int, name: str, opti
     return PixelArray(pixels, name), torch.from_numpy(np.array(labels)), [str(label) for label in range(classes)]
 
 
+class _Folders:
+    """A folder of images, with or without a folder for each class: which of them are for training, and for the test.
+
+    Attributes:
+        classes: the names of the folders of the training images; none where these lie in no folders.
+    """
+
+    def __init__(self, root: Path):
+        self.folder, self._tests = find_parts(root)
+        self._names, self._others = look_through(self.folder, _WANTED)
+        self.classes = _classes(self.folder, self._names)
+        check_classes(self.folder, self.classes)
+        self._test, self._strangers = self._find_test()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the test images are apart from the training images."""
+        return self._test is not None
+
+    def training(self) -> Listing:
+        return Listing.of_names(self.folder, self._names, self._others)
+
+    def testing(self) -> Listing | None:
+        """None where no images are apart for the test. Tells of those that could not be."""
+        if self._strangers and not self.apart:
+            folder, _ = self._strangers[0]
+            notice(f"the images in {folder} are left out: they lie in no folders of the classes in {self.folder} "
+                   f"({some(self.classes)}), of which a tenth is held out for the test instead")
+        elif self._strangers:
+            for folder, names in self._strangers:
+                notice(f"{len(names)} images in {folder} are left out: they are of no class that training images have "
+                       f"({some(names)})")
+        return None if self._test is None else Listing.of_names(*self._test)
+
+    def _find_test(self) -> tuple[tuple[Path, list[str]] | None, list[tuple[Path, list[str]]]]:
+        """(folder and names of the test images, folder and names of images that are of no class)."""
+        strangers = []
+        for folder in self._tests:
+            try:
+                names = find_images(folder)
+            except ValueError:  # an empty folder is no reason to stop
+                continue
+            fit = [name for name in names if not self.classes or _class(name) in self.classes]
+            if len(fit) < len(names):
+                strangers.append((folder, [name for name in names if _class(name) not in self.classes]))
+            if fit:
+                return (folder, fit), strangers[-1:] if len(fit) < len(names) else []
+        return None, strangers
+
+
 def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[str]]:
-    training = root / "train" if (root / "train").is_dir() else root
-    apart = training != root and (root / "test").is_dir()
-    folder = root / "test" if apart and split == "test" else training
-    names = find_images(folder)
-    own = names if folder == training else find_images(training)
-    source, labels, classes = _read_folder(folder, names, own, options)
-    kept = list(range(len(labels))) if apart else _part(labels.tolist(), split)
+    found = _Folders(root)
+    testing = found.testing() if split == "test" else None
+    decided = options.image_size is not None and options.input_nc is not None
+    training = None if testing is not None and decided else found.training()
+    size, channels = _size_and_channels([listing for listing in (training, testing) if listing is not None], options)
+    listing = training if testing is None else testing
+    source, labels, classes = _read(listing, found.classes, options, size, channels)
+    kept = list(range(len(labels))) if found.apart else _part(labels.tolist(), split, found.folder)
     if split == "train" and options.max_dataset_size is not None:
         # Files are in the order of their classes: take them from all of these, not the first so many.
         count = min(options.max_dataset_size, len(kept))
@@ -175,19 +235,21 @@ def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, 
     return source, labels[kept], classes
 
 
-def _read_folder(folder: Path, names: list[str], training: list[str],
-                 options: DataOptions) -> tuple[ImageFolder, Tensor, Sequence[str]]:
-    """All images of a folder, with the classes that the names of the training images give."""
-    size, channels = _size_and_channels(folder, names, options)
-    source = ImageFolder(folder, Transform("resize_and_crop", size, size, flip=False, random=False), channels=channels,
-                         cache=options.cache, substitute=False)
-    classes = _classes(folder, training)
-    return source, torch.tensor([_label(folder, name, classes) for name in source.names]), classes
+def _read(listing: Listing, classes: Sequence[str], options: DataOptions, size: int,
+          channels: int) -> tuple[ImageFolder, Tensor, Sequence[str]]:
+    source = ImageFolder(listing, Transform("resize_and_crop", size, size, flip=False, random=False), channels=channels,
+                         cache=options.cache, substitute=False, range=options.range)
+    return source, torch.tensor([classes.index(_class(name)) if classes else 0 for name in source.names]), classes
+
+
+def _class(name: str) -> str | None:
+    """The folder in which a file lies, of which its class has the name; None for one that lies in none."""
+    return PurePosixPath(name).parts[0] if "/" in name else None
 
 
 def _classes(folder: Path, names: list[str]) -> list[str]:
     """The names of the sub-folders that hold the files. Files beside no sub-folder have no classes."""
-    tops = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
+    tops = [_class(name) for name in names]
     if set(tops) == {None}:
         return []
     if None in tops:
@@ -196,42 +258,38 @@ def _classes(folder: Path, names: list[str]) -> list[str]:
     return list(dict.fromkeys(tops))
 
 
-def _label(folder: Path, name: str, classes: list[str]) -> int:
-    if not classes:
-        return 0
-    top = PurePosixPath(name).parts[0]
-    if top not in classes:
-        raise ValueError(f"{folder / name} is of no class that training images have ({some(classes)})")
-    return classes.index(top)
-
-
-def _part(labels: list[int], split: str) -> list[int]:
-    """The indices of a split: of each class, the last tenth is the test part, one image at least."""
+def _part(labels: list[int], split: str, folder: Path) -> list[int]:
+    """The indices of a split: of each class, the last tenth is the test part, one image at least where it has two."""
     kept = []
     for label in sorted(set(labels)):
         items = [index for index, each in enumerate(labels) if each == label]
-        start = len(items) - max(1, len(items) // HELD_OUT)
+        start = max(1, len(items) - max(1, len(items) // HELD_OUT))
         kept += items[start:] if split == "test" else items[:start]
+    if not kept:
+        notice(f"{folder} has no image to spare for the test, which takes those of the training")
+        return list(range(len(labels)))
     return kept
 
 
-def _size_and_channels(folder: Path, names: list[str], options: DataOptions) -> tuple[int, int]:
-    """The side of the images, which all files have, and the channels of the first, unless options say otherwise."""
-    if options.image_size is not None and options.input_nc is not None:
-        return options.image_size, options.input_nc
-    channels, first = options.input_nc, {}
-    for name in names:
-        try:
-            header = read_header(folder / name)
-        except ImageError:
-            continue  # opening the folder names broken files
-        first.setdefault((header.width, header.height), name)
-        channels = channels or header.channels
-        if options.image_size is not None:
-            break
+def _size_and_channels(listings: Sequence[Listing], options: DataOptions) -> tuple[int, int]:
+    """The side of the images, which all files have, and their channels, unless options say otherwise.
+
+    The first listing, of the training images where they are looked at, decides on the channels: colours are kept where
+    any image has colours, and transparency where all have it. Of other numbers of channels, most images have these.
+    """
+    first = {}
+    for listing in listings:
+        for name, header in listing.headers.items():
+            first.setdefault((header.width, header.height), listing.folder / name)
     sizes = list(first) or [(glyphs.SIZE, glyphs.SIZE)]
     if options.image_size is None and (len(sizes) > 1 or sizes[0][0] != sizes[0][1]):
-        seen = " and ".join(f"{folder / first[size]} is {size[0]}x{size[1]}" for size in sizes[:2])
+        seen = " and ".join(f"{first[size]} is {size[0]}x{size[1]}" for size in sizes[:2])
         raise ValueError(f"images with labels are square and of one size, but {seen}: --image-size 64, or another "
                          "number, resizes them")
-    return options.image_size or sizes[0][0], channels or 1
+    counts = Counter(header.channels for header in listings[0].headers.values())
+    channels = 1
+    if counts and max(counts) > MOST_CHANNELS:
+        channels = counts.most_common(1)[0][0]
+    elif counts:
+        channels = (3 if max(counts) >= 3 else 1) + (set(counts) <= {2, 4})
+    return options.image_size or sizes[0][0], options.input_nc or channels

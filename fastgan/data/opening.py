@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .dataset import AlignedDataset, LabelledDataset, PairDataset, UnalignedDataset
 from .labelled import open_labelled, open_semi_labelled
+from .notices import notice
 from .options import DataOptions
-from .pairs import open_aligned, open_aligned_test, open_matching_folders, open_unaligned
+from .pairs import open_aligned, open_aligned_test, names_match, open_matching_folders, open_unaligned
 
 KINDS = {"unaligned": open_unaligned, "aligned": open_aligned, "labelled": open_labelled,
          "semi_labelled": open_semi_labelled}
@@ -36,15 +37,26 @@ def open_dataset(kind: str, options: DataOptions, split: str = "train",
     return KINDS[kind](options, split, seed)
 
 
-def open_pairs(options: DataOptions, kind: str = "unaligned") -> PairDataset | None:
+def open_pairs(options: DataOptions, kind: str = "unaligned", *, by_name: bool = True) -> PairDataset | None:
     """The test set as true pairs: item i shows the same thing in both domains. None where there are no such pairs.
 
     The built-in set has them (64), and so have aligned images with a folder test. Unaligned folders count as pairs when
     testA and testB hold files of the same names, suffixes aside. A pair of which one image is broken is left out.
+
+    Args:
+        by_name: whether equal names in unaligned folders mean pairs. Files that are numbered have them by chance: where
+            this is False, a line says that they could be compared.
 
     Raises:
         ValueError: there are pairs, and no readable one, or a crop is larger than an image.
     """
     if options.dataroot is None:
         return open_dataset(kind, options, "test")
-    return open_matching_folders(options) if kind == "unaligned" else open_aligned_test(options)
+    if kind != "unaligned":
+        return open_aligned_test(options)
+    if by_name:
+        return open_matching_folders(options)
+    if names_match(options):
+        notice(f"testA and testB in {options.dataroot} hold files of the same names: if they show the same things, "
+               "--eval-pairs 64 compares translations with them")
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class DataOptions:
     input_nc: int | None = _option(None, "channels of domain A, or of labelled images: 1 (grey), 3 (RGB), 4 (RGB with "
                                          "transparency) or any other number (default: 3; what labelled images have)")
     output_nc: int | None = _option(None, "channels of domain B (default: 3)")
+    range: list[float] | None = _option(None, "numbers that become black and white, of images of other numbers than 8 "
+                                              "bits, such as CT or depth (default: all that 16 bits hold)")
     image_size: int | None = _option(None, "side that labelled images are resized to (default: as they are)")
     n_labels: int = _option(100, "labelled images for semi-supervised training, equally many of each class")
 
@@ -57,6 +60,11 @@ class DataOptions:
                 raise ValueError(f"{_flag(name)} is {getattr(self, name)}: it must be {least} or more")
         if self.max_dataset_size is not None and self.max_dataset_size < 1:
             raise ValueError(f"--max-dataset-size is {self.max_dataset_size}: it must be 1 or more, or none for all")
+        if self.range is not None:
+            object.__setattr__(self, "range", [float(value) for value in self.range])
+            if len(self.range) != 2 or not -math.inf < self.range[0] < self.range[1] < math.inf:
+                raise ValueError(f"--range is {' '.join(f'{value:g}' for value in self.range)}: give the numbers that "
+                                 "become black and white, the lower one first")
         for name in ("input_nc", "output_nc", "image_size", "n_labels"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -30,7 +30,7 @@ def open_unaligned(options: DataOptions, split: str = "train", seed: int = 0) ->
     else:
         root = check_dataroot(options.dataroot, "the folders trainA and trainB")
         A, B = (ImageFolder(root / f"{split}{domain}", transform, channels=channels, limit=limit,
-                            cache=options.cache, substitute=split == "train")
+                            cache=options.cache, substitute=split == "train", range=options.range)
                 for domain, channels in zip(_domains(options), options.pair_channels))
     if split == "train" and options.batch_size > 1:
         _check_equal_sizes(options, transform, A, B)
@@ -55,7 +55,7 @@ def open_aligned(options: DataOptions, split: str = "train", seed: int = 0) -> A
             raise ValueError(f"--input-nc {channels[0]} and --output-nc {channels[1]}: the two halves of an image have "
                              "equally many channels, or 1 (grey) and 3 (RGB)")
         whole = ImageFolder(root / split, SideBySide(transform), channels=max(channels), limit=limit,
-                            cache=options.cache, substitute=split == "train")
+                            cache=options.cache, substitute=split == "train", range=options.range)
         A, B = (Half(whole, "AB".index(domain), count) for domain, count in zip(_domains(options), channels))
     if split == "train" and options.batch_size > 1:
         _check_equal_sizes(options, transform, A)
@@ -72,17 +72,22 @@ def open_aligned_test(options: DataOptions) -> AlignedDataset | None:
     return open_aligned(options, "test")
 
 
+def names_match(options: DataOptions) -> bool:
+    """Whether the folders testA and testB hold files of the same names, suffixes aside."""
+    try:
+        names = [_stems(find_images(Path(options.dataroot) / f"test{domain}")) for domain in "AB"]
+    except ValueError:  # a missing or empty test folder holds no pairs, and is no reason to stop
+        return False
+    return names[0] == names[1]
+
+
 def open_matching_folders(options: DataOptions) -> UnalignedDataset | None:
     """The folders testA and testB as pairs by name; None where they are missing or their names differ.
 
     Raises:
         ValueError: of every pair one image is broken, or a crop is larger than an image.
     """
-    try:
-        names = [_stems(find_images(Path(options.dataroot) / f"test{domain}")) for domain in "AB"]
-    except ValueError:  # a missing or empty test folder holds no pairs, and is no reason to stop
-        return None
-    if names[0] != names[1]:
+    if not names_match(options):
         return None
     pairs = open_unaligned(options, "test")
     _leave_out_halves(pairs.A, pairs.B)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_METADATA = (b"eXIf", b"zTXt", b"tEXt", b"iTXt")
 _CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # colour type -> channels
 _COLOUR_TYPES = {channels: kind for kind, channels in _CHANNELS.items()}
 
@@ -22,6 +23,21 @@ def header(start: bytes) -> tuple[int, int, int] | None:
         return None
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", start[16:29])
     return (width, height, _CHANNELS[kind]) if depth == 16 and kind in _CHANNELS and not interlaced else None
+
+
+def metadata_is_late(path: str | Path) -> bool:
+    """Whether a file is a PNG file with metadata after its pixels, of any depth. No chunk is read but its header."""
+    with open(path, "rb") as file:
+        kind, pixels = file.read(8), False
+        if kind != _SIGNATURE:
+            return False
+        while len(start := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", start)
+            pixels |= kind == b"IDAT"
+            if pixels and kind in _METADATA:
+                return True
+            file.seek(length + 4, 1)
+    return False
 
 
 def read(path: str | Path) -> np.ndarray:
@@ -44,8 +60,10 @@ def read(path: str | Path) -> np.ndarray:
         if kind == b"IDAT":
             data.append(body)
         position += 12 + length
-    try:
-        rows = np.frombuffer(zlib.decompress(b"".join(data)), np.uint8).reshape(height, 1 + 2 * channels * width)
+    wanted = height * (1 + 2 * channels * width)
+    try:  # one byte more than there may be: no file unpacks to more than its header says
+        content = zlib.decompressobj().decompress(b"".join(data), wanted + 1)
+        rows = np.frombuffer(content, np.uint8).reshape(height, 1 + 2 * channels * width)
     except (zlib.error, ValueError):
         raise OSError("damaged: its pixels cannot be unpacked") from None
     if rows[:, 0].max() > 4:

@@ -77,6 +77,10 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, leav
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=field.name,
                                help=text)
             continue
+        if kind is list:
+            group.add_argument(flag, type=_reader(float, False), nargs=2, metavar=("LOW", "HIGH"),
+                               default=argparse.SUPPRESS, dest=field.name, help=text)
+            continue
         choices = field.metadata.get("choices")
         metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
         group.add_argument(flag, type=_reader(kind, optional), choices=choices, metavar=metavar,
@@ -104,12 +108,14 @@ def _show(value: Any) -> str:
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
-    """(int, float, str or bool; whether None is allowed) of a field's annotation."""
+    """(int, float, str, bool or list, of two numbers; whether None is allowed) of a field's annotation."""
     optional = False
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         optional = len(members) < len(typing.get_args(hint))
         hint = float if set(members) == {int, float} else members[0]
+    if typing.get_origin(hint) is list:
+        hint = list
     if typing.get_origin(hint) is typing.Literal:
         hint = type(typing.get_args(hint)[0])
     return hint, optional

@@ -48,8 +48,9 @@ class TrainOptions:
     sample_freq: int = option(500, "steps between two sample grids; 0: only at the end", resume=True)
     sample_count: int = option(4, "rows of a sample grid", resume=True)
     save_freq: int = option(1000, "steps between two checkpoints; 0: only at the end", resume=True)
-    eval_pairs: int = option(64, "true pairs that the final evaluation looks at, where there are any; 0: none",
-                             resume=True)
+    eval_pairs: int | None = option(None, "true pairs that the final evaluation looks at; 0: none; given, files of the "
+                                          "same names in testA and testB are pairs (default: 64, where the data says "
+                                          "that they are pairs)", resume=True)
     eval_images: int = option(1000, "test images that the final evaluation looks at, where there are any; 0: none",
                               resume=True)
 

@@ -51,6 +51,13 @@ def translate(network: nn.Module, images: Tensor, precision: str = "fp32", runni
         return network(padded)[..., :height, :width].float()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of the host or of a GPU, is what an operation lacked."""
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(
+        said in text for said in ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory"))
+
+
 def reflect_to_fit(images: Tensor, multiple: int, least: int) -> Tensor:
     """Continue (N, C, H, W) by reflection to multiples of ``multiple``, at least ``least``; for any H and W."""
     for dimension in (2, 3):

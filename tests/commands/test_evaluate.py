@@ -62,6 +62,24 @@ def test_translations_are_held_against_the_mean_image(call, trained):
         assert 0 < figures[direction]["mean_image"] < 0.5
 
 
+def test_numbered_test_images_are_no_pairs_unless_that_is_said(call, tiny_train, images, tmp_path, caplog):
+    for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
+        images(tmp_path / "data" / folder, sizes=[(16, 16)] * 3, seed=seed)
+    small = ("--dataroot", "data", "--max-steps", 1)
+    plain, told = (tiny_train(*small, "--name", name, *more) for name, *more in (("plain",), ("told", "--eval-pairs", 2)))
+    assert plain.code == told.code == 0, plain.err + told.err
+    assert "distance to the truth" not in plain.out and "no test pairs" in plain.out
+    assert any("hold files of the same names" in record.getMessage() for record in caplog.records)
+    assert "distance to the truth over 2 held-out pairs" in told.out
+    outcome = call(evaluate, "checkpoints/plain", "--device", "cpu")
+    assert outcome.code == 2 and "are pairs, --eval-pairs 64 says so" in outcome.err
+    for run, more, pairs in (("plain", ("--eval-pairs", 1), 1), ("told", (), 3)):
+        outcome = call(evaluate, f"checkpoints/{run}", *more, "--device", "cpu")
+        assert outcome.code == 0 and f"over {pairs} held-out pairs" in outcome.out
+    outcome = call(evaluate, "checkpoints/plain", "--eval-pairs", 0)
+    assert outcome.code == 2 and "--eval-pairs is 0: it must be 1 or more" in outcome.err
+
+
 def test_figures_of_training_are_kept_and_files_of_others_are_not_touched(call, runs, tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"recipe": "dcgan", "step": 7, "generated": 1}))

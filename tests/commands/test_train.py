@@ -114,7 +114,7 @@ def test_nothing_is_overwritten_without_being_asked(tiny_train, tmp_path):
 def test_own_data_takes_the_papers_preset(tiny_train, images, tmp_path):
     for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
         images(tmp_path / "data" / folder, sizes=[(16, 16)] * 3, seed=seed)
-    outcome = tiny_train("--dataroot", "data", "--max-steps", 1)
+    outcome = tiny_train("--dataroot", "data", "--max-steps", 1, "--eval-pairs", 64)
     assert outcome.code == 0, outcome.err
     assert "preset    paper: --dataroot is given" in outcome.out
     assert "data: 3 + 3 images, 3 test pairs" in outcome.out

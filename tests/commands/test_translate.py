@@ -1,15 +1,22 @@
 """python -m fastgan.translate, as a user meets it."""
 
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from fastgan import translate
+from fastgan import train, translate
 from fastgan.data.files import read_pixels
 from fastgan.data.images import to_image, to_tensor
 from fastgan.engine.networks import load_networks
 from fastgan.models import ResnetGenerator
+from tests.commands.tiny_command import TINY
 
 SIZES = [(16, 16), (17, 23), (1, 1), (3, 40), (16, 16)]  # width, height
 
@@ -67,20 +74,132 @@ def test_names_that_differ_in_their_suffix_alone(tiny_translate, images, tmp_pat
     assert names(tmp_path / "photos_AtoB") == ["a.jpg.png", "a.png.png", "b.png"]
 
 
+def test_names_that_meet_the_longer_names_of_others(tiny_translate, images, tmp_path):
+    sources = ["a.jpg", "a.jpg.png", "a.png", "A.bmp", "b.png/c.jpg", "b.jpg", "x/d.png", "X/D.jpg"]
+    images(tmp_path / "photos", sizes=[(8, 8 + number) for number in range(len(sources))], names=sources)
+    outcome = tiny_translate("photos")
+    assert outcome.code == 0, outcome.err
+    made = [path for path in (tmp_path / "photos_AtoB").rglob("*") if path.is_file()]
+    assert sorted(Image.open(path).height for path in made) == list(range(8, 8 + len(sources)))
+    assert len({str(path).casefold() for path in made}) == len(sources)
+
+
+NAME = st.text(st.sampled_from("aAßé\u0301\udce9_2."), min_size=1, max_size=4).filter(lambda name: name[0] != ".")
+
+
+@given(sources=st.lists(st.tuples(st.lists(NAME, max_size=2), NAME, st.sampled_from([".png", ".jpg", ".PNG", ".npy"])),
+                        max_size=12))
+def test_every_result_has_a_place_of_its_own(sources):
+    """On file systems that take capitals for small letters, too, and one spelling of an accent for another."""
+    files = sorted({"/".join([*folders, name + suffix]) for folders, name, suffix in sources})
+    targets = translate._targets(files, Path("out"), ".png")
+    parts = [translate._key(PurePosixPath(target)) for target in targets]
+    assert len(set(parts)) == len(files)
+    inner = {translate._key(folder) for target in targets for folder in PurePosixPath(target).parents}
+    assert not inner & set(parts), "a result has the name of a folder"
+    assert all(target.parent == Path("out", file).parent and target.suffix == ".png"
+               for target, file in zip(targets, files))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_names_that_are_no_text_are_kept_as_they_are(tiny_translate, images, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    images(tmp_path / odd, sizes=[(8, 8)] * 2, names=[f"{odd}.png", f"{odd}.jpg"])
+    assert tiny_translate(odd).code == 0
+    assert sorted(os.listdir(os.fsencode(tmp_path / f"{odd}_AtoB"))) == [b"caf\xe9.jpg.png", b"caf\xe9.png.png"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("error", [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 "
+                 "bytes. Error code 12"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+    RuntimeError("std::bad_alloc")])
+def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_translated(tiny_translate, images, tmp_path,
+                                                                                    monkeypatch, batch_size, error):
+    images(tmp_path / "photos", sizes=[(8, 8), (24, 16), (8, 8), (8, 8), (8, 8)])
+    whole = translate.translate
+
+    def bounded(network, batch, *arguments):
+        if batch.shape[0] * batch.shape[2] * batch.shape[3] > 128:  # two of the small ones
+            raise error
+        return whole(network, batch, *arguments)
+
+    monkeypatch.setattr(translate, "translate", bounded)
+    outcome = tiny_translate("photos", "--batch-size", batch_size)
+    assert outcome.code == 1 and names(tmp_path / "photos_AtoB") == ["0.png", "2.png", "3.png", "4.png"]
+    assert ("skipped 1 of 5 images could not be translated: photos/1.png: 24x16 pixels are more than memory holds (make "
+            "it smaller, or cut it into pieces)\n") in outcome.err
+    assert "--batch-size" not in outcome.err and "--crop-size" not in outcome.err
+
+
+def test_other_errors_end_the_command(tiny_translate, images, tmp_path, monkeypatch):
+    images(tmp_path / "photos")
+
+    def gone(*arguments):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(translate, "translate", gone)
+    outcome = tiny_translate("photos")
+    assert outcome.code == 2 and "the device is gone" in outcome.err
+
+
+def test_images_past_the_limit_and_names_too_long_are_left_out(tiny_translate, images, tmp_path, monkeypatch):
+    long = "x" * 248
+    images(tmp_path / "photos", sizes=[(8, 8), (30, 10), (8, 8), (8, 8)], names=["0.png", "1.png", f"{long}.jpg",
+                                                                               f"{long}.bmp"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 140)
+    outcome = tiny_translate("photos")
+    assert outcome.code == 1 and names(tmp_path / "photos_AtoB") == ["0.png"]
+    assert "photos/1.png: 300 pixels, and at most 280 are read: make it smaller, or cut it into pieces" in outcome.err
+    assert f"{long}.jpg.png: File name too long" in outcome.err and "skipped 3 of 4" in outcome.err
+
+
+def test_numbers_are_read_by_the_range_of_the_training(call, images, tmp_path, monkeypatch):
+    for side in "AB":
+        images(tmp_path / f"data/train{side}", sizes=[(32, 32)] * 2)
+    made = call(train, "cyclegan", *TINY, "--dataroot", "data", "--max-steps", 1, "--range", "-1000", "3000")
+    assert made.code == 0, made.err
+    (tmp_path / "scans").mkdir()
+    np.save(tmp_path / "scans" / "a.npy", np.full((8, 8), 1000, np.int32))
+    seen = []
+    whole = translate.translate
+
+    def watched(network, batch, *arguments):
+        seen.append(batch.max().item())
+        return whole(network, batch, *arguments)
+
+    monkeypatch.setattr(translate, "translate", watched)
+    assert call(translate, "checkpoints/cyclegan", "scans").code == 0
+    assert call(translate, "checkpoints/cyclegan", "scans", "--range", 0, 1000, "--output", "other").code == 0
+    assert seen == pytest.approx([0, 1], abs=1e-4)
+    outcome = call(translate, "checkpoints/cyclegan", "scans", "--range", 5, 5, "--output", "third")
+    assert outcome.code == 2 and "--range is 5 5: give the numbers that become black and white" in outcome.err
+
+
+def test_what_is_passed_over_and_how_much_of_the_range_is_used_is_said(tiny_translate, images, tmp_path):
+    images(tmp_path / "photos")
+    (tmp_path / "photos" / "b.heic").write_text("")
+    np.save(tmp_path / "photos" / "c.npy", np.full((8, 8), 4095, np.uint16))
+    outcome = tiny_translate("photos")
+    assert outcome.code == 0
+    assert "passed over 1 file in photos that no image is read from: 1 .heic\n" in outcome.err
+    assert "images in photos hold uint16 numbers from 4095 to 4095" in outcome.err
+
+
 def test_broken_images_are_named_and_counted(tiny_translate, images, tmp_path):
     images(tmp_path / "photos", sizes=[(64, 64)] * 3)
     whole = (tmp_path / "photos" / "1.png").read_bytes()
     (tmp_path / "photos" / "1.png").write_bytes(whole[:len(whole) // 2])
     (tmp_path / "photos" / "text.jpg").write_text("no image")
     outcome = tiny_translate("photos")
-    assert outcome.code == 0
+    assert outcome.code == 1
     assert "skipped 2 of 4 images" in outcome.err
     assert "1.png: truncated" in outcome.err and "text.jpg: not an image" in outcome.err
     assert "AtoB: 2 images translated" in outcome.out
     for name in ("0.png", "2.png"):
         (tmp_path / "photos" / name).unlink()
     outcome = tiny_translate("photos", "--output", "other")
-    assert outcome.code == 2 and "2 of 2 images could not be read" in outcome.err
+    assert outcome.code == 2 and "2 of 2 images could not be translated" in outcome.err
 
 
 def test_published_networks(call, images, tmp_path, trained):

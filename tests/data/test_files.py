@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from fastgan.data.files import Header, ImageError, read_header, read_pixels, save_image, suffix_for
+from fastgan.data.files import (Header, ImageError, decode, read_header, read_pixels, save_image, suffix_for,
+                                suffixes)
 from fastgan.data.images import to_pixels, to_tensor
 
 from .common import picture, truncated_jpeg
@@ -18,7 +20,8 @@ def random_pixels(shape, dtype=np.uint16, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
-def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predictor=False, tiled=False, sample_format=1):
+def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predictor=False, tiled=False, sample_format=1,
+               orientation=1):
     """A TIFF file as the standard describes it, two rows of pixels to a strip."""
     height, width, channels = pixels.shape
     values = pixels.astype(pixels.dtype.newbyteorder(order))
@@ -28,7 +31,7 @@ def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predict
     strips = [plane[row:row + 2].tobytes() for plane in planes for row in range(0, height, 2)]
     strips = [zlib.compress(strip) if compress else strip for strip in strips]
     tags = {256: [width], 257: [height], 258: [8 * pixels.itemsize] * channels, 259: [8 if compress else 1], 262: [1],
-            277: [channels], 278: [2], 284: [2 if planar else 1], 317: [2 if predictor else 1],
+            274: [orientation], 277: [channels], 278: [2], 284: [2 if planar else 1], 317: [2 if predictor else 1],
             339: [sample_format] * channels, (324 if tiled else 273): None, (325 if tiled else 279): None}
     start = 8 + 2 + 12 * len(tags) + 4
     extra = b""
@@ -54,11 +57,11 @@ def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predict
                      + struct.pack(f"{order}I", 0) + extra + b"".join(strips))
 
 
-def png(rows, depth=16, kind=2, interlaced=0):
-    """A PNG file of filtered rows [(filter, bytes), ...], 3 channels wide."""
-    width = len(rows[0][1]) // 6
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, interlaced)),
-              (b"IDAT", zlib.compress(b"".join(bytes([number]) + body for number, body in rows))), (b"IEND", b""))
+def png(rows, depth=16, kind=2, interlaced=0, before=(), after=()):
+    """A PNG file of filtered rows [(filter, bytes), ...], 3 channels wide, with chunks before and after its pixels."""
+    width = len(rows[0][1]) * 8 // (3 * depth)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, interlaced)), *before,
+              (b"IDAT", zlib.compress(b"".join(bytes([number]) + body for number, body in rows))), *after, (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(body)) + name + body
                                            + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
 
@@ -155,9 +158,10 @@ def test_faults_of_tiff_files_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     fails("truncated$")
     write_tiff(path, pixels, tiled=True)
-    fails("a TIFF of 5 channels is read uncompressed or deflated, in strips")
-    write_tiff(path, pixels, sample_format=3)
-    fails("a TIFF of 5 channels is read with 8 or 16 bits in each, unsigned")
+    fails("a TIFF of 5 channels of uint16 numbers is read uncompressed or deflated, in strips")
+    write_tiff(path, pixels, sample_format=5)
+    fails("a TIFF of 5 channels is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not 16 bits "
+          "of format 5")
     write_tiff(path, pixels)
     with pytest.raises(ImageError, match="it has 5 channels, and 3 are wanted: only 1"):
         read_pixels(path, 3)
@@ -190,7 +194,8 @@ def test_arrays_without_channels_and_of_floats(tmp_path):
 
     fails(np.array([[0, 1.5]]), r"floating-point pixels of an array lie in \[0, 1\]")
     fails(np.array([[0, np.nan]]), r"floating-point pixels of an array lie in \[0, 1\]")
-    fails(np.zeros((2, 2), dtype=np.int32), "an array of int32: images are uint8, uint16, or floats")
+    fails(np.zeros((2, 2), dtype=np.int32), "int32 numbers from 0 to 0, and no range")
+    fails(np.zeros((2, 2), dtype=bool), "an array of bool: images are whole numbers, or floating-point")
     fails(np.zeros(4, dtype=np.uint8), r"an array of shape \(4,\): an image is \(height, width\)")
     fails(np.array([[None]]), "an array of python objects")
     path.write_bytes(b"text")
@@ -259,12 +264,154 @@ def test_other_kinds_are_named(tmp_path):
     assert read_pixels(tmp_path / "print.tif")[1] == "CMYK" and read_header(tmp_path / "print.tif").channels == 3
 
 
-def test_a_photo_on_its_side_is_turned_upright(tmp_path):
+TURNED = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
+          6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}  # of EXIF 2.3, 4.6.4
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
+
+
+def write_turned(path, kind, pixels, orientation):
+    """uint8 (H, W, 3) as a file of some kind that carries an orientation."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    picture((24, 20)).save(tmp_path / "photo.jpg", exif=exif)
-    assert read_header(tmp_path / "photo.jpg") == Header(20, 24, 3, False)
-    assert read_pixels(tmp_path / "photo.jpg")[0].shape == (24, 20, 3)
+    exif[0x0112] = orientation
+    if kind.startswith("png"):
+        depth = 16 if "16" in kind else 8
+        values = (pixels.astype(np.uint16) * 257).astype(">u2") if depth == 16 else pixels
+        rows = [(0, row.tobytes()) for row in values]
+        chunk = ((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % orientation) if "xmp" in kind
+                 else (b"eXIf", exif.tobytes()[6:]))
+        path.write_bytes(png(rows, depth, **{"after" if "late" in kind else "before": [chunk]}))
+    elif kind == "tiff of bands":
+        write_tiff(path, np.concatenate([pixels, pixels], 2), orientation=orientation)
+    elif kind == "tiff of 16 bits":
+        write_tiff(path, pixels.astype(np.uint16) * 257, orientation=orientation, order=">", compress=True)
+    elif kind == "tiff of grey":
+        write_tiff(path, pixels[..., :1].astype(np.uint16) * 257, orientation=orientation, order=">")
+    elif kind == "tiff of int16":
+        write_tiff(path, (pixels[..., :1] * 257. - 32768).astype(np.int16), orientation=orientation, sample_format=2)
+    else:
+        Image.fromarray(pixels).save(path, exif=exif, **{"tif": {}, "webp": {"lossless": True}, "jpg": {"quality": 100}}[kind])
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind, suffix, channels", [
+    ("png", "png", 3), ("png 16", "png", 3), ("png late", "png", 3), ("png 16 late", "png", 3), ("png xmp", "png", 3),
+    ("png 16 xmp", "png", 3), ("tif", "tif", 3), ("tiff of bands", "tif", 6), ("tiff of 16 bits", "tif", 3),
+    ("tiff of grey", "tif", 1), ("tiff of int16", "tif", 1), ("jpg", "jpg", 3), ("webp", "webp", 3)])
+def test_pictures_that_are_stored_turned_are_read_upright(tmp_path, kind, suffix, channels, orientation):
+    stored = np.array(picture((24, 20)))
+    path = tmp_path / f"photo.{suffix}"
+    write_turned(path, kind, stored, orientation)
+    expected = np.concatenate([TURNED[orientation](stored)] * 2, 2)[..., :channels]
+    pixels, _ = read_pixels(path, channels)
+    if pixels.dtype == torch.uint16:
+        pixels = pixels.to(torch.int32) // 257
+    error = np.abs(pixels.numpy().astype(int) - expected).max() if pixels.shape == expected.shape else pixels.shape
+    assert error == 0 if kind != "jpg" else np.all(error < 12)  # JPEG halves the resolution of colours
+    header = read_header(path)
+    assert (header.height, header.width, header.channels) == expected.shape
+
+
+@pytest.mark.parametrize("kind, suffix", [("png", "png"), ("png 16", "png"), ("tif", "tif"), ("jpg", "jpg")])
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_without_meaning_turns_nothing(tmp_path, kind, suffix, orientation):
+    write_turned(tmp_path / f"photo.{suffix}", kind, np.array(picture((24, 20))), orientation)
+    assert read_header(tmp_path / f"photo.{suffix}").width == 24
+    assert read_pixels(tmp_path / f"photo.{suffix}")[0].shape == (20, 24, 3)
+
+
+def test_headers_are_read_without_decoding(tmp_path, monkeypatch):
+    for kind, suffix in (("png", "png"), ("png 16", "png"), ("png xmp", "png"), ("tif", "tif"), ("jpg", "jpg")):
+        write_turned(tmp_path / f"{kind}.{suffix}", kind, np.array(picture((24, 20))), 6)
+    picture((20, 24)).save(tmp_path / "plain.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    for path in tmp_path.iterdir():
+        assert (read_header(path).width, read_header(path).height) == (20, 24)
+
+
+KINDS = {"u": 1, "i": 2, "f": 3}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint32", "uint64", "float16", "float32", "float64"])
+@pytest.mark.parametrize("options", [{}, {"order": ">"}, {"compress": True}, {"order": ">", "compress": True}])
+def test_tiff_files_of_other_numbers(tmp_path, dtype, channels, options):
+    """All of their values are told apart, as far as 16 bits go, or the file is refused."""
+    path, dtype = tmp_path / "scan.tif", np.dtype(dtype)
+    least = 0 if dtype.kind == "u" else -100
+    numbers = np.arange(least, least + 15 * channels, dtype=dtype).reshape(5, 3, channels)
+    write_tiff(path, numbers, sample_format=KINDS[dtype.kind], **options)
+    top = least + 15 * channels - 1
+    read, kind = read_pixels(path, channels, range=(least, top))
+    expected = np.rint((numbers.astype(float) - least) / (top - least) * 65535)
+    assert kind is None and np.array_equal(read.numpy(), expected)
+    assert read_header(path) == Header(3, 5, channels, dtype.itemsize > 1)
+    if dtype in (np.int8, np.int16):
+        read, _, span = decode(path, channels)
+        assert np.array_equal(read.numpy(), numbers.astype(int) - np.iinfo(dtype).min)
+        assert span == (dtype.name, least, top)
+    else:
+        with pytest.raises(ImageError, match=rf"numbers from {least} to {top}, and no range \(--range LOW HIGH"):
+            read_pixels(path, channels)
+
+
+def test_a_range_clips_and_leaves_8_bits_alone(tmp_path):
+    path = tmp_path / "depth.npy"
+    np.save(path, np.array([[-np.inf, -1, 0, 0.5, 1, 7, np.inf, np.nan]], np.float32))
+    assert read_pixels(path, 1, (0, 1))[0].flatten().tolist() == [0, 0, 0, 32768, 65535, 65535, 65535, 0]
+    np.save(path, np.array([[0, 2048, 4095]], np.uint16))
+    assert read_pixels(path, 1, (0, 4095))[0].flatten().tolist() == [0, 32776, 65535]
+    np.save(path, np.array([[0, 100]], np.uint8))
+    assert read_pixels(path, 1, (0, 4095))[0].flatten().tolist() == [0, 100]
+
+
+def test_numbers_that_the_library_gets_wrong_are_refused(tmp_path):
+    """Big-endian signed or floating-point TIFF files that are packed in another way than deflated."""
+    path = tmp_path / "scan.tif"
+    write_tiff(path, np.arange(12, dtype=np.int16).reshape(4, 3, 1), order=">", sample_format=2)
+    content = path.read_bytes()
+    packed = content.replace(struct.pack(">HHII", 259, 4, 1, 1), struct.pack(">HHII", 259, 4, 1, 5))  # LZW
+    assert packed != content
+    path.write_bytes(packed)
+    with pytest.raises(ImageError, match="a TIFF of 1 channel of int16 numbers is read uncompressed or deflated"):
+        read_pixels(path, 1)
+
+
+def test_images_past_the_limit_are_refused_with_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    picture((20, 10)).save(tmp_path / "8.png")
+    (tmp_path / "16.png").write_bytes(png([(0, bytes(120))] * 10))
+    write_tiff(tmp_path / "bands.tif", np.zeros((10, 20, 5), np.uint8))
+    for path in tmp_path.iterdir():
+        for reader in (read_pixels, read_header):
+            with pytest.raises(ImageError, match="200 pixels, and at most 100 are read: make it smaller, or cut it"):
+                reader(path)
+
+
+def test_files_that_unpack_to_more_than_their_header_says_take_no_more_memory(tmp_path):
+    tracemalloc.start()
+    bomb = zlib.compress(bytes(50 * 2 ** 20))
+    content = png([(0, bytes(12))])
+    start, end = content.index(b"IDAT") - 4, content.index(b"IEND") - 4
+    tracemalloc.clear_traces()
+    (tmp_path / "a.png").write_bytes(content[:start] + struct.pack(">I", len(bomb)) + b"IDAT" + bomb
+                                     + struct.pack(">I", zlib.crc32(b"IDAT" + bomb)) + content[end:])
+    with pytest.raises(ImageError, match="damaged"):
+        read_pixels(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 5 * 2 ** 20
+    tracemalloc.stop()
+
+
+def test_what_is_read_is_what_the_library_reads_without_running_programs():
+    assert {".jfif", ".jpe", ".tga", ".jp2", ".png", ".npy", ".pgm", ".webp", ".tif"} <= set(suffixes())
+    assert not {".eps", ".ps", ".wmf", ".h5", ".mpg", ".fits", ".pdf"} & set(suffixes())
+
+
+def test_programs_of_eps_are_not_run_whatever_the_suffix(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    for reader in (read_pixels, read_header):
+        with pytest.raises(ImageError, match="not an image"):
+            reader(tmp_path / "a.png")
 
 
 def test_broken_files_are_named_with_the_reason(tmp_path):

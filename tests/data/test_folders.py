@@ -1,4 +1,5 @@
 import logging
+import os
 import pickle
 
 import numpy as np
@@ -163,3 +164,75 @@ def test_a_folder_of_arrays_with_many_channels(tmp_path, caplog):
     opened = ImageFolder(folder, WHOLE, channels=6)
     assert len(opened) == 3
     assert messages(caplog)[0].startswith(f"skipped 1 of 4 images in {folder}: 3.png (it has 3 channels, and 6 are")
+
+
+@pytest.mark.parametrize("dtype, numbers, said", [
+    (np.uint16, (0, 4095), "hold uint16 numbers from 0 to 4095, 6.2 % of the range from black (0) to white (65535); "
+                           "--range 0 4095 would use all of it"),
+    (np.uint16, (7, 7), "hold uint16 numbers from 7 to 7, 0.0 % of the range from black (0) to white (65535); "
+                        "--range 7 8 would use all of it"),
+    (np.uint16, (0, 40000), None),
+    (np.int16, (-1024, 3071), "hold int16 numbers from -1024 to 3071, 6.2 % of the range from black (-32768) to white "
+                              "(32767); --range -1024 3071 would use all of it"),
+    (np.int8, (-128, 127), "hold int8 numbers from -128 to 127, 100.0 % of the range from black (-128) to white (127)"),
+    (np.uint8, (0, 9), None)])
+def test_how_much_of_the_range_is_used_is_said(tmp_path, caplog, dtype, numbers, said):
+    (folder := tmp_path / "a").mkdir()
+    for name, number in zip("01", numbers):
+        np.save(folder / f"{name}.npy", np.full((4, 4), number, dtype))
+    opened = ImageFolder(folder, WHOLE, channels=1)
+    assert messages(caplog) == ([] if said is None else [f"images in {folder} {said}"])
+    assert opened.load(0).dtype == (torch.uint8 if np.dtype(dtype).itemsize == 1 else torch.uint16)
+    caplog.clear()
+    opened = ImageFolder(folder, WHOLE, channels=1, range=[numbers[0], numbers[0] + 100])
+    assert messages(caplog) == []
+    assert opened.load(0).dtype == torch.uint16 and not opened.load(0).numpy().any()
+
+
+@pytest.mark.parametrize("cache", ["memory", "file", "none"])
+def test_a_range_makes_16_bits_of_all_images(tmp_path, cache):
+    (folder := tmp_path / "a").mkdir()
+    np.save(folder / "0.npy", np.full((4, 4), 5, np.uint8))
+    np.save(folder / "1.npy", np.full((4, 4), 500, np.float32))
+    opened = ImageFolder(folder, WHOLE, channels=1, cache=cache, range=[0, 1000])
+    assert [int(opened.load(index)[0, 0, 0]) for index in range(2)] == [5 * 257, 32768]
+
+
+@pytest.mark.parametrize("cache", ["memory", "file", "none"])
+def test_turned_photos_of_a_folder(tmp_path, cache):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder := tmp_path / "a").mkdir()
+    picture((24, 20)).save(folder / "0.tif", exif=exif)
+    opened = ImageFolder(folder, WHOLE, cache=cache)
+    assert opened.sizes == [(20, 24)]
+    assert np.array_equal(opened.load(0).numpy(), np.rot90(np.array(picture((24, 20))), -1))
+
+
+def test_files_of_any_suffix_that_can_be_read_are_and_the_others_are_counted(tmp_path, caplog):
+    (folder := tmp_path / "a").mkdir()
+    for name, kind in (("0.jfif", "JPEG"), ("1.JPE", "JPEG"), ("2.tga", "TGA"), ("3.pnm", "PPM")):
+        picture().save(folder / name, format=kind)
+    for name in ("a.HEIC", "b.heic", "c.jpg_large", "LICENSE"):
+        (folder / name).write_text("")
+    opened = ImageFolder(folder, WHOLE)
+    assert opened.names == ["0.jfif", "1.JPE", "2.tga", "3.pnm"]
+    assert messages(caplog) == [f"passed over 4 files in {folder} that no image is read from: 2 .heic, 1 "
+                                ".jpg_large, 1 without suffix"]
+    caplog.clear()
+    for name in opened.names:
+        (folder / name).unlink()
+    with pytest.raises(ValueError) as caught:
+        ImageFolder(folder, WHOLE)
+    assert str(caught.value) == (f"{folder} holds no image (there are 2 .heic, 1 .jpg_large, 1 without suffix): it should "
+                                 "hold the images of one domain")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_pipes_are_passed_over_and_broken_links_named(tmp_path, caplog):
+    folder = write_images(tmp_path / "a", 1)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to(tmp_path / "nowhere.png")
+    assert ImageFolder(folder, WHOLE).names == ["0.png"]
+    assert messages(caplog) == [f"passed over 1 file in {folder} that no image is read from: 1 .png",
+                                f"skipped 1 of 2 images in {folder}: link.png (No such file or directory)"]

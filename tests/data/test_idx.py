@@ -53,14 +53,14 @@ def test_files_are_found_by_their_names(tmp_path):
     assert {part: {kind: path.name for kind, path in paths.items()} for part, paths in found.items()} == {
         "train": {"images": "train-images-idx3-ubyte", "labels": "train-labels.idx1-ubyte"},
         "t10k": {"images": "t10k-images-idx3-ubyte.gz", "labels": "t10k-labels-idx1-ubyte.gz"}}
-    images, labels = read_labelled(tmp_path, found["train"])
+    images, labels = read_labelled(found["train"])
     assert images.shape == (4, 6, 6, 1) and images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert labels.dtype == np.int64 and labels.tolist() == [0, 1, 2, 0]
 
 
 def test_images_with_channels(tmp_path):
     write_idx(tmp_path, 4, size=(6, 5, 2))
-    assert read_labelled(tmp_path, find_idx(tmp_path)["train"])[0].shape == (4, 6, 5, 2)
+    assert read_labelled(find_idx(tmp_path)["train"])[0].shape == (4, 6, 5, 2)
 
 
 def test_images_and_labels_that_do_not_belong_together_get_a_sentence(tmp_path):
@@ -69,7 +69,7 @@ def test_images_and_labels_that_do_not_belong_together_get_a_sentence(tmp_path):
 
     def fails(said):
         with pytest.raises(ValueError, match=said) as caught:
-            read_labelled(tmp_path, find_idx(tmp_path)["train"])
+            read_labelled(find_idx(tmp_path)["train"])
         assert "\n" not in str(caught.value)
 
     labels.write_bytes(idx_bytes(np.zeros(3, dtype=np.uint8)))

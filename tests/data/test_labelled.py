@@ -11,7 +11,7 @@ from fastgan.data import DataOptions, open_dataset
 from fastgan.data.labelled import open_gallery, read_square
 from fastgan.data.synthetic.glyphs import glyphs
 
-from .common import REAL_DATA, needs_mnist, picture, write_idx
+from .common import REAL_DATA, idx_bytes, needs_mnist, picture, write_idx
 
 
 def options(root=None, **values):
@@ -113,6 +113,144 @@ def test_folders_train_and_test(folders):
     assert test.labels.tolist() == [1] and test.names == ("ant", "bee", "cat")
 
 
+def write_class(folder, count=4, mode="L", size=(8, 8), value=100):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        colour = {"L": value, "LA": (value, 9), "RGB": (value, 0, 0), "RGBA": (value, 0, 0, 9), "P": value,
+                  "1": 1, "I;16": value}[mode]
+        Image.new(mode, size, colour).save(folder / f"{mode.replace(';', '')}{number}.png")
+
+
+@pytest.mark.parametrize("modes, channels", [
+    (("L", "RGB"), 3), (("RGB", "L"), 3), (("1", "L"), 1), (("L", "P"), 3), (("RGB", "RGBA"), 3), (("RGBA", "RGB"), 3),
+    (("LA", "RGBA"), 4), (("RGBA", "L"), 3), (("LA", "L"), 1), (("LA", "LA"), 2), (("I;16", "RGB"), 3), (("LA", "RGB"), 3)])
+@pytest.mark.parametrize("odd", [1, 5])
+def test_colours_are_kept_whichever_file_comes_first(tmp_path, caplog, modes, channels, odd):
+    write_class(tmp_path / "ant", odd, modes[0])
+    write_class(tmp_path / "bee", 6, modes[1])
+    dataset = open_dataset("labelled", options(tmp_path))
+    assert dataset.channels == channels and dataset[0]["image"].shape == (channels, 8, 8)
+    assert bool(caplog.records) == (modes != ("LA", "LA")), "a line tells that images were converted"
+    assert open_dataset("labelled", options(tmp_path), "test").channels == channels
+    assert open_dataset("labelled", options(tmp_path, input_nc=1)).channels == 1
+
+
+def test_the_training_images_decide_on_the_channels_of_the_test_images(tmp_path, caplog):
+    write_class(tmp_path / "train" / "ant", 2, "RGB")
+    write_class(tmp_path / "test" / "ant", 2, "L")
+    assert open_dataset("labelled", options(tmp_path), "test")[0]["image"].shape == (3, 8, 8)
+    assert "were converted to RGB: 2 grey" in caplog.records[-1].getMessage()
+    write_class(tmp_path / "test" / "ant", 2, "RGB", size=(9, 9))
+    with pytest.raises(ValueError, match="is 8x8 and .* is 9x9: --image-size 64"):
+        open_dataset("labelled", options(tmp_path), "test")
+
+
+@pytest.mark.parametrize("train, test", [
+    ("train", "test"), ("train", "val"), ("train", "valid"), ("training", "testing"), ("Train", "Test"), ("TRAIN", "dev"),
+    ("train", "validation"), ("train2017", "val2017"), ("train_images", "test_images"), ("seg_train", "seg_test"),
+    ("train/train", "test/test"), ("seg_train/seg_train", "seg_test/seg_test"), ("set/train", "set/test"),
+    ("root/root/training_set/training_set", "root/root/test_set/test_set")])
+def test_parts_as_tools_lay_them_out(tmp_path, train, test):
+    root = tmp_path / "root"
+    for name in ("ant", "bee"):
+        write_class(root / train / name, 11)
+        write_class(root / test / name, 3, value=50)
+    (root / ".cache").mkdir()
+    (root / "labels.csv").write_text("")
+    training, testing = (open_dataset("labelled", options(root), split) for split in ("train", "test"))
+    assert (len(training), len(testing)) == (22, 6) and training.names == testing.names == ("ant", "bee")
+    assert set(numbers(testing)) == {50} and set(numbers(training)) == {100}
+    gallery = open_gallery(root, 1, 8)
+    assert len(gallery) == 28 and gallery.names == ("ant", "bee") and gallery.labels[-1] == 1
+
+
+def test_folders_named_as_parts_may_be_classes(tmp_path):
+    for name in ("bus", "car", "train"):
+        write_class(tmp_path / name, 5)
+    assert open_dataset("labelled", options(tmp_path)).names == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize("flat", ["test", "val", "test1"])
+@pytest.mark.parametrize("folder", ["", "unknown"])
+def test_a_test_folder_without_the_classes_is_left_out(tmp_path, caplog, flat, folder):
+    for name in ("ant", "bee"):
+        write_class(tmp_path / "train" / name, 10)
+    write_class(tmp_path / flat / folder, 3, value=50)
+    assert len(open_dataset("labelled", options(tmp_path))) == 18 and not caplog.records
+    test = open_dataset("labelled", options(tmp_path), "test")
+    assert numbers(test) == [100, 100] and test.labels.tolist() == [0, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the images in {tmp_path / flat} are left out: they lie in no folders of the classes in {tmp_path / 'train'} "
+        "(ant, bee), of which a tenth is held out for the test instead"]
+    write_class(tmp_path / "valid" / "bee", 4, value=20)
+    assert numbers(open_dataset("labelled", options(tmp_path), "test")) == [20] * 4, "another part has the classes"
+
+
+def test_test_images_of_unknown_classes_are_left_out(tmp_path, caplog):
+    for name in ("ant", "bee"):
+        write_class(tmp_path / "train" / name, 10)
+    write_class(tmp_path / "test" / "bee", 3)
+    write_class(tmp_path / "test" / "wasp", 2)
+    assert open_dataset("labelled", options(tmp_path), "test").labels.tolist() == [1] * 3
+    assert caplog.records[0].getMessage().startswith(f"2 images in {tmp_path / 'test'} are left out: they are of no class")
+
+
+@pytest.mark.parametrize("counts, train, test", [((1, 1), [0, 1], [0, 1]), ((1, 3), [0, 1, 1], [1]), ((1,), [0], [0])])
+def test_classes_of_one_image(tmp_path, caplog, counts, train, test):
+    for name, count in zip("ab", counts):
+        write_class(tmp_path / name, count)
+    sets = [open_dataset("labelled", options(tmp_path), split) for split in ("train", "test")]
+    assert [dataset.labels.tolist() for dataset in sets] == [train, test]
+    assert all(dataset[0]["image"].shape == (1, 8, 8) for dataset in sets)
+    assert bool(caplog.records) == (train == test), "a line tells that the test is no test"
+
+
+def test_the_domains_of_an_unpaired_set_are_no_classes(tmp_path):
+    write_class(tmp_path / "trainA")
+    write_class(tmp_path / "trainB")
+    for more in ("", "testA"):
+        write_class(tmp_path / more if more else tmp_path / "trainA")
+        with pytest.raises(ValueError, match="holds .*A and .*, which are domains of an unpaired set and no classes: cyclegan"):
+            open_dataset("labelled", options(tmp_path))
+    assert open_dataset("labelled", options(tmp_path / "trainA")).classes == 0
+
+
+@pytest.mark.parametrize("where, prefix", [("MNIST/raw", ""), ("raw", ""), ("FashionMNIST/raw", ""), ("mnist", ""),
+                                           ("", "emnist-letters-"), ("EMNIST/raw", "emnist-balanced-"), ("", "my_")])
+def test_idx_files_where_tools_leave_them(tmp_path, where, prefix):
+    folder = write_idx(tmp_path / where, 4)
+    write_idx(folder, 3, "t10k", gzipped=True)
+    for path in list(folder.iterdir()):
+        path.rename(folder / (prefix + path.name.replace("t10k", "test" if prefix else "t10k")))
+    sets = [open_dataset("labelled", options(tmp_path), split) for split in ("train", "test")]
+    assert [numbers(dataset) for dataset in sets] == [[0, 1, 2, 3], [0, 1, 2]]
+    assert len(open_gallery(tmp_path, 1, 6)) == 7
+
+
+def test_of_several_idx_sets_none_is_taken(tmp_path):
+    for name in ("MNIST", "KMNIST"):
+        write_idx(tmp_path / name / "raw", 4)
+    with pytest.raises(ValueError, match=r"holds 2 sets of IDX files \(.*KMNIST/raw, .*/MNIST/raw\): give the folder of"):
+        open_dataset("labelled", options(tmp_path))
+
+
+def test_idx_files_in_folders_of_their_names(tmp_path):
+    write_idx(tmp_path / "x", 4)
+    for path in list((tmp_path / "x").iterdir()):
+        (tmp_path / path.name).mkdir()
+        path.rename(tmp_path / path.name / path.name)
+    assert len(open_dataset("labelled", options(tmp_path))) == 3
+
+
+def test_classes_without_images_need_no_labels(tmp_path):
+    """Of the letters of EMNIST, which count from 1."""
+    write_idx(tmp_path, 40, classes=3)
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    labels.write_bytes(idx_bytes(np.arange(40, dtype=np.uint8) % 3 + 1))
+    dataset = open_dataset("semi_labelled", options(tmp_path, n_labels=4))
+    assert torch.bincount(dataset.labels[dataset.labelled]).tolist() == [0, 2, 1, 1] and dataset.classes == 4
+
+
 def test_images_without_folders_have_no_classes(folders):
     dataset = open_dataset("labelled", options(folders / "bee"))
     assert dataset.classes == 0 and len(dataset) == 18 and set(dataset.labels.tolist()) == {0}
@@ -135,7 +273,7 @@ def test_images_of_different_sizes_need_a_size(folders):
         open_dataset("labelled", options(folders))
     assert "\n" not in str(caught.value)
     dataset = open_dataset("labelled", options(folders, image_size=12))
-    assert dataset[0]["image"].shape == (1, 12, 12) and dataset.image_size == 12
+    assert dataset[0]["image"].shape == (3, 12, 12) and dataset.image_size == 12
 
 
 def test_misplaced_files_get_a_sentence(folders, tmp_path):

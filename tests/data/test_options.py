@@ -27,6 +27,8 @@ def test_every_option_has_a_help_text():
     ({"input_nc": 0}, "--input-nc is 0: it must be 1 or more"),
     ({"image_size": 0}, "--image-size is 0: it must be 1 or more"),
     ({"n_labels": 0}, "--n-labels is 0: it must be 1 or more"),
+    ({"range": (5, 5)}, "--range is 5 5: give the numbers that become black and white, the lower one first"),
+    ({"range": (float("nan"), 5)}, "--range is nan 5"),
     ({"load_size": 128}, "--crop-size 256 is larger than --load-size 128"),
     ({"load_size": 128, "preprocess": "scale_width_and_crop"}, "give a --load-size at least as large"),
 ])

@@ -56,6 +56,16 @@ def test_items(root):
     assert item["A_path"] == str(root / "trainA" / "0.png") and domain(item["B_path"]) == "trainB"
 
 
+def test_sizes_of_all_images_are_known_without_decoding(root, aligned):
+    dataset = open_unaligned(options(root, cache="none"))
+    expected = [(str(root / "trainA" / f"{number}.png"), 24, 20) for number in range(5)]
+    assert list(dataset.sizes()) == expected + [(str(root / "trainB" / f"{number}.png"), 30, 30) for number in range(3)]
+    halves = open_dataset("aligned", options(aligned, cache="none"))
+    assert list(halves.sizes()) == [(str(aligned / "train" / f"{number}.png"), 24, 20) for number in range(5)] * 2
+    for kind, length in (("unaligned", 14), ("aligned", 14), ("labelled", 7)):
+        assert len(list(open_dataset(kind, options(None, max_dataset_size=7)).sizes())) == length
+
+
 @pytest.mark.parametrize("built_in", [False, True])
 def test_an_item_depends_on_seed_epoch_and_index_alone(root, built_in):
     data = options(None if built_in else root, max_dataset_size=5)
@@ -184,6 +194,18 @@ def test_pairs_of_folders(root):
     assert open_pairs(options(root)) is None
     (root / "testB").rmdir()
     assert open_pairs(options(root)) is None
+
+
+def test_equal_names_are_pairs_only_where_that_is_said(root, aligned, caplog):
+    assert open_pairs(options(root), by_name=False) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"testA and testB in {root} hold files of the same names: if they show the same things, --eval-pairs 64 compares "
+        "translations with them"]
+    caplog.clear()
+    (root / "testB" / "1.png").rename(root / "testB" / "other.png")
+    assert open_pairs(options(root), by_name=False) is None and not caplog.records
+    assert len(open_pairs(options(aligned), "aligned", by_name=False)) == 2
+    assert len(open_pairs(options(None), by_name=False)) == 64
 
 
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])

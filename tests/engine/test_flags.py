@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 import pytest
 
 from fastgan import recipes
+from fastgan.data import DataOptions
 from fastgan.engine import settings
 from fastgan.engine.command import UserError
 from fastgan.engine.flags import Parser, add_options, normalise
@@ -34,6 +35,17 @@ def test_dashes_and_underscores(flag, form):
 
 def test_normalise_leaves_values_alone():
     assert normalise(["--a_b=c_d", "e_f", "-g_h", "--", "--i_j"]) == ["--a-b=c_d", "e_f", "-g_h", "--", "--i_j"]
+
+
+def test_an_option_of_two_numbers():
+    parser = Parser("fastgan")
+    add_options(parser, DataOptions, "data")
+    given = vars(parser.parse(["--range", "-1024", "3071.5"]))
+    assert given == {"range": [-1024, 3071.5]}
+    stored = json.loads(json.dumps(settings.resolve("x", "small", {"data": DataOptions}, given).to_json()))
+    assert settings.resume(stored, {"data": DataOptions}, given).groups["data"].range == [-1024, 3071.5]
+    with pytest.raises(UserError, match="--range: expected 2 arguments"):
+        parser.parse(["--range", "3"])
 
 
 def test_switches():

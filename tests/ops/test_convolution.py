@@ -1,7 +1,6 @@
 """What is handed to torch's convolutions: any strides, kernels that meet no pixel, small calls, against float64."""
 
 import itertools
-import os
 import subprocess
 import sys
 
@@ -175,27 +174,6 @@ for (kernel, stride, padding, dilation), dtype, seed in itertools.product(
 print("ended")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "ended\n", (done.returncode, done.stderr)
-
-
-def test_strided_1x1_kernels_write_inside_their_memory():
-    """Weight gradients in low precision, by two threads; in a process of its own, whose allocator looks for damage."""
-    code = """
-import itertools, torch, fastgan.functional as F
-torch.set_num_threads(2)
-for dtype, stride, (inputs, outputs), size, op in itertools.product(
-    (torch.bfloat16, torch.float16), (2, 3), ((5, 2), (3, 7), (16, 16)), ((10, 14), (7, 10), (16, 20)), (F.conv2d, F.conv_transpose2d)):
-    x = torch.ones(1, inputs, *size, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    shape = (outputs, inputs, 1, 1) if op is F.conv2d else (inputs, outputs, 1, 1)
-    weight = torch.ones(shape, dtype=dtype).requires_grad_()
-    y = op(x, weight, None, stride)
-    y.sum().backward()
-    seen = y.shape[2] * y.shape[3] if op is F.conv2d else x.shape[2] * x.shape[3]
-    assert (weight.grad.float() / seen - 1).abs().max() < 2**-7, (dtype, stride, inputs, outputs, size)
-print("ended")
-"""
-    environment = {**os.environ, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout == "ended\n", (done.returncode, done.stderr)
 
 
