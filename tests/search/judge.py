@@ -221,6 +221,7 @@ class _Plan:
             # The first gradients may be rounded before they are differentiated.
             condition = coarse[name] if name.startswith("d2") else fine[name]
             final = torch.finfo(dtype).eps * _size(value) + torch.finfo(dtype).tiny * max(call.terms, 1)
+            final *= 2 if dtype == torch.float64 else 1  # the truth is rounded, too
             floors[name] = 8 * call.amplification * condition + final
             limits[name] = 8 * (8 * call.amplification * max(coarse[name], condition) + final)
             if floors[name] > torch.finfo(dtype).max / 4:  # the dtype does not hold what lies between
