@@ -46,7 +46,7 @@ def run(cases: Sequence[tuple[str, int]], subject: str = "fastgan") -> Iterator[
 
 def _run(cases: list[tuple[str, int]], subject: str) -> Iterator[Outcome]:
     """Outcomes up to, and with, the first one that ended the process."""
-    done = 0
+    done, stage = 0, ""
     with tempfile.TemporaryFile("w+") as errors:
         command = [sys.executable, "-m", "tests.search.campaign", subject]
         worker = subprocess.Popen(
@@ -63,7 +63,11 @@ def _run(cases: list[tuple[str, int]], subject: str) -> Iterator[Outcome]:
                 timer.cancel()
                 if not line:
                     break
-                yield Outcome(**json.loads(line))
+                told = json.loads(line)
+                if isinstance(told, str):
+                    stage = told
+                    continue
+                yield Outcome(**told)
                 done += 1
         finally:
             if done < len(cases):
@@ -74,10 +78,15 @@ def _run(cases: list[tuple[str, int]], subject: str) -> Iterator[Outcome]:
             op, number = cases[done]
             errors.seek(0)
             said = (errors.read().strip().splitlines() or [""])[-1][:200]
-            fault = f"hangs for {HANGING:.0f} s" if hangs.is_set() else f"ends the process with code {code} {said}".strip()
+            end = f"hangs for {HANGING:.0f} s" if hangs.is_set() else f"ends the process with code {code} {said}".strip()
             from .calls import draw
+            from .judge import PLAIN
 
-            yield Outcome(op, number, fault=fault, call=str(draw(op, number)))
+            outcome = Outcome(op, number, call=str(draw(op, number)))
+            if stage == PLAIN:
+                yield dataclasses.replace(outcome, stock_fault=end, refused=f"{stage} {end}")
+            else:
+                yield dataclasses.replace(outcome, fault=end)
 
 
 def _serve(subject: str, cases: list[tuple[str, int]], out: TextIO) -> None:
@@ -85,8 +94,14 @@ def _serve(subject: str, cases: list[tuple[str, int]], out: TextIO) -> None:
 
     from . import calls, judge
 
+    def tell(what: str | dict) -> None:
+        out.write(json.dumps(what) + "\n")
+        out.flush()
+
     torch.set_num_threads(1)
+    judge.enter = tell
     for op, number in cases:
+        tell("the definition")
         if subject == "crash" and number == 1:  # for the test of this file
             os.abort()
         call = calls.draw(op, number)
@@ -95,8 +110,7 @@ def _serve(subject: str, cases: list[tuple[str, int]], out: TextIO) -> None:
         outcome = Outcome(op, number, **dataclasses.asdict(verdict))
         if outcome.fault or outcome.stock_fault:
             outcome.call = described
-        out.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
-        out.flush()
+        tell(dataclasses.asdict(outcome))
 
 
 if __name__ == "__main__":

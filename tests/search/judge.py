@@ -39,6 +39,13 @@ class Verdict:
     second: bool = False  # second gradients were compared, too
 
 
+PLAIN = "stock torch on plain copies"
+
+
+def enter(stage: str) -> None:
+    """Told what runs next, so that who follows knows what a crash ended."""
+
+
 def judge(call: Call, subject: str = "fastgan") -> Verdict:
     """Call ``subject``, which is "fastgan" or "torch", and compare."""
     with warnings.catch_warnings():
@@ -56,6 +63,7 @@ def _judge(call: Call, subject: str) -> Verdict:
         return Verdict(refused=f"torch: {_first_line(error)}")
     verdict = Verdict(second=plan.second)
     floors, limits = plan.floors(definition, exact)
+    enter(PLAIN)
     try:
         errors = _errors(plan.run(stock, plan.plain), exact)
     except Exception:
@@ -65,6 +73,7 @@ def _judge(call: Call, subject: str) -> Verdict:
     verdict.stock_fault = ", ".join(f"{name} is off by {errors[name]:.3g}" for name in stray)
     stock_error = {name: errors.get(name, 0.0) if name not in stray else 0.0 for name in exact}
 
+    enter(subject)
     function = function_of(call.op, subject)
     with _threads(plan.threads), _uninitialised(plan.poisoned):
         try:
