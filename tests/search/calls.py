@@ -71,7 +71,7 @@ _roundings: list[Callable[[Tensor], Tensor]] = []
 
 @contextlib.contextmanager
 def rounding(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """What lies between the arguments and the results of a norm is changed, too, as rounding would."""
+    """What lies between arguments and results of a norm, and the number that a loss aims at, are changed as by rounding."""
     _roundings.append(change)
     try:
         yield
@@ -164,7 +164,7 @@ def conv_transpose2d(
 
 
 def _loss(loss: Callable, input, target, **others):
-    return loss(input, target if isinstance(target, Tensor) else torch.full_like(input, target), **others)
+    return loss(input, target if isinstance(target, Tensor) else rounded(torch.full_like(input, target)), **others)
 
 
 def l1_loss(input, target, reduction="mean"):
