@@ -1,13 +1,14 @@
 # make cyclegan   train the CycleGAN on the built-in pair (five minutes on two cores)
 # make test       run the tests
 # make learn      train the recipes on real data, about an hour, and write what they learnt to bench/results
+# make search     call every public function 10,000 times at random and compare with float64, some minutes
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,
 #                 without a GPU
 # make tritons    run all the Triton kernels' tests, compiling included, with the oldest supported and the newest release of triton
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
-# The first four set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
+# The first five set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
 PYTHON ?= python3
 ARGS ?=
@@ -20,7 +21,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csr
 # triton 3.6's interpreter needs a numpy before 2.4.
 TRITONS := build/triton-oldest build/triton-newest
 
-.PHONY: cyclegan test learn bench sanitize kernels tritons gpu-check setup clean
+.PHONY: cyclegan test learn search bench sanitize kernels tritons gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -32,6 +33,9 @@ test: setup
 
 learn: setup
 	$(RUN) -m bench.learn $(ARGS)
+
+search: setup
+	OMP_NUM_THREADS=1 $(RUN) -m tests.search $(ARGS)
 
 bench: setup
 	$(RUN) -m pytest bench --benchmark $(ARGS)
