@@ -8,11 +8,14 @@ sqrt(var + eps).
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend
+from ._checks import check_activation, check_devices, check_per_channel
 from ._layout import accumulate_dtype, dense, empty, like
 from ._library import define, run, with_signature
 from ._norm import activate, differentiate_backward, per_channel, unserved_parameters
@@ -210,7 +213,7 @@ def _update(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
         running.copy_(wide)
 
 
-def batch_norm(
+def compute(
     x: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -249,3 +252,63 @@ def batch_norm(
         rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)) + eps)
         y = run(BatchNormApply, images, mean, rstd, weight, bias, activation, negative_slope, backend)
     return y if x.dim() == 4 else y.view(x.shape)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """Batch norm and activation in one pass.
+
+    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of
+    each channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the
+    running ones.
+
+    Args:
+        input: (N, C), (N, C, L), (N, C, H, W) or of further dimensions, any floating dtype.
+        running_mean, running_var: (C,), both or neither. In training they are updated in place, the variance with the
+            unbiased one of the batch; otherwise they are the statistics used, and both are needed.
+        weight, bias: (C,), the input's dtype or float32.
+        momentum: weight of the new statistics in the running ones, a number or a tensor of one.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+
+    Returns:
+        The shape, dtype and layout of the input.
+
+    Raises:
+        ValueError: one value a channel in training; running statistics that are missing; an eps that is not above 0 (in
+            evaluation, below 0); an unknown activation; parameters of the wrong shape or on another device.
+    """
+    _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation)
+    check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    return compute(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
+    )
+
+
+def _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation):
+    if input.dim() < 2:
+        raise ValueError(
+            f"batch_norm needs an input of at least 2 dimensions (N, C, ...), got shape {tuple(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise ValueError(f"batch_norm needs a floating-point input, got {input.dtype}")
+    channels = input.shape[1]
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"batch_norm needs an eps of at least 0, and above 0 in training; got {eps}")
+    check_activation(activation)
+    if (running_mean is None) != (running_var is None) or (not training and running_mean is None):
+        raise ValueError("batch_norm needs running_mean and running_var together, and both when training is False")
+    check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)

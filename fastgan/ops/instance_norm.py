@@ -7,10 +7,14 @@ per sample and channel, with the biased variance (Ulyanov et al., 2016, eq. 4), 
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend, _table
+from ._checks import check_activation, check_devices, check_per_channel, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
 from ._norm import activate, differentiate_backward, unserved_parameters
@@ -47,7 +51,6 @@ def reference(
     if halo:
         y = reflection_pad_reference(y, (halo,) * 4)
     return y
-
 
 
 def _launchers(backend: str):
@@ -125,7 +128,6 @@ define(
     _backward,
     _backward_fake,
 )
-
 
 
 @with_signature
@@ -237,7 +239,7 @@ def _unserved(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: T
     return unserved_parameters(x, weight, bias)
 
 
-def instance_norm(
+def compute(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -274,3 +276,124 @@ def instance_norm(
     arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
     y, mean, rstd, inner = run(InstanceNorm, *arguments)
     return y, mean, rstd, interior(y, halo) if with_interior and not inside else inner
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+    residual: Tensor | None = None,
+    halo: int = 0,
+    interior: bool = False,
+    moments: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Instance norm, activation, residual and reflected halo in one pass.
+
+    ``y = reflect_pad(act((x - mean) / sqrt(var + eps) * weight + bias) + residual, halo)`` with the mean and the biased
+    variance of each sample and channel (Ulyanov, Vedaldi and Lempitsky, 2016, "Instance Normalization").
+
+    Args:
+        input: (N, C, H, W), any floating dtype. Other ranks from (N, C, L) up are taken without halo.
+        running_mean, running_var: (C,), both or neither; updated in place when ``use_input_stats``, used instead of the
+            statistics of the input otherwise (that case runs on stock torch ops).
+        weight, bias: (C,), the input's dtype or float32.
+        momentum: weight of the new statistics in the running ones.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+        residual: added after the activation; shape and dtype of the input (a spatial slice of a larger tensor is read
+            in place).
+        halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
+        interior: give the view of the output without its halo as well, as a residual connection needs it. Its gradient
+            and that of the whole output meet in this op's backward pass, where slicing the output would cost three.
+        moments: of this very input, as :func:`reflection_pad_conv2d` gives them beside it. The result is the same
+            within rounding; a kernel that reads them saves a pass over the input. None: it is read.
+
+    Returns:
+        (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input; with ``interior`` also its (N, C, H, W)
+        inside.
+
+    Raises:
+        ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an eps below 0; an
+            unknown activation; parameters or a residual of the wrong shape or on another device; moments that cannot be
+            the input's.
+    """
+    halo, = whole("halo", halo, 1)
+    _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
+    if not eps >= 0:
+        raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
+    check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
+                   running_var=running_var, moments=moments)
+    _check_moments(input, moments)
+    if not use_input_stats:
+        y = F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        y = activate(y, activation, negative_slope)
+        y = y if residual is None else y + residual
+        padded = F.pad(y, (halo,) * 4, mode="reflect") if halo else y
+        return (padded, y) if interior else padded
+    shape = input.shape
+    if input.dim() != 4:
+        input = input.flatten(2).unsqueeze(-1)
+        residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
+    y, mean, rstd, inner = compute(
+        input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments
+    )
+    if running_mean is not None:
+        _update_running(running_mean, running_var, input, mean, rstd, eps, momentum)
+    if len(shape) != 4:  # without a halo
+        y = inner = y.view(shape)
+    return (y, inner) if interior else y
+
+
+def _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo):
+    if input.dim() < 3:
+        raise ValueError(
+            f"instance_norm needs an input of at least 3 dimensions (N, C, ...), got shape {tuple(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise ValueError(f"instance_norm needs a floating-point input, got {input.dtype}")
+    channels, spatial = input.shape[1], input.shape[2:]
+    if use_input_stats and math.prod(spatial) == 1:
+        raise ValueError(f"instance_norm needs more than one spatial element a channel, got shape {tuple(input.shape)}")
+    check_activation(activation)
+    if (running_mean is None) != (running_var is None) or (not use_input_stats and running_mean is None):
+        raise ValueError(
+            "instance_norm needs running_mean and running_var together, and both when use_input_stats is False"
+        )
+    check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    if residual is not None and residual.shape != input.shape:
+        raise ValueError(f"residual must have the input's shape {tuple(input.shape)}, got {tuple(residual.shape)}")
+    if halo < 0 or (halo and input.dim() != 4):
+        raise ValueError(f"halo must be at least 0, and 0 for inputs that are not (N, C, H, W); got {halo}")
+    if halo and halo >= min(spatial):
+        raise ValueError(f"a halo of {halo} must be smaller than the image, {spatial[0]} x {spatial[1]}")
+
+
+def _check_moments(input: Tensor, moments: Tensor | None) -> None:
+    if moments is None:
+        return
+    batch, channels = input.shape[:2]
+    if moments.dim() != 4 or moments.shape[:2] != (2, batch) or channels not in moments.shape[2:]:
+        raise ValueError(
+            f"moments of shape {tuple(moments.shape)} are not of an input of shape {tuple(input.shape)}: give those "
+            "that the convolution gave beside this input, or None"
+        )
+
+
+def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):
+    with torch.no_grad():
+        count = x.shape[2] * x.shape[3]
+        if mean is None:
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            var, mean = torch.var_mean(wide, (2, 3), correction=0)
+        else:
+            var = (rstd.pow(-2) - eps).clamp_min(0)
+        running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
+        running_var.lerp_((var.mean(0) * (count / (count - 1))).to(running_var.dtype), momentum)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import _backend
 from ._autocast import autocast_dtype
+from ._checks import check_devices
 from ._layout import accumulate_dtype
 from ._library import define, run, with_signature
 
@@ -141,7 +142,7 @@ for _op in OP_OF_KIND.values():
     )
 
 
-def pointwise_loss(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
+def compute(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
     """The loss by the chosen backend, in the promoted dtype (float32 under autocast); arguments already checked."""
     op = OP_OF_KIND[kind]
     dtype = torch.promote_types(x.dtype, target.dtype) if isinstance(target, Tensor) else x.dtype
@@ -162,3 +163,63 @@ def pointwise_loss(x: Tensor, target: Tensor | float, kind: str, reduction: str)
     want_grad = torch.is_grad_enabled() and (x.requires_grad or (target is not None and target.requires_grad))
     value, _slope = run(PointwiseLoss, x, target, label, kind, reduction, want_grad, backend)
     return value.to(dtype)
+
+
+def l1_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
+    """Absolute difference |input - target|, with derivative 0 at ties.
+
+    Args:
+        input: any shape, any floating dtype.
+        target: a tensor of the same shape, or a number (no target tensor is made).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or the input's shape for ``"none"``; the promoted dtype of input and target (float32 under autocast).
+
+    Raises:
+        ValueError: an unknown reduction, a target that is neither a tensor nor a number, or one on another device.
+    """
+    return _loss("l1_loss", input, target, "l1", reduction)
+
+
+def mse_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
+    """Squared difference (input - target)^2: the least-squares GAN loss on logits (Mao et al., 2017, eq. 2) when
+    ``target`` is a label. Arguments, result and errors as for :func:`l1_loss`."""
+    return _loss("mse_loss", input, target, "mse", reduction)
+
+
+def bce_with_logits(
+    input: Tensor,
+    target: Tensor | float,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of sigmoid(input), ``max(x, 0) - x t + log1p(exp(-|x|))``: finite for every finite logit.
+    The vanilla GAN loss (Goodfellow et al., 2014) when ``target`` is a label.
+
+    Args:
+        weight, pos_weight: as in ``torch.nn.functional.binary_cross_entropy_with_logits``; calls with either run on it.
+
+    Other arguments, result and errors as for :func:`l1_loss`; a target tensor of another shape is a ValueError.
+    """
+    if weight is not None or pos_weight is not None:
+        if not isinstance(target, Tensor):
+            target = torch.full_like(input, float(target))
+        return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+    return _loss("bce_with_logits", input, target, "bce", reduction)
+
+
+def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"unknown reduction {reduction!r}: choose from {', '.join(REDUCTIONS)}")
+    if not isinstance(target, (Tensor, int, float)):
+        raise ValueError(f"{name} needs a tensor or a number as target, got {type(target).__name__}")
+    if not input.is_floating_point():
+        raise ValueError(f"{name} needs a floating-point input, got {input.dtype}")
+    if isinstance(target, Tensor) and (target.dim() > 0 or input.dim() == 0):  # else a number, which may lie anywhere
+        check_devices(input, target=target)
+    if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
+        raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
+    return compute(input, target, kind, reduction)
