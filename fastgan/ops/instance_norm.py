@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _backend, _table
 from ._checks import check_activation, check_devices, check_per_channel, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import define, run, with_signature
-from ._norm import activate, differentiate_backward, unserved_parameters
+from ._norm import activate, differentiate_backward, reciprocal_deviation, unserved_parameters, update_running
+from .batch_norm import compute as batch_norm
+from .reflection_pad import compute as reflection_pad
 from .reflection_pad import fold, pad
 from .reflection_pad import reference as reflection_pad_reference
 
@@ -37,9 +38,10 @@ def reference(
     Written out, because torch 2.13's own instance_norm on the CPU gives a wrong input gradient at batch 1 when the
     gradient that reaches it is channels_last.
     """
+    x = dense(x)
     wide = x.to(accumulate_dtype(x.dtype))
     var, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
-    y = (wide - mean) * torch.rsqrt(var + eps)
+    y = (wide - mean) * reciprocal_deviation(var, eps)
     if weight is not None:
         y = y * weight[:, None, None]
     if bias is not None:
@@ -47,7 +49,7 @@ def reference(
     y = y.to(x.dtype)
     y = activate(y, activation, negative_slope)
     if residual is not None:
-        y = y + residual
+        y = y + like(residual, x)
     if halo:
         y = reflection_pad_reference(y, (halo,) * 4)
     return y
@@ -150,6 +152,7 @@ class InstanceNorm(torch.autograd.Function):
         x, _moments, weight, bias, residual, *ctx.constants = inputs
         _, mean, rstd, _ = output
         ctx.mark_non_differentiable(mean, rstd)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
         ctx.has_residual = residual is not None
 
@@ -157,6 +160,10 @@ class InstanceNorm(torch.autograd.Function):
     def backward(ctx, dy, _dmean, _drstd, dinner):
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _with_interior, backend = ctx.constants
+        if dy is None:  # the gradient of what has no halo
+            dy, dinner, halo = dinner, None, 0
+        if dy is None:
+            return (None,) * 11
         need_dresidual = ctx.has_residual and ctx.needs_input_grad[4]
         dx, dweight, dbias, dresidual = run(
             InstanceNormBackward, dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
@@ -250,10 +257,10 @@ def compute(
     halo: int,
     with_interior: bool,
     moments: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """(y, mean, rstd, y without its halo if asked for) by the chosen backend; arguments already checked.
+) -> tuple[Tensor, Tensor | None]:
+    """(y, y without its halo if asked for) by the chosen backend; arguments already checked.
 
-    The reference gives no statistics. Moments of x are read by ``triton`` only.
+    Moments of x are read by ``triton`` only.
     """
     device, dtype = x.device.type, x.dtype
     reason = _unserved(x, weight, bias, residual)
@@ -264,7 +271,7 @@ def compute(
         backend = _backend.select("instance_norm", device, dtype)
     if backend == "reference":
         y = reference(x, weight, bias, residual, eps, activation, negative_slope, halo)
-        return y, None, None, interior(y, halo) if with_interior else None
+        return y, interior(y, halo) if with_interior else None
     x = dense(x)
     if residual is not None:
         residual = _residual_view(residual, x)
@@ -274,8 +281,8 @@ def compute(
     # The compiler takes no Function whose results share memory; it fuses the padding and adding of gradients itself.
     inside = with_interior and halo > 0 and not torch.compiler.is_compiling()
     arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
-    y, mean, rstd, inner = run(InstanceNorm, *arguments)
-    return y, mean, rstd, interior(y, halo) if with_interior and not inside else inner
+    y, _mean, _rstd, inner = run(InstanceNorm, *arguments)
+    return y, interior(y, halo) if with_interior and not inside else inner
 
 
 def instance_norm(
@@ -303,7 +310,7 @@ def instance_norm(
     Args:
         input: (N, C, H, W), any floating dtype. Other ranks from (N, C, L) up are taken without halo.
         running_mean, running_var: (C,), both or neither; updated in place when ``use_input_stats``, used instead of the
-            statistics of the input otherwise (that case runs on stock torch ops).
+            statistics of the input otherwise (which is :func:`batch_norm` in evaluation, and computed by it).
         weight, bias: (C,), the input's dtype or float32.
         momentum: weight of the new statistics in the running ones.
         activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
@@ -332,21 +339,21 @@ def instance_norm(
     check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
                    running_var=running_var, moments=moments)
     _check_moments(input, moments)
-    if not use_input_stats:
-        y = F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-        y = activate(y, activation, negative_slope)
-        y = y if residual is None else y + residual
-        padded = F.pad(y, (halo,) * 4, mode="reflect") if halo else y
+    if not use_input_stats:  # with statistics that are constants, batch norm does the same
+        y = batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope)
+        if residual is not None:
+            y = y + (like(residual, y) if input.dim() == 4 else residual)
+        padded = reflection_pad(y, (halo,) * 4) if halo else y
         return (padded, y) if interior else padded
     shape = input.shape
     if input.dim() != 4:
         input = input.flatten(2).unsqueeze(-1)
         residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
-    y, mean, rstd, inner = compute(
+    y, inner = compute(
         input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments
     )
     if running_mean is not None:
-        _update_running(running_mean, running_var, input, mean, rstd, eps, momentum)
+        _update_running(running_mean, running_var, input, momentum)
     if len(shape) != 4:  # without a halo
         y = inner = y.view(shape)
     return (y, inner) if interior else y
@@ -387,13 +394,14 @@ def _check_moments(input: Tensor, moments: Tensor | None) -> None:
         )
 
 
-def _update_running(running_mean, running_var, x, mean, rstd, eps, momentum):
+def _update_running(running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float) -> None:
+    """The means over the samples of their means and unbiased variances, where there are samples.
+
+    Of x itself: a variance that is small beside eps is lost in rstd.
+    """
+    if _backend.holds(x.numel() == 0):
+        return
     with torch.no_grad():
-        count = x.shape[2] * x.shape[3]
-        if mean is None:
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            var, mean = torch.var_mean(wide, (2, 3), correction=0)
-        else:
-            var = (rstd.pow(-2) - eps).clamp_min(0)
-        running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
-        running_var.lerp_((var.mean(0) * (count / (count - 1))).to(running_var.dtype), momentum)
+        variance, mean = torch.var_mean(x.to(accumulate_dtype(x.dtype)), (2, 3))
+        update_running(running_mean, mean.mean(0), momentum)
+        update_running(running_var, variance.mean(0), momentum)
