@@ -36,10 +36,11 @@ def reference(
 ) -> Tensor:
     """The definition, in stock torch: (N, C, ...) -> (N, C, ...); in training the running statistics are updated.
 
-    torch 2.13's own batch_norm gives wrong gradients on the CPU for some strides of the input, of the gradient that
-    reaches it (where a dimension of the input has size 1) and of the weight; has no second derivative for a bias without
-    a weight; and takes fewer dtypes than our kernels. So it is given dense parameters of one dtype, and the input as
-    (N, C, L) or in channels_last, with the strides of a new tensor, for which all gradients are right.
+    torch 2.13's own batch_norm gives wrong gradients on the CPU for some strides of the input, of the parameters and
+    statistics, and of the gradient that reaches it (where a dimension of the input has size 1); has no second derivative
+    for a bias without a weight; sums gradients of low precision in it; and takes fewer dtypes than our kernels. So it is
+    given dense parameters of one dtype, float32 for low precision, and the input as (N, C, L) or in channels_last, with
+    the strides of a new tensor, for which all gradients are right.
     """
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():  # they do not tell strides
         y = F.batch_norm(x, running_mean, running_var, weight, bias, training, float(momentum), eps)
@@ -50,6 +51,8 @@ def reference(
         return sum(affine, images).view(x.shape)
     stats = [t for t in (running_mean, running_var) if t is not None]
     dtype = _parameter_dtype(x, (weight, bias, *stats))
+    if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+        images, dtype = images.float(), torch.float32
     if weight is not None:
         weight = _parameter(weight, x, dtype)
     if bias is not None:
@@ -63,7 +66,7 @@ def reference(
         for running, new in zip(stats, own):
             if new is not running:
                 running.detach().copy_(new)
-    return activate(y.view(x.shape), activation, negative_slope)
+    return activate(y.view(x.shape).to(x.dtype), activation, negative_slope)
 
 
 def _parameter_dtype(x: Tensor, parameters: Iterable[Tensor | None]) -> torch.dtype:
@@ -231,13 +234,15 @@ _LEAST_PLANES, _LEAST = 3 << 17, 3 << 19
 _backend.note(
     "batch_norm",
     "cpu",
-    "cpp from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW beyond bfloat16); below, torch's own was measured as fast",
+    "cpp from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW, all in bfloat16); below, torch's own was measured as fast",
 )
 
 
 def _stock_is_faster(x: Tensor) -> bool:
     """Whether torch's own op is to be preferred to the C++ kernels for x."""
-    planes = x.dim() > 2 and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
+    if x.dtype == torch.bfloat16:  # for which reference() computes in float32
+        return False
+    planes = x.dim() > 2 and x.is_contiguous()
     return _backend.holds(0 < x.numel()) and _backend.holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
 
 

@@ -32,6 +32,7 @@ def reference(x: Tensor, target: Tensor | float, kind: str, reduction: str = "me
         # Beside integers a fraction stays one.
         dtype = torch.get_default_dtype() if whole and isinstance(target, float) else x.dtype
         target = torch.full_like(x, target, dtype=dtype)
+    target = _as_lies(target, x)
     loss = {"l1": F.l1_loss, "mse": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[kind]
     return loss(x, target, reduction=reduction)
 
@@ -145,6 +146,11 @@ def _flat_like(target: Tensor, x: Tensor) -> Tensor:
     return target.contiguous(memory_format=torch.channels_last)
 
 
+def _as_lies(t: Tensor, x: Tensor) -> Tensor:
+    """``t`` in the layout of ``x`` where it has its shape: torch may give a result in that of either."""
+    return _flat_like(t, x) if x.dim() == 4 and t.shape == x.shape and _flat(x) is x else t
+
+
 for _op in OP_OF_KIND.values():
     _backend.register(
         _op,
@@ -219,6 +225,7 @@ def bce_with_logits(
     if weight is not None or pos_weight is not None:
         if not isinstance(target, Tensor):
             target = torch.full_like(input, _number("bce_with_logits", target))
+        target, weight, pos_weight = (_as_lies(t, input) if t is not None else None for t in (target, weight, pos_weight))
         return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
     return _loss("bce_with_logits", input, target, "bce", reduction)
 

@@ -396,3 +396,15 @@ def test_no_zeros_are_made_for_the_gradient_of_the_slope(kind):
         with Kernels() as seen:
             y.backward()
         assert seen and not any("zeros" in name for name in seen), seen
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layouts", [("nchw", "nhwc"), ("nhwc", "nchw"), ("nhwc", "expanded")], ids=str)
+def test_the_layout_is_that_of_the_input(kind, backend, layouts):
+    x, t, weight = (draw((2, 3, 4, 5), each, dtype=torch.float32) for each in (*layouts, layouts[1]))
+    with fastgan.backend(**{OP_OF_KIND[kind]: backend}):
+        assert OURS[kind](x, t, reduction="none").stride() == x.stride()
+        if kind == "bce":
+            for options in ({"weight": weight}, {"pos_weight": weight}, {"weight": weight, "pos_weight": weight}):
+                assert OURS[kind](x, t, reduction="none", **options).stride() == x.stride()
