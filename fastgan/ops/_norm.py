@@ -85,6 +85,7 @@ def differentiate_backward(
     centred = x.to(g0.dtype)
     if fixed is None:
         centred = centred - mean(centred)
+        centred = centred - mean(centred)  # what rounding left of a mean that is large beside the deviations
         r = reciprocal_deviation(mean(centred * centred), eps)
     else:
         centred = centred - fixed[0]

@@ -66,7 +66,7 @@ def reference(
         for running, new in zip(stats, own):
             if new is not running:
                 running.detach().copy_(new)
-    return activate(y.view(x.shape).to(x.dtype), activation, negative_slope)
+    return activate(y.view(x.shape), activation, negative_slope).to(x.dtype)
 
 
 def _parameter_dtype(x: Tensor, parameters: Iterable[Tensor | None]) -> torch.dtype:

@@ -46,13 +46,12 @@ def reference(
         y = y * weight[:, None, None]
     if bias is not None:
         y = y + bias[:, None, None]
-    y = y.to(x.dtype)
     y = activate(y, activation, negative_slope)
     if residual is not None:
-        y = y + like(residual, x)
+        y = y + like(residual, x).to(y.dtype)
     if halo:
         y = reflection_pad_reference(y, (halo,) * 4)
-    return y
+    return y.to(x.dtype)
 
 
 def _launchers(backend: str):
@@ -95,7 +94,7 @@ def _forward_fake(x, moments, weight, bias, residual, eps, activation, negative_
     return empty(x, (n, c, h + 2 * halo, w + 2 * halo)), statistics, torch.empty_like(statistics)
 
 
-def interior(padded: Tensor, halo: int) -> Tensor:
+def inside(padded: Tensor, halo: int) -> Tensor:
     """The (N, C, H, W) view inside a tensor that carries a halo."""
     return padded[..., halo:-halo, halo:-halo] if halo else padded
 
@@ -145,7 +144,7 @@ class InstanceNorm(torch.autograd.Function):
         y, mean, rstd = torch.ops.fastgan.instance_norm(
             x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend
         )
-        return y, mean, rstd, interior(y, halo) if with_interior else None
+        return y, mean, rstd, inside(y, halo) if with_interior else None
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -271,7 +270,7 @@ def compute(
         backend = _backend.select("instance_norm", device, dtype)
     if backend == "reference":
         y = reference(x, weight, bias, residual, eps, activation, negative_slope, halo)
-        return y, interior(y, halo) if with_interior else None
+        return y, inside(y, halo) if with_interior else None
     x = dense(x)
     if residual is not None:
         residual = _residual_view(residual, x)
@@ -279,10 +278,10 @@ def compute(
     weight = weight.contiguous() if weight is not None else None
     bias = bias.contiguous() if bias is not None else None
     # The compiler takes no Function whose results share memory; it fuses the padding and adding of gradients itself.
-    inside = with_interior and halo > 0 and not torch.compiler.is_compiling()
-    arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
+    both = with_interior and halo > 0 and not torch.compiler.is_compiling()
+    arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, both, backend)
     y, _mean, _rstd, inner = run(InstanceNorm, *arguments)
-    return y, interior(y, halo) if with_interior and not inside else inner
+    return y, inside(y, halo) if with_interior and not both else inner
 
 
 def instance_norm(
@@ -340,11 +339,14 @@ def instance_norm(
                    running_var=running_var, moments=moments)
     _check_moments(input, moments)
     if not use_input_stats:  # with statistics that are constants, batch norm does the same
-        y = batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope)
+        fused = residual is not None or halo > 0  # then rounded once, at the end
+        wide = accumulate_dtype(input.dtype) if fused else input.dtype
+        x, weight, bias = (t.to(wide) if t is not None and t.dtype == input.dtype else t for t in (input, weight, bias))
+        y = batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope)
         if residual is not None:
-            y = y + (like(residual, y) if input.dim() == 4 else residual)
-        padded = reflection_pad(y, (halo,) * 4) if halo else y
-        return (padded, y) if interior else padded
+            y = y + (like(residual, y) if y.dim() == 4 else residual).to(y.dtype)
+        padded = (reflection_pad(y, (halo,) * 4) if halo else y).to(input.dtype)
+        return (padded, inside(padded, halo)) if interior else padded
     shape = input.shape
     if input.dim() != 4:
         input = input.flatten(2).unsqueeze(-1)

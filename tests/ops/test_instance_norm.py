@@ -630,3 +630,25 @@ def test_no_zeros_are_made_for_the_gradients_of_the_statistics():
         with Kernels() as seen:
             y.backward(dy)
         assert seen and not any("aten::zeros" in name or "new_zeros" in name for name in seen), seen
+
+
+@pytest.mark.parametrize("use_input_stats", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_low_precision_is_rounded_once(backend, use_input_stats):
+    """The steps of the op in float32: a gradient that folds a halo, in bfloat16, would lose each plane's sum."""
+    x, residual = (draw((2, 3, 16, 16), dtype=torch.bfloat16, seed=seed) for seed in (0, 1))
+    affine = parameters(3, torch.float32, "cpu")
+    running = [torch.zeros(3), torch.ones(3)]
+
+    def call(x, weight, bias, residual):
+        own = [t.to(weight.dtype) for t in running]
+        return instance_norm(x, *own, weight, bias, use_input_stats, activation="relu", residual=residual, halo=2)
+
+    dy = draw((2, 3, 20, 20), values="off-centre", dtype=torch.bfloat16, seed=2)
+    with fastgan.backend(backend):
+        y, grads = gradients(call, (x, *affine, residual), dy)
+        truth, dtruth = gradients(call, [t.double() for t in (x, *affine, residual)], dy.double())
+    assert y.dtype == torch.bfloat16
+    assert (y - truth).abs().max() <= 2**-8 * truth.abs().max()
+    for a, b in zip(grads[1:3], dtruth[1:3], strict=True):  # float32 sums of exact terms
+        assert (a - b).abs().max() <= 1e-5 * dy.abs().sum() / 3
