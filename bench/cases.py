@@ -217,7 +217,7 @@ class OpCase:
 
 
 class Served(TorchDispatchMode):
-    """Inside, ``backends`` collects who computes each low-level op of fastgan, backward included.
+    """Inside, ``backends`` collects who computes each low-level op of fastgan that has a choice, backward included.
 
     An op that is missing was computed by stock torch throughout.
     """
@@ -227,7 +227,7 @@ class Served(TorchDispatchMode):
         self.backends: dict[str, list[str]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "fastgan":
+        if func.namespace == "fastgan" and any(argument.name == "backend" for argument in func._schema.arguments):
             found = self.backends.setdefault(func._schema.name.removeprefix("fastgan::"), [])
             backend = (kwargs or {}).get("backend") or args[-1]
             if backend not in found:

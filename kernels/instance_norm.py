@@ -89,7 +89,9 @@ def _welford(x, mask, t, mean, square, lanes):
 
 @triton.jit
 def _rstd(square, count, eps, DTYPE: tl.constexpr):
-    return tl.rsqrt(square / count + tl.full((), eps, DTYPE))
+    """0 for a constant plane without eps, whose deviations then are 0, too."""
+    total = square / count + tl.full((), eps, DTYPE)
+    return tl.where(total == 0, 0.0, tl.rsqrt(total)).to(DTYPE)
 
 
 # NCHW. A tile is ROWS vectors of COLS neighbouring pixels; COLS divides the image width, so that a vector lies in one

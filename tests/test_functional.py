@@ -106,7 +106,10 @@ X = torch.zeros(2, 3, 4, 5)
         ),
         (lambda: ours.l1_loss(X, X, reduction="average"), r"unknown reduction 'average': choose from mean, sum, none"),
         (lambda: ours.mse_loss(X, None), r"mse_loss needs a tensor or a number as target, got NoneType"),
-        (lambda: ours.l1_loss(X.int(), 1.0), r"l1_loss needs a floating-point input, got torch.int32"),
+        (lambda: ours.batch_norm(X, None, None, training=True, eps=float("nan")), r"an eps of at least 0, .* got nan"),
+        (lambda: ours.batch_norm(X, VECTOR, VECTOR, eps=float("nan")), r"an eps of at least 0, .* got nan"),
+        (lambda: ours.batch_norm(X, None, None, training=True, momentum=None), r"a tensor of one number as momentum"),
+        (lambda: ours.instance_norm(X, eps=float("nan")), r"an eps of at least 0, got nan"),
         (lambda: ours.bce_with_logits(X, X[:1]), r"target of the input's shape \(2, 3, 4, 5\), got \(1, 3, 4, 5\)"),
     ],
 )

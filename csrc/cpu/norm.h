@@ -63,10 +63,11 @@ PlaneParams<A> plane_params(A mean, A rstd, const void* weight, const void* bias
   return {mean, rstd, scale, shift, static_cast<A>(slope), streams, 0};
 }
 
+// 1 / sqrt(variance + eps), and 0 where that is 1 / 0: a constant plane without eps is 0, as in torch.
 template <class A>
 A rstd_of(double m2, int64_t count, double eps) {
-  const double variance = count > 0 ? m2 / static_cast<double>(count) : 0.0;
-  return static_cast<A>(1.0 / std::sqrt(variance + eps));
+  const double square = (count > 0 ? m2 / static_cast<double>(count) : 0.0) + eps;
+  return square == 0 ? A(0) : static_cast<A>(1.0 / std::sqrt(square));
 }
 
 inline int64_t pixels_per_block(int64_t channels, size_t element) {

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._norm import ACTIVATIONS
+
 
 def whole(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
     """``count`` whole numbers, of one that stands for all of them or of so many. ValueError for anything else."""
@@ -50,3 +52,14 @@ def check_reflection(op: str, x: Tensor, left: int, right: int, top: int, bottom
             f"{op} reflects without repeating the edge, so its padding must be smaller than the image, {h} x {w}; "
             f"got left {left}, right {right}, top {top}, bottom {bottom}"
         )
+
+
+def check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+
+
+def check_per_channel(channels: int, **parameters: Tensor | None) -> None:
+    for name, parameter in parameters.items():
+        if parameter is not None and parameter.shape != (channels,):
+            raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(parameter.shape)}")

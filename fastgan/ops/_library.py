@@ -120,6 +120,11 @@ def with_signature(function: type[torch.autograd.Function]) -> type[torch.autogr
     return function
 
 
+def transformed() -> bool:
+    """Whether forward-mode differentiation or a functorch transform is under way: a Function refuses or follows it."""
+    return forward_ad._current_level >= 0 or _transforms()
+
+
 def run(function: type[torch.autograd.Function], *args):
     """``function.apply(*args)``, or its forward alone (20 us less) where no derivative can be asked for.
 
@@ -131,7 +136,7 @@ def run(function: type[torch.autograd.Function], *args):
         return function.operate(*args)
     if _modes():
         tell_counters()
-    if forward_ad._current_level >= 0 or _transforms():
+    if transformed():
         with _rules_told(function):  # which refuses the transform, or follows it
             return function.apply(*args)
     if _grad_enabled() and _any_requires_grad(*args):

@@ -1,4 +1,4 @@
-"""What instance norm and batch norm share: the activations that are fused, and the derivative of the backward pass."""
+"""What instance norm and batch norm share: activations, running statistics, and the derivative of the backward pass."""
 
 from __future__ import annotations
 
@@ -23,6 +23,24 @@ def activate(z: Tensor, activation: str, negative_slope: float) -> Tensor:
 def per_channel(v: Tensor, x: Tensor) -> Tensor:
     """(C,) as (1, C, 1, 1) in the accumulation dtype of x."""
     return v.to(accumulate_dtype(x.dtype)).view(1, -1, 1, 1)
+
+
+def reciprocal_deviation(variance: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(variance + eps), and 0 where that is 1 / 0: a constant plane without eps is 0, as in torch."""
+    square = variance + eps
+    if eps > 0:
+        return torch.rsqrt(square)
+    constant = square == 0
+    return torch.rsqrt(square.masked_fill(constant, 1.0)).masked_fill(constant, 0.0)
+
+
+def update_running(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
+    """running = (1 - momentum) running + momentum new, in place, rounded once."""
+    with torch.no_grad():
+        wide = running.to(new.dtype)
+        wide.lerp_(new, momentum.to(new.dtype) if isinstance(momentum, Tensor) else momentum)
+        if wide is not running:
+            running.copy_(wide)
 
 
 def unserved_parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str:
@@ -67,7 +85,8 @@ def differentiate_backward(
     centred = x.to(g0.dtype)
     if fixed is None:
         centred = centred - mean(centred)
-        r = torch.rsqrt(mean(centred * centred) + eps)
+        centred = centred - mean(centred)  # what rounding left of a mean that is large beside the deviations
+        r = reciprocal_deviation(mean(centred * centred), eps)
     else:
         centred = centred - fixed[0]
         r = fixed[1]

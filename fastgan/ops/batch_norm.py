@@ -8,14 +8,18 @@ sqrt(var + eps).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend
-from ._layout import accumulate_dtype, dense, empty, like
+from . import _backend, _stock
+from ._checks import check_activation, check_devices, check_per_channel
+from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
-from ._norm import activate, differentiate_backward, per_channel, unserved_parameters
+from ._norm import activate, differentiate_backward, per_channel, unserved_parameters, update_running
 
 
 def reference(
@@ -30,9 +34,51 @@ def reference(
     activation: str = "none",
     negative_slope: float = 0.2,
 ) -> Tensor:
-    """The definition, in stock torch: (N, C, ...) -> (N, C, ...); in training the running statistics are updated."""
-    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, float(momentum), eps)
-    return activate(y, activation, negative_slope)
+    """The definition, in stock torch: (N, C, ...) -> (N, C, ...); in training the running statistics are updated.
+
+    torch 2.13's own batch_norm gives wrong gradients on the CPU for some strides of the input, of the parameters and
+    statistics, and of the gradient that reaches it (where a dimension of the input has size 1); has no second derivative
+    for a bias without a weight; sums gradients of low precision in it; and takes fewer dtypes than our kernels. So it is
+    given dense parameters of one dtype, float32 for low precision, and the input as (N, C, L) or in channels_last, with
+    the strides of a new tensor, for which all gradients are right.
+    """
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():  # they do not tell strides
+        y = F.batch_norm(x, running_mean, running_var, weight, bias, training, float(momentum), eps)
+        return activate(y, activation, negative_slope)
+    images = _as_images(x)
+    if _backend.holds(x.numel() == 0):  # stock torch's backward takes no tensor without channels
+        affine = [t.sum().to(x.dtype) for t in (weight, bias) if t is not None]
+        return sum(affine, images).view(x.shape)
+    stats = [t for t in (running_mean, running_var) if t is not None]
+    dtype = _parameter_dtype(x, (weight, bias, *stats))
+    if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+        images, dtype = images.float(), torch.float32
+    if weight is not None:
+        weight = _parameter(weight, x, dtype)
+    if bias is not None:
+        bias = _parameter(bias, x, dtype)
+        if weight is None:
+            weight = torch.ones_like(bias)
+    own = [t if t.dtype == dtype and t.is_contiguous() else t.detach().to(dtype).contiguous() for t in stats]
+    planes = images if is_channels_last(images) else images.flatten(2)
+    y = F.batch_norm(planes, *(own or (None, None)), weight, bias, training, float(momentum), eps)
+    if training:
+        for running, new in zip(stats, own):
+            if new is not running:
+                running.detach().copy_(new)
+    return activate(y.view(x.shape), activation, negative_slope).to(x.dtype)
+
+
+def _parameter_dtype(x: Tensor, parameters: Iterable[Tensor | None]) -> torch.dtype:
+    """The one dtype that stock torch wants of parameters and statistics beside x."""
+    if x.dtype in (torch.float32, torch.float64) or all(t is None or t.dtype == x.dtype for t in parameters):
+        return x.dtype
+    return torch.float32
+
+
+def _parameter(t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight or bias, dense and in ``dtype``; one that our kernels do not take either is left to torch's error."""
+    return t.to(dtype).contiguous() if t.dtype in (x.dtype, torch.float32) else t
 
 
 def _launchers(backend: str):
@@ -111,10 +157,13 @@ class BatchNorm(torch.autograd.Function):
         x, weight, bias, *ctx.constants = inputs
         _, mean, rstd, variance = output
         ctx.mark_non_differentiable(mean, rstd, variance)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
 
     @staticmethod
     def backward(ctx, dy, *_statistics):
+        if dy is None:
+            return (None,) * 7
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, *rest = ctx.constants
         dx, dweight, dbias = run(BatchNormBackward, dy, x, mean, rstd, weight, bias, True, eps, *rest)
@@ -189,13 +238,15 @@ _LEAST_PLANES, _LEAST = 3 << 17, 3 << 19
 _backend.note(
     "batch_norm",
     "cpu",
-    "cpp from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW beyond bfloat16); below, torch's own was measured as fast",
+    "cpp from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW, all in bfloat16); below, torch's own was measured as fast",
 )
 
 
 def _stock_is_faster(x: Tensor) -> bool:
     """Whether torch's own op is to be preferred to the C++ kernels for x."""
-    planes = x.dim() > 2 and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
+    if x.dtype == torch.bfloat16:  # for which reference() computes in float32
+        return False
+    planes = x.dim() > 2 and x.is_contiguous()
     return _backend.holds(0 < x.numel()) and _backend.holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
 
 
@@ -206,15 +257,7 @@ def _as_images(x: Tensor) -> Tensor:
     return dense(x)
 
 
-def _update(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
-    """running = (1 - momentum) running + momentum new, in place, rounded once."""
-    wide = running.to(new.dtype)
-    wide.lerp_(new, momentum.to(new.dtype) if isinstance(momentum, Tensor) else momentum)
-    if wide is not running:
-        running.copy_(wide)
-
-
-def batch_norm(
+def compute(
     x: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -245,11 +288,95 @@ def batch_norm(
     if training:
         y, mean, _, variance = run(BatchNorm, images, weight, bias, eps, activation, negative_slope, backend)
         if running_mean is not None and x.numel() > 0:
-            with torch.no_grad():
-                _update(running_mean, mean, momentum)
-                _update(running_var, variance, momentum)
+            update_running(running_mean, mean, momentum)
+            update_running(running_var, variance, momentum)
     else:
-        mean = running_mean.detach().to(accumulate_dtype(x.dtype))
-        rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)) + eps)
+        mean = running_mean.detach().to(accumulate_dtype(x.dtype)).contiguous()
+        rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)).contiguous() + eps)
         y = run(BatchNormApply, images, mean, rstd, weight, bias, activation, negative_slope, backend)
     return y if x.dim() == 4 else y.view(x.shape)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """Batch norm and activation in one pass.
+
+    ``y = act((x - mean) / sqrt(var + eps) * weight + bias)`` with, in training, the mean and the biased variance of
+    each channel over samples and pixels (Ioffe and Szegedy, 2015, "Batch Normalization", algorithm 1), otherwise the
+    running ones.
+
+    Args:
+        input: (N, C), (N, C, L), (N, C, H, W) or of further dimensions, any floating dtype.
+        running_mean, running_var: (C,), both or neither. In training they are updated in place, the variance with the
+            unbiased one of the batch; otherwise they are the statistics used, and both are needed.
+        weight, bias: (C,), the input's dtype or float32.
+        momentum: weight of the new statistics in the running ones, a number or a tensor of one.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+
+    Returns:
+        The shape, dtype and layout of the input.
+
+    Raises:
+        ValueError: one value a channel in training; running statistics that are missing; an eps that is not above 0 (in
+            evaluation, not at least 0); a momentum that is no number; an unknown activation; parameters of the wrong shape or on another device.
+    """
+    if _goes_to_stock(input, running_mean, running_var, weight, bias, training, momentum, eps):
+        check_activation(activation)
+        # As (N, C, L) where a size is 1 and a gradient may come, see reference().
+        derived = input.requires_grad or (weight is not None and (weight.requires_grad or bias.requires_grad))
+        x = input.flatten(2) if derived and input.dim() > 3 and 1 in input.shape else input
+        y = torch.batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, False)
+        return activate(y if x is input else y.view(input.shape), activation, negative_slope)
+    _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation)
+    if not isinstance(momentum, (int, float, Tensor)):
+        raise ValueError(f"batch_norm needs a number or a tensor of one number as momentum, got {momentum!r}")
+    check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    return compute(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
+    )
+
+
+def _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation):
+    if input.dim() < 2:
+        raise ValueError(
+            f"batch_norm needs an input of at least 2 dimensions (N, C, ...), got shape {tuple(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise ValueError(f"batch_norm needs a floating-point input, got {input.dtype}")
+    channels = input.shape[1]
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+    if not (eps > 0 if training else eps >= 0):
+        raise ValueError(f"batch_norm needs an eps of at least 0, and above 0 in training; got {eps}")
+    check_activation(activation)
+    if (running_mean is None) != (running_var is None) or (not training and running_mean is None):
+        raise ValueError("batch_norm needs running_mean and running_var together, and both when training is False")
+    check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+
+
+def _goes_to_stock(input, running_mean, running_var, weight, bias, training, momentum, eps) -> bool:
+    """Whether a call is small, right as it stands, and one that torch's own op answers as compute() does."""
+    if not (_stock.plain("batch_norm", input) and 2 <= input.dim() <= 5):
+        return False
+    if not (type(momentum) is float and eps > 0) or (weight is None) != (bias is None):
+        return False
+    if (running_mean is None) != (running_var is None) or not (training or running_mean is not None):
+        return False
+    shape = (input.shape[1],)
+    dtype = input.dtype
+    for t in (weight, bias, running_mean, running_var):
+        if t is not None and not (t.dtype is dtype and t.is_cpu and t.shape == shape and t.is_contiguous()):
+            return False
+    return not training or input.numel() > shape[0]

@@ -259,11 +259,13 @@ def conv2d(
             from torch for arguments that do not fit.
     """
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
-    if isinstance(padding, str):
+    if isinstance(padding, str) and input.is_floating_point():  # of others torch takes some, by name alone
         input, padding = _pad_by_name(input, weight, padding, stride, dilation)
-    else:
+    elif not isinstance(padding, str):
         padding = whole("padding", padding, 2)
     check_devices(input, weight=weight, bias=bias)
+    if not input.is_floating_point():
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if _goes_straight(input, weight, bias):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if input.dim() == 3:

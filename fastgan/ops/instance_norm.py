@@ -7,13 +7,18 @@ per sample and channel, with the biased variance (Ulyanov et al., 2016, eq. 4), 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from . import _backend, _table
+from ._checks import check_activation, check_devices, check_per_channel, whole
 from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
-from ._norm import activate, differentiate_backward, unserved_parameters
+from ._norm import activate, differentiate_backward, reciprocal_deviation, unserved_parameters, update_running
+from .batch_norm import compute as batch_norm
+from .reflection_pad import compute as reflection_pad
 from .reflection_pad import fold, pad
 from .reflection_pad import reference as reflection_pad_reference
 
@@ -33,21 +38,20 @@ def reference(
     Written out, because torch 2.13's own instance_norm on the CPU gives a wrong input gradient at batch 1 when the
     gradient that reaches it is channels_last.
     """
+    x = dense(x)
     wide = x.to(accumulate_dtype(x.dtype))
     var, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
-    y = (wide - mean) * torch.rsqrt(var + eps)
+    y = (wide - mean) * reciprocal_deviation(var, eps)
     if weight is not None:
         y = y * weight[:, None, None]
     if bias is not None:
         y = y + bias[:, None, None]
-    y = y.to(x.dtype)
     y = activate(y, activation, negative_slope)
     if residual is not None:
-        y = y + residual
+        y = y + like(residual, x).to(y.dtype)
     if halo:
         y = reflection_pad_reference(y, (halo,) * 4)
-    return y
-
+    return y.to(x.dtype)
 
 
 def _launchers(backend: str):
@@ -90,7 +94,7 @@ def _forward_fake(x, moments, weight, bias, residual, eps, activation, negative_
     return empty(x, (n, c, h + 2 * halo, w + 2 * halo)), statistics, torch.empty_like(statistics)
 
 
-def interior(padded: Tensor, halo: int) -> Tensor:
+def inside(padded: Tensor, halo: int) -> Tensor:
     """The (N, C, H, W) view inside a tensor that carries a halo."""
     return padded[..., halo:-halo, halo:-halo] if halo else padded
 
@@ -129,7 +133,6 @@ define(
 )
 
 
-
 @with_signature
 class InstanceNorm(torch.autograd.Function):
     """(y, mean, rstd, y without its halo or None) of the op; x dense, residual of the same inner layout.
@@ -143,13 +146,14 @@ class InstanceNorm(torch.autograd.Function):
         y, mean, rstd = torch.ops.fastgan.instance_norm.default(
             x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend
         )
-        return y, mean, rstd, interior(y, halo) if with_interior else None
+        return y, mean, rstd, inside(y, halo) if with_interior else None
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, _moments, weight, bias, residual, *ctx.constants = inputs
         _, mean, rstd, _ = output
         ctx.mark_non_differentiable(mean, rstd)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
         ctx.has_residual = residual is not None
 
@@ -157,6 +161,10 @@ class InstanceNorm(torch.autograd.Function):
     def backward(ctx, dy, _dmean, _drstd, dinner):
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _with_interior, backend = ctx.constants
+        if dy is None:  # the gradient of what has no halo
+            dy, dinner, halo = dinner, None, 0
+        if dy is None:
+            return (None,) * 11
         need_dresidual = ctx.has_residual and ctx.needs_input_grad[4]
         dx, dweight, dbias, dresidual = run(
             InstanceNormBackward, dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
@@ -242,7 +250,7 @@ def _unserved(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: T
     return unserved_parameters(x, weight, bias)
 
 
-def instance_norm(
+def compute(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -253,10 +261,10 @@ def instance_norm(
     halo: int,
     with_interior: bool,
     moments: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """(y, mean, rstd, y without its halo if asked for) by the chosen backend; arguments already checked.
+) -> tuple[Tensor, Tensor | None]:
+    """(y, y without its halo if asked for) by the chosen backend; arguments already checked.
 
-    The reference gives no statistics. Moments of x are read by ``triton`` only.
+    Moments of x are read by ``triton`` only.
     """
     device, dtype = x.device.type, x.dtype
     reason = _unserved(x, weight, bias, residual)
@@ -267,7 +275,7 @@ def instance_norm(
         backend = _backend.select("instance_norm", device, dtype)
     if backend == "reference":
         y = reference(x, weight, bias, residual, eps, activation, negative_slope, halo)
-        return y, None, None, interior(y, halo) if with_interior else None
+        return y, inside(y, halo) if with_interior else None
     x = dense(x)
     if residual is not None:
         residual = _residual_view(residual, x)
@@ -275,7 +283,132 @@ def instance_norm(
     weight = weight.contiguous() if weight is not None else None
     bias = bias.contiguous() if bias is not None else None
     # The compiler takes no Function whose results share memory; it fuses the padding and adding of gradients itself.
-    inside = with_interior and halo > 0 and not torch.compiler.is_compiling()
-    arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, inside, backend)
-    y, mean, rstd, inner = run(InstanceNorm, *arguments)
-    return y, mean, rstd, interior(y, halo) if with_interior and not inside else inner
+    both = with_interior and halo > 0 and not torch.compiler.is_compiling()
+    arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, both, backend)
+    y, _mean, _rstd, inner = run(InstanceNorm, *arguments)
+    return y, inside(y, halo) if with_interior and not both else inner
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+    residual: Tensor | None = None,
+    halo: int = 0,
+    interior: bool = False,
+    moments: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Instance norm, activation, residual and reflected halo in one pass.
+
+    ``y = reflect_pad(act((x - mean) / sqrt(var + eps) * weight + bias) + residual, halo)`` with the mean and the biased
+    variance of each sample and channel (Ulyanov, Vedaldi and Lempitsky, 2016, "Instance Normalization").
+
+    Args:
+        input: (N, C, H, W), any floating dtype. Other ranks from (N, C, L) up are taken without halo.
+        running_mean, running_var: (C,), both or neither; updated in place when ``use_input_stats``, used instead of the
+            statistics of the input otherwise (which is :func:`batch_norm` in evaluation, and computed by it).
+        weight, bias: (C,), the input's dtype or float32.
+        momentum: weight of the new statistics in the running ones.
+        activation: ``"none"``, ``"relu"`` or ``"leaky_relu"``.
+        negative_slope: of the leaky ReLU.
+        residual: added after the activation; shape and dtype of the input (a spatial slice of a larger tensor is read
+            in place).
+        halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
+        interior: give the view of the output without its halo as well, as a residual connection needs it. Its gradient
+            and that of the whole output meet in this op's backward pass, where slicing the output would cost three.
+        moments: of this very input, as :func:`reflection_pad_conv2d` gives them beside it. The result is the same
+            within rounding; a kernel that reads them saves a pass over the input. None: it is read.
+
+    Returns:
+        (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input; with ``interior`` also its (N, C, H, W)
+        inside.
+
+    Raises:
+        ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an eps below 0; an
+            unknown activation; parameters or a residual of the wrong shape or on another device; moments that cannot be
+            the input's.
+    """
+    halo, = whole("halo", halo, 1)
+    _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
+    if not eps >= 0:
+        raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
+    check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
+                   running_var=running_var, moments=moments)
+    _check_moments(input, moments)
+    if not use_input_stats:  # with statistics that are constants, batch norm does the same
+        fused = residual is not None or halo > 0  # then rounded once, at the end
+        wide = accumulate_dtype(input.dtype) if fused else input.dtype
+        x, weight, bias = (t.to(wide) if t is not None and t.dtype == input.dtype else t for t in (input, weight, bias))
+        y = batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope)
+        if residual is not None:
+            y = y + (like(residual, y) if y.dim() == 4 else residual).to(y.dtype)
+        padded = (reflection_pad(y, (halo,) * 4) if halo else y).to(input.dtype)
+        return (padded, inside(padded, halo)) if interior else padded
+    shape = input.shape
+    if input.dim() != 4:
+        input = input.flatten(2).unsqueeze(-1)
+        residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
+    y, inner = compute(
+        input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments
+    )
+    if running_mean is not None:
+        _update_running(running_mean, running_var, input, momentum)
+    if len(shape) != 4:  # without a halo
+        y = inner = y.view(shape)
+    return (y, inner) if interior else y
+
+
+def _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo):
+    if input.dim() < 3:
+        raise ValueError(
+            f"instance_norm needs an input of at least 3 dimensions (N, C, ...), got shape {tuple(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise ValueError(f"instance_norm needs a floating-point input, got {input.dtype}")
+    channels, spatial = input.shape[1], input.shape[2:]
+    if use_input_stats and math.prod(spatial) == 1:
+        raise ValueError(f"instance_norm needs more than one spatial element a channel, got shape {tuple(input.shape)}")
+    check_activation(activation)
+    if (running_mean is None) != (running_var is None) or (not use_input_stats and running_mean is None):
+        raise ValueError(
+            "instance_norm needs running_mean and running_var together, and both when use_input_stats is False"
+        )
+    check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    if residual is not None and residual.shape != input.shape:
+        raise ValueError(f"residual must have the input's shape {tuple(input.shape)}, got {tuple(residual.shape)}")
+    if halo < 0 or (halo and input.dim() != 4):
+        raise ValueError(f"halo must be at least 0, and 0 for inputs that are not (N, C, H, W); got {halo}")
+    if halo and halo >= min(spatial):
+        raise ValueError(f"a halo of {halo} must be smaller than the image, {spatial[0]} x {spatial[1]}")
+
+
+def _check_moments(input: Tensor, moments: Tensor | None) -> None:
+    if moments is None:
+        return
+    batch, channels = input.shape[:2]
+    if moments.dim() != 4 or moments.shape[:2] != (2, batch) or channels not in moments.shape[2:]:
+        raise ValueError(
+            f"moments of shape {tuple(moments.shape)} are not of an input of shape {tuple(input.shape)}: give those "
+            "that the convolution gave beside this input, or None"
+        )
+
+
+def _update_running(running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float) -> None:
+    """The means over the samples of their means and unbiased variances, where there are samples.
+
+    Of x itself: a variance that is small beside eps is lost in rstd.
+    """
+    if _backend.holds(x.numel() == 0):
+        return
+    with torch.no_grad():
+        variance, mean = torch.var_mean(x.to(accumulate_dtype(x.dtype)), (2, 3))
+        update_running(running_mean, mean.mean(0), momentum)
+        update_running(running_var, variance.mean(0), momentum)

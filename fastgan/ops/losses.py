@@ -9,23 +9,30 @@ The target is a tensor, or a number that then fills no tensor.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend
+from . import _backend, _stock
 from ._autocast import autocast_dtype
+from ._checks import check_devices
 from ._layout import accumulate_dtype
 from ._library import apply, define, differentiate, recording, run, with_signature
 
 OP_OF_KIND = {"l1": "l1_loss", "mse": "mse_loss", "bce": "bce_with_logits"}
-REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("none", "mean", "sum")  # in the order of torch's numbers for them
 
 
 def reference(x: Tensor, target: Tensor | float, kind: str, reduction: str = "mean") -> Tensor:
     """The definition, in stock torch ops."""
     if not isinstance(target, Tensor):
-        target = torch.full_like(x, target)
+        whole = not (x.is_floating_point() or x.is_complex())
+        # Beside integers a fraction stays one.
+        dtype = torch.get_default_dtype() if whole and isinstance(target, float) else x.dtype
+        target = torch.full_like(x, target, dtype=dtype)
+    target = _as_lies(target, x)
     loss = {"l1": F.l1_loss, "mse": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[kind]
     return loss(x, target, reduction=reduction)
 
@@ -116,10 +123,13 @@ class LossGradient(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         dvalue, x, target, _slope, ctx.label, ctx.kind, ctx.scale = inputs
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(dvalue, x, target)
 
     @staticmethod
     def backward(ctx, u):
+        if u is None:
+            return (None,) * 7
         dvalue, x, target = ctx.saved_tensors
         t = target if target is not None else ctx.label
         du = u * ctx.scale
@@ -160,6 +170,11 @@ def _flat_like(target: Tensor, x: Tensor) -> Tensor:
     return target.contiguous(memory_format=torch.channels_last)
 
 
+def _as_lies(t: Tensor, x: Tensor) -> Tensor:
+    """``t`` in the layout of ``x`` where it has its shape: torch may give a result in that of either."""
+    return _flat_like(t, x) if x.dim() == 4 and t.shape == x.shape and _flat(x) is x else t
+
+
 for _op in OP_OF_KIND.values():
     _backend.register(
         _op,
@@ -168,7 +183,7 @@ for _op in OP_OF_KIND.values():
     )
 
 
-def pointwise_loss(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
+def compute(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
     """The loss by the chosen backend, in the promoted dtype (float32 under autocast); arguments already checked."""
     op = OP_OF_KIND[kind]
     dtype = torch.promote_types(x.dtype, target.dtype) if isinstance(target, Tensor) else x.dtype
@@ -189,3 +204,98 @@ def pointwise_loss(x: Tensor, target: Tensor | float, kind: str, reduction: str)
     want_grad = torch.is_grad_enabled() and (x.requires_grad or (target is not None and target.requires_grad))
     value, _slope = run(PointwiseLoss, x, target, label, kind, reduction, want_grad, backend)
     return value.to(dtype)
+
+
+def l1_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
+    """Absolute difference |input - target|, with derivative 0 at ties.
+
+    Args:
+        input: any shape, any floating dtype; integers and complex numbers are torch's own function's.
+        target: a tensor of the same shape, or a number, also one of numpy's (no target tensor is made).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or the input's shape for ``"none"``; the promoted dtype of input and target (float32 under autocast).
+
+    Raises:
+        ValueError: an unknown reduction, a target that is neither a tensor nor a number, or one on another device. For
+            dtypes that torch's own function does not take, its error.
+    """
+    return _loss("l1_loss", input, target, "l1", reduction)
+
+
+def mse_loss(input: Tensor, target: Tensor | float, *, reduction: str = "mean") -> Tensor:
+    """Squared difference (input - target)^2: the least-squares GAN loss on logits (Mao et al., 2017, eq. 2) when
+    ``target`` is a label. Arguments, result and errors as for :func:`l1_loss`."""
+    return _loss("mse_loss", input, target, "mse", reduction)
+
+
+def bce_with_logits(
+    input: Tensor,
+    target: Tensor | float,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of sigmoid(input), ``max(x, 0) - x t + log1p(exp(-|x|))``: finite for every finite logit.
+    The vanilla GAN loss (Goodfellow et al., 2014) when ``target`` is a label.
+
+    Args:
+        weight, pos_weight: as in ``torch.nn.functional.binary_cross_entropy_with_logits``; calls with either run on it.
+
+    Other arguments, result and errors as for :func:`l1_loss`; a target tensor of another shape is a ValueError.
+    """
+    if weight is not None or pos_weight is not None:
+        if not isinstance(target, Tensor):
+            target = torch.full_like(input, _number("bce_with_logits", target))
+        target, weight, pos_weight = (_as_lies(t, input) if t is not None else None for t in (target, weight, pos_weight))
+        return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+    return _loss("bce_with_logits", input, target, "bce", reduction)
+
+
+def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"unknown reduction {reduction!r}: choose from mean, sum, none")
+    if not isinstance(target, Tensor):
+        target = _number(name, target)
+    if _stock.plain(name, input) and (y := _by_stock(input, target, kind, reduction)) is not None:
+        return y
+    if isinstance(target, Tensor) and (target.dim() > 0 or input.dim() == 0):  # else a number, which may lie anywhere
+        check_devices(input, target=target)
+    if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
+        raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
+    if not input.is_floating_point() or (isinstance(target, Tensor) and target.is_complex()):
+        other = target if input.is_floating_point() else input
+        _backend.unserved(name, f"its kernels take real floating-point tensors, not {other.dtype}")
+        return reference(input, target, kind, reduction)
+    return compute(input, target, kind, reduction)
+
+
+_STOCK = {
+    "l1": torch._C._nn.l1_loss,
+    "mse": torch._C._nn.mse_loss,
+    "bce": lambda x, t, reduction: torch.binary_cross_entropy_with_logits(x, t, None, None, reduction),
+}
+
+
+def _by_stock(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor | None:
+    """The loss of a small tensor by torch's own op, or None where compute() gives another answer."""
+    if not isinstance(target, Tensor):
+        target = torch.full_like(x, target)
+    elif not (target.dtype is x.dtype and target.is_cpu and target.shape == x.shape and target.is_contiguous()):
+        return None
+    if kind == "l1" and (x.requires_grad or target.requires_grad) and torch.is_grad_enabled():
+        # torch's slope at NaN is 0, ours NaN.
+        y = torch._C._nn.l1_loss(x, target, REDUCTIONS.index(reduction)) if reduction != "none" else None
+        return None if y is None or math.isnan(y.item()) else y
+    return _STOCK[kind](x, target, REDUCTIONS.index(reduction))
+
+
+def _number(name: str, target: object) -> float:
+    """A label as a Python number: one of numpy's, or an array of one, is its item."""
+    if getattr(target, "shape", None) == () and hasattr(target, "item"):
+        target = target.item()
+    if not isinstance(target, (int, float)):
+        raise ValueError(f"{name} needs a tensor or a number as target, got {type(target).__name__}")
+    return target

@@ -7,6 +7,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
 from fastgan.ops import _backend
@@ -72,6 +73,19 @@ def draw(
     return x
 
 
+def views(x: Tensor) -> Iterator[Tensor]:
+    """x (N, C, H, W) with other strides: of dimensions of size 1, of one image as (H, W, C), in other orders, with gaps."""
+    yield x
+    for format in (torch.contiguous_format, torch.channels_last):
+        dense = x.contiguous(memory_format=format)
+        yield dense.as_strided(x.shape, [7 if n == 1 else s for n, s in zip(x.shape, dense.stride())])
+    if x.shape[0] == 1:
+        yield x[0].permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
+    for order in ((0, 1, 3, 2), (1, 0, 2, 3), (3, 2, 1, 0)):
+        yield x.permute(order).contiguous().permute(order)
+    yield torch.stack((x, x), -1)[..., 0]
+
+
 def images(least: int = 1, most: int = 9) -> st.SearchStrategy[tuple[int, int, int, int]]:
     """Shapes (N, C, H, W)."""
     return st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(least, most), st.integers(least, most))
@@ -118,3 +132,16 @@ def assert_same(first, second) -> None:
     """Equal, bit for bit (NaN included)."""
     for a, b in zip(first, second, strict=True):
         assert a.dtype == b.dtype and torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0))
+
+
+class Kernels(TorchDispatchMode):
+    """``with Kernels() as seen:`` the names of the torch ops that run inside."""
+
+    def __enter__(self) -> list[str]:
+        self.names = []
+        super().__enter__()
+        return self.names
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.name())
+        return function(*args, **(kwargs or {}))

@@ -62,7 +62,8 @@ class instance_norm:
         wide = x.double()
         mean = wide.mean((2, 3))
         centred = wide - mean[:, :, None, None]
-        rstd = (centred.square().mean((2, 3)) + eps).rsqrt()
+        square = centred.square().mean((2, 3)) + eps
+        rstd = torch.where(square == 0, 0.0, square.rsqrt())
         z = cls.affine(centred * rstd[:, :, None, None], weight, bias)
         below = torch.zeros_like(z) if activation == "relu" else z * cls.slope(z, activation, negative_slope)
         y = torch.where(z <= 0, below, z)

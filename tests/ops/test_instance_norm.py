@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fastgan
 from fastgan.functional import instance_norm
-from fastgan.ops._layout import accumulate_dtype
+from fastgan.ops._layout import accumulate_dtype, dense, is_channels_last
 from fastgan.ops._norm import ACTIVATIONS, activate
 from fastgan.ops.instance_norm import reference
 
@@ -21,6 +21,7 @@ from .common import (
     KERNELS,
     LAYOUTS,
     VALUES,
+    Kernels,
     assert_accurate,
     assert_same,
     dense_layout,
@@ -29,6 +30,7 @@ from .common import (
     images,
     slow,
     using,
+    views,
 )
 
 SLOPE = 0.2
@@ -508,3 +510,145 @@ def test_gradient_penalty(backend):
                 continue
             assert other.abs().max() > 1e-3
             torch.testing.assert_close(grad, other)
+
+
+@pytest.mark.parametrize("use_input_stats", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("shape", [(1, 3, 5, 6), (2, 3, 4, 5), (1, 3, 1, 7), (2, 3, 4, 1), (1, 1, 3, 3)], ids=str)
+def test_running_statistics_whatever_the_strides(backend, use_input_stats, shape):
+    """Layout, output and gradients; torch 2.13's own op gives wrong ones at batch 1 in channels_last."""
+    affine = parameters(shape[1], torch.float32, "cpu")
+    running = [draw((shape[1],), dtype=torch.float32, seed=3), 0.5 + torch.rand(shape[1])]
+    x, dy, residual = (draw(shape, dtype=torch.float32, seed=seed) for seed in (0, 1, 2))
+    tensors = (x, *affine, residual)
+
+    def call(norm, stats, x, weight, bias, residual):
+        return norm(x, *(t.clone() for t in stats), weight, bias, use_input_stats)
+
+    def expected(x, weight, bias, residual):
+        y = call(F.instance_norm, [t.double() for t in running], x, weight, bias, residual)
+        return activate(y, "leaky_relu", SLOPE) + residual
+
+    truth, dtruth = gradients(expected, [t.double() for t in tensors], dy.double())
+    norm = functools.partial(instance_norm, residual=residual, activation="leaky_relu", negative_slope=SLOPE)
+    with fastgan.backend(backend):
+        for x_view in views(x):
+            for dy_view in views(dy):
+                y, grads = gradients(
+                    lambda x, weight, bias, residual: call(
+                        functools.partial(norm, residual=residual), running, x, weight, bias, residual
+                    ),
+                    (x_view, *affine, residual),
+                    dy_view,
+                )
+                assert dense_layout(y) in ("both", "nhwc" if is_channels_last(dense(x_view)) else "nchw")
+                for a, b in zip((y, *grads), (truth, *dtruth), strict=True):
+                    assert (a - b).abs().max() <= 2e-5 * (1 + b.abs().max()), (x_view.stride(), dy_view.stride())
+
+
+def test_a_halo_and_the_inside_by_running_statistics():
+    x = draw((1, 3, 4, 5), "nhwc", dtype=torch.float32).requires_grad_()
+    running = (torch.zeros(3), torch.ones(3))
+    y, inner = instance_norm(x, *running, None, None, False, halo=1, interior=True, activation="relu")
+    assert dense_layout(y) == "nhwc" and torch.equal(inner, y[:, :, 1:-1, 1:-1])
+    truth = F.pad(F.relu(F.batch_norm(x.double(), *(t.double() for t in running))), (1,) * 4, mode="reflect")
+    torch.testing.assert_close(y.double(), truth)
+    torch.testing.assert_close(*(torch.autograd.grad(t.square().sum(), x)[0] for t in (y, truth)))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "triton"])
+@pytest.mark.parametrize("deviation", [1.0, 1e-3, 1e-6, 1e-12])
+def test_running_variance_of_small_deviations(backend, deviation):
+    """The variance itself, not what is left of it in 1 / sqrt(var + eps)."""
+    x = (deviation * draw((2, 3, 4, 5))).float()
+    running = [torch.zeros(3), torch.zeros(3)]
+    with fastgan.backend(instance_norm=backend):
+        instance_norm(x, *running, momentum=1.0)
+    exact = x.double().var((2, 3)).mean(0)
+    assert ((running[1].double() / exact - 1).abs() < 1e-5).all()
+    assert ((running[0] - x.double().mean((2, 3)).mean(0)).abs() <= 1e-6 * deviation).all()
+
+
+def test_no_samples_leave_the_running_statistics():
+    running = [torch.zeros(3), torch.ones(3)]
+    instance_norm(torch.zeros(0, 3, 4, 5), *running)
+    assert not running[0].any() and (running[1] == 1).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_constant_plane_without_eps_is_zero(backend, layout, dtype):
+    """As in torch, and so are its gradients, of every order."""
+    values = (0.3, 0.0, -1e4 / 7, 1e-30, 3e30)
+    if slow(backend) or backend == "plain":  # whose float64 sums round
+        values = (0.0, 0.5)
+    with using(backend, dtype) as device:
+        for value in values:
+            for shape in ((1, 2, 3, 4),) if slow(backend) else ((1, 2, 3, 4), (2, 17, 9, 31)):
+                x = draw(shape, layout, dtype=dtype, device=device)
+                x[:, 0] = value
+                weight, bias = parameters(shape[1], dtype, device)
+                leaves = [t.requires_grad_() for t in (x, weight, bias)]
+                y = ours(*leaves, eps=0.0)
+                assert (y[:, 0] == bias[0]).all() and y.isfinite().all()
+                grads = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+                assert not grads[0][:, 0].any() and all(g.isfinite().all() for g in grads)
+                second = torch.autograd.grad(sum(g.square().sum() for g in grads), leaves)
+                assert all(g.isfinite().all() for g in second)
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+def test_no_zeros_are_made_for_gradients_that_are_not_there(backend, monkeypatch):
+    """Those of the statistics, which have none; and of the whole result, where only its inside is used."""
+    from fastgan.ops import instance_norm as module
+
+    seen = []
+    launchers = module._launchers
+
+    def spy(name):
+        forward, backward = launchers(name)
+        return forward, lambda *args, **further: (seen.append((args[0].shape, args[8])), backward(*args, **further))[1]
+
+    monkeypatch.setattr(module, "_launchers", spy)
+    with using(backend) as device:
+        x = draw((1, 2, 4, 5), dtype=torch.float32, device=device).requires_grad_()
+        y, inner = with_interior(x, residual=x, activation="relu")
+        (dx,) = torch.autograd.grad(inner.square().sum(), x)
+        assert seen == [(x.shape, 0)]
+        wide = x.detach().double().requires_grad_()
+        truth = exact(wide, residual=wide, activation="relu")
+        torch.testing.assert_close(dx.double(), torch.autograd.grad(truth.square().sum(), wide)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_no_zeros_are_made_for_the_gradients_of_the_statistics():
+    with using("cpp"):
+        x = draw((2, 3, 4, 5), dtype=torch.float32).requires_grad_()
+        affine = [t.requires_grad_() for t in parameters(3, torch.float32, "cpu")]
+        y = ours(x, *affine, residual=x, activation="relu", halo=1)
+        dy = torch.ones_like(y)
+        with Kernels() as seen:
+            y.backward(dy)
+        assert seen and not any("aten::zeros" in name or "new_zeros" in name for name in seen), seen
+
+
+@pytest.mark.parametrize("use_input_stats", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_low_precision_is_rounded_once(backend, use_input_stats):
+    """The steps of the op in float32: a gradient that folds a halo, in bfloat16, would lose each plane's sum."""
+    x, residual = (draw((2, 3, 16, 16), dtype=torch.bfloat16, seed=seed) for seed in (0, 1))
+    affine = parameters(3, torch.float32, "cpu")
+    running = [torch.zeros(3), torch.ones(3)]
+
+    def call(x, weight, bias, residual):
+        own = [t.to(weight.dtype) for t in running]
+        return instance_norm(x, *own, weight, bias, use_input_stats, activation="relu", residual=residual, halo=2)
+
+    dy = draw((2, 3, 20, 20), values="off-centre", dtype=torch.bfloat16, seed=2)
+    with fastgan.backend(backend):
+        y, grads = gradients(call, (x, *affine, residual), dy)
+        truth, dtruth = gradients(call, [t.double() for t in (x, *affine, residual)], dy.double())
+    assert y.dtype == torch.bfloat16
+    assert (y - truth).abs().max() <= 2**-8 * truth.abs().max()
+    for a, b in zip(grads[1:3], dtruth[1:3], strict=True):  # float32 sums of exact terms
+        assert (a - b).abs().max() <= 1e-5 * dy.abs().sum() / 3

@@ -7,21 +7,10 @@ import torch
 
 from fastgan.ops._layout import dense, is_channels_last, like
 
+from .common import views
+
 FORMATS = (torch.contiguous_format, torch.channels_last)
 SHAPES = tuple(itertools.product((1, 2), (1, 3), (1, 4), (1, 5))) + ((0, 3, 1, 4), (1, 3, 0, 1), (1, 1, 1, 0))
-
-
-def views(x):
-    """x with other strides: of each dimension of size 1, of an image that lies as (H, W, C), and in other orders."""
-    yield x
-    for format in FORMATS:
-        dense = x.contiguous(memory_format=format)
-        yield dense.as_strided(x.shape, [7 if n == 1 else s for n, s in zip(x.shape, dense.stride())])
-    if x.shape[0] == 1:
-        yield x[0].permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
-    for order in ((0, 1, 3, 2), (1, 0, 2, 3), (3, 2, 1, 0)):
-        yield x.permute(order).contiguous().permute(order)
-    yield torch.stack((x, x), -1)[..., 0]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,7 +1,10 @@
 """l1_loss, mse_loss and bce_with_logits: every backend against stock torch in float64, tensor and scalar targets."""
 
+import contextlib
+
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from .common import (
     KERNELS,
     LAYOUTS,
     VALUES,
+    Kernels,
     assert_accurate,
     assert_same,
     draw,
@@ -308,3 +312,99 @@ def test_bce_with_weights_is_stock():
         torch.testing.assert_close(fastgan.functional.bce_with_logits(x, t, **arguments), expected)
         expected = F.binary_cross_entropy_with_logits(x, torch.ones_like(x), **arguments)
         torch.testing.assert_close(fastgan.functional.bce_with_logits(x, 1.0, **arguments), expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_small_tensors_are_as_large_ones(kind, backend, dtype):
+    """What torch's own op answers for small tensors: values, gradients, layouts, NaN, second derivatives."""
+    with fastgan.backend(**{OP_OF_KIND[kind]: backend}):
+        for layout in LAYOUTS:
+            x = draw((2, 3, 4, 5), layout, "ties", dtype)
+            for reduction in REDUCTIONS:
+                for target in (labels(x, kind), 0.9, 1, True):
+                    y, (dx, *_) = check(kind, x, target, reduction)
+                    if backend == "auto" and reduction == "none" and layout in ("nchw", "nhwc"):
+                        assert y.stride() == dx.stride() == x.stride()
+        wide, t = gradcheck_inputs(kind, "cpu")
+        for reduction in REDUCTIONS:
+            f = lambda x, t, reduction=reduction: OURS[kind](x, t, reduction=reduction)  # noqa: E731
+            assert torch.autograd.gradgradcheck(f, (wide, t), fast_mode=True)
+        if backend == "auto":
+            x = torch.tensor([1.0, float("nan")], dtype=dtype, requires_grad=True)
+            (dx,) = torch.autograd.grad(OURS[kind](x, 0.0), x)
+            assert dx[0].isfinite() and dx[1].isnan()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_numpy_are_numbers(kind):
+    x = draw((3, 4), dtype=torch.float32).requires_grad_()
+    for label in (np.float32(1), np.float64(1), np.float16(1), np.int64(1), np.uint8(1), np.bool_(True), np.array(1.0)):
+        y = OURS[kind](x, label)
+        assert y.dtype == torch.float32 and torch.equal(y, OURS[kind](x, 1.0))
+    weighted = fastgan.functional.bce_with_logits(x, np.float32(1), torch.ones(4))
+    torch.testing.assert_close(weighted, fastgan.functional.bce_with_logits(x, 1.0))
+    for other in (np.array([1.0, 2.0]), np.str_("real"), "real", None, [1.0], np.complex64(1j)):
+        with pytest.raises(ValueError, match="needs a tensor or a number as target, got"):
+            OURS[kind](x, other)
+
+
+NOT_FLOATING = (torch.int64, torch.uint8, torch.bool, torch.complex64, torch.complex128)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", NOT_FLOATING, ids=str)
+def test_other_dtypes_are_torchs_own(kind, dtype):
+    """The layers and functions give what torch's do, or its error."""
+    layers = {"l1": "L1Loss", "mse": "MSELoss", "bce": "BCEWithLogitsLoss"}
+    x, t = (draw((3, 4), values="ties", seed=seed).to(dtype) for seed in (0, 1))
+    real = draw((3, 4), dtype=torch.float32, seed=2)
+    for reduction in REDUCTIONS:
+        calls = (
+            (OURS[kind], STOCK[kind], {"reduction": reduction}),
+            (*(getattr(module, layers[kind])(reduction=reduction) for module in (fastgan.nn, torch.nn)), {}),
+        )
+        for ours, stock, options in calls:
+            for pair in ((x, t), (x, real), (real, x)):
+                try:
+                    expected = stock(*pair, **options)
+                except (RuntimeError, NotImplementedError) as error:
+                    with contextlib.suppress(RuntimeError, NotImplementedError):
+                        y = ours(*pair, **options)
+                        assert y.isfinite().all(), error  # ours may take more, never give nonsense
+                    continue
+                y = ours(*pair, **options)
+                assert y.dtype == expected.dtype
+                torch.testing.assert_close(y, expected)
+
+
+def test_a_number_beside_integers_keeps_its_fraction():
+    x = torch.tensor([0, 1, 2])
+    assert fastgan.functional.l1_loss(x, 0.5, reduction="none").tolist() == [0.5, 0.5, 1.5]
+    z = torch.tensor([3 + 4j], requires_grad=True)
+    assert fastgan.functional.l1_loss(z, 0) == 5
+    (dz,) = torch.autograd.grad(fastgan.functional.l1_loss(z, 0), z)
+    torch.testing.assert_close(dz, torch.tensor([0.6 + 0.8j]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_zeros_are_made_for_the_gradient_of_the_slope(kind):
+    with serving(kind, "cpp"):
+        x = draw((3, 4), dtype=torch.float32).requires_grad_()
+        y = OURS[kind](x, 1.0, reduction="sum")
+        with Kernels() as seen:
+            y.backward()
+        assert seen and not any("zeros" in name for name in seen), seen
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layouts", [("nchw", "nhwc"), ("nhwc", "nchw"), ("nhwc", "expanded")], ids=str)
+def test_the_layout_is_that_of_the_input(kind, backend, layouts):
+    x, t, weight = (draw((2, 3, 4, 5), each, dtype=torch.float32) for each in (*layouts, layouts[1]))
+    with fastgan.backend(**{OP_OF_KIND[kind]: backend}):
+        assert OURS[kind](x, t, reduction="none").stride() == x.stride()
+        if kind == "bce":
+            for options in ({"weight": weight}, {"pos_weight": weight}, {"weight": weight, "pos_weight": weight}):
+                assert OURS[kind](x, t, reduction="none", **options).stride() == x.stride()

@@ -167,6 +167,8 @@ LAYERS = {
     "MSELoss": lambda: fastgan.nn.MSELoss(),
     "ReflectionPad2d": lambda: fastgan.nn.ReflectionPad2d(2),
     "ReflectionPadConv2d": lambda: fastgan.nn.ReflectionPadConv2d(3, 2, 3, padding=1),
+    "Sequential": lambda: fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 2, 3), nn.InstanceNorm2d(2),
+                                                     nn.ReLU())),
 }
 
 
