@@ -1,4 +1,4 @@
-"""Which calls go straight to torch's own CPU kernels: on small tensors the choice of a kernel costs more than the kernel."""
+"""Which calls go straight to torch's own CPU kernels: on small tensors the choice costs more than the kernel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def plain(op: str, x: Tensor) -> bool:
     """Whether ``x`` is a small contiguous float32 or float64 tensor on the CPU, where torch's kernel and the automatic
     choice differ in nothing but time, and nothing else is asked for: a backend, the compiler, a transform."""
     return (
-        type(x) is Tensor
+        not torch.compiler.is_compiling()  # first: the sizes that torch.export leaves open are not to be asked for
+        and type(x) is Tensor
         and x.is_cpu
         and (x.dtype is torch.float32 or x.dtype is torch.float64)
         and x.is_contiguous()
         and 0 < x.numel() <= _MOST
         and _backend.forced(op) is None
-        and not torch.compiler.is_compiling()
         and not transformed()
     )

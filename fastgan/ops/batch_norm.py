@@ -9,6 +9,7 @@ sqrt(var + eps).
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 
 import torch
@@ -330,7 +331,8 @@ def batch_norm(
 
     Raises:
         ValueError: one value a channel in training; running statistics that are missing; an eps that is not above 0 (in
-            evaluation, not at least 0); a momentum that is no number; an unknown activation; parameters of the wrong shape or on another device.
+            evaluation, not at least 0); a momentum that is no number; an unknown activation; parameters of the wrong
+            shape or on another device.
     """
     if _goes_to_stock(input, running_mean, running_var, weight, bias, training, momentum, eps):
         check_activation(activation)
@@ -340,7 +342,9 @@ def batch_norm(
         y = torch.batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, False)
         return activate(y if x is input else y.view(input.shape), activation, negative_slope)
     _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation)
-    if not isinstance(momentum, (int, float, Tensor)):
+    if isinstance(momentum, numbers.Real):  # numpy's, too
+        momentum = float(momentum)
+    elif not isinstance(momentum, Tensor):
         raise ValueError(f"batch_norm needs a number or a tensor of one number as momentum, got {momentum!r}")
     check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     return compute(
