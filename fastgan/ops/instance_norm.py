@@ -33,7 +33,12 @@ def reference(
     negative_slope: float = 0.2,
     halo: int = 0,
 ) -> Tensor:
-    """The definition, in plain torch: (N, C, H, W) -> (N, C, H + 2 halo, W + 2 halo), in the layout of x.
+    """The definition, in plain torch: (N, C, H, W) -> (N, C, H + 2 halo, W + 2 halo), in the layout of x."""
+    return _unrounded(x, weight, bias, residual, eps, activation, negative_slope, halo).to(x.dtype)
+
+
+def _unrounded(x, weight, bias, residual, eps, activation, negative_slope, halo) -> Tensor:
+    """The definition, in the accumulation dtype.
 
     Written out, because torch 2.13's own instance_norm on the CPU gives a wrong input gradient at batch 1 when the
     gradient that reaches it is channels_last.
@@ -51,7 +56,7 @@ def reference(
         y = y + like(residual, x).to(y.dtype)
     if halo:
         y = reflection_pad_reference(y, (halo,) * 4)
-    return y.to(x.dtype)
+    return y
 
 
 def _launchers(backend: str):
@@ -274,8 +279,9 @@ def compute(
     else:
         backend = _backend.select("instance_norm", device, dtype)
     if backend == "reference":
-        y = reference(x, weight, bias, residual, eps, activation, negative_slope, halo)
-        return y, inside(y, halo) if with_interior else None
+        y = _unrounded(x, weight, bias, residual, eps, activation, negative_slope, halo)
+        # Rounded apart, so that their gradients meet unrounded; in float32 and float64 the inside is a view.
+        return y.to(dtype), inside(y, halo).to(dtype) if with_interior else None
     x = dense(x)
     if residual is not None:
         residual = _residual_view(residual, x)
@@ -350,8 +356,9 @@ def instance_norm(
         y = batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope)
         if residual is not None:
             y = y + (like(residual, y) if y.dim() == 4 else residual).to(y.dtype)
-        padded = (reflection_pad(y, (halo,) * 4) if halo else y).to(input.dtype)
-        return (padded, inside(padded, halo)) if interior else padded
+        padded = reflection_pad(y, (halo,) * 4) if halo else y
+        both = padded.to(input.dtype), inside(padded, halo).to(input.dtype)
+        return both if interior else both[0]
     shape = input.shape
     if input.dim() != 4:
         input = input.flatten(2).unsqueeze(-1)

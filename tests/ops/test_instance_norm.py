@@ -634,17 +634,22 @@ def test_no_zeros_are_made_for_the_gradients_of_the_statistics():
 
 @pytest.mark.parametrize("use_input_stats", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_low_precision_is_rounded_once(backend, use_input_stats):
-    """The steps of the op in float32: a gradient that folds a halo, in bfloat16, would lose each plane's sum."""
+@pytest.mark.parametrize("interior", [False, True], ids=["", "interior"])
+def test_low_precision_is_rounded_once(interior, backend, use_input_stats):
+    """The steps of the op in float32: a gradient that folds a halo, or is the sum of two, in bfloat16, would lose each
+    plane's sum."""
     x, residual = (draw((2, 3, 16, 16), dtype=torch.bfloat16, seed=seed) for seed in (0, 1))
     affine = parameters(3, torch.float32, "cpu")
     running = [torch.zeros(3), torch.ones(3)]
 
     def call(x, weight, bias, residual):
         own = [t.to(weight.dtype) for t in running]
-        return instance_norm(x, *own, weight, bias, use_input_stats, activation="relu", residual=residual, halo=2)
+        y = instance_norm(
+            x, *own, weight, bias, use_input_stats, activation="relu", residual=residual, halo=2, interior=interior
+        )
+        return torch.cat([each.flatten(2) for each in y], 2) if interior else y.flatten(2)
 
-    dy = draw((2, 3, 20, 20), values="off-centre", dtype=torch.bfloat16, seed=2)
+    dy = draw((2, 3, 400 + 256 * interior), values="off-centre", dtype=torch.bfloat16, seed=2)
     with fastgan.backend(backend):
         y, grads = gradients(call, (x, *affine, residual), dy)
         truth, dtruth = gradients(call, [t.double() for t in (x, *affine, residual)], dy.double())
