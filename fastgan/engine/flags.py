@@ -13,6 +13,9 @@ from typing import Any
 
 from .command import UserError
 from .options import LARGEST_SEED
+from .published import answer
+
+ALMOST = 0.85  # of difflib's ratio: a letter or two, no other word
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,12 +29,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message.removeprefix("argument "))
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse ``argv``; an unknown argument is an error that proposes the closest known flag."""
+        """Parse ``argv``; an unknown argument is an error that says what serves instead, or which flag is almost it."""
         namespace, unknown = self.parse_known_args(normalise(argv))
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
-            close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help lists what there is"
+            flag = unknown[0].split("=")[0]
+            hint = answer(flag, known)
+            if hint is None:
+                meant = [each for each in known if each.startswith(flag)]
+                if len(meant) != 1:
+                    meant = difflib.get_close_matches(flag, known, n=1, cutoff=ALMOST)
+                hint = f"did you mean {meant[0]}?" if meant else f"{self.prog} --help lists what there is"
             raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
         return namespace
 

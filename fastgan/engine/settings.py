@@ -116,11 +116,14 @@ def make_options(options: type, values: Mapping[str, Any]) -> Any:
         if field.name not in values:
             continue
         name, value, choices = field.name, values[field.name], field.metadata.get("choices")
-        allowed = typing.get_args(types[name]) or (types[name],)
+        allowed = tuple(typing.get_origin(each) or each for each in typing.get_args(types[name]) or (types[name],))
         if type(value) not in allowed and not (type(value) is int and float in allowed):
             raise UserError(f"{name} is {short(value)}, which is not of the kind {' or '.join(map(_name, allowed))}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} is {value}: it must be a finite number")
+        if isinstance(value, list) and not all(type(each) in (int, float) for each in value):
+            raise UserError(f"{name} is {short(value)}, which is not a list of numbers")
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(each, float) and not math.isfinite(each) for each in numbers):
+            raise UserError(f"{name} is {short(value)}: it must be a finite number")
         if isinstance(value, int) and abs(value) > 2 ** 64:
             raise UserError(f"{name} is {value}: no option takes integers of more than 64 bits")
         if choices and value not in choices:
