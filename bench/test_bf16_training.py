@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fastgan import recipes
 from fastgan.data import DataOptions, open_dataset
-from fastgan.engine.sampler import BatchKeys, loader
+from fastgan.engine.sampler import BatchKeys
+from fastgan.engine.workers import loader
 
 from .systems import SYSTEMS, Step, System, Variant, cyclegan_system, pix2pix_system
 
@@ -37,7 +38,7 @@ def means(system: System, size: int, count: int, variant: Variant, seed: int,
     options = DataOptions(load_size=size + size // 8, crop_size=size, image_size=size, batch_size=count,
                           max_dataset_size=400)
     dataset = open_dataset(recipes.get(system.name).data_kind, options, seed=seed)
-    batches = iter(loader(dataset, BatchKeys(len(dataset), count, seed, drop_last=True), 0, False))
+    batches = loader(dataset, BatchKeys(len(dataset), count, seed, drop_last=True), 0)
     torch.manual_seed(seed)
     sums: list[dict[str, list[float]]] = []
     for number in range(STEPS):

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from fastgan.data import DataOptions, open_dataset
 from fastgan.data.synthetic import shapes
-from fastgan.engine.sampler import BatchKeys, loader
+from fastgan.engine.sampler import BatchKeys
+from fastgan.engine.workers import loader
 
 from .measure import Clock, Runner, host_clock
 
@@ -80,7 +81,7 @@ class LoaderCase:
 
     def _batches(self, who: str, workers: int) -> Iterator[dict[str, Any]]:
         dataset = self.sets[who]
-        return iter(loader(dataset, BatchKeys(len(dataset), self.count, seed=0, drop_last=True), workers, False))
+        return loader(dataset, BatchKeys(len(dataset), self.count, seed=0, drop_last=True), workers)
 
     def describe(self) -> dict[str, Any]:
         """The case's entry in a record, without its times."""

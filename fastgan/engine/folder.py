@@ -91,7 +91,8 @@ class RunFolder:
                 for half in unfinished(path):  # of a process that was killed while it wrote
                     half.unlink(missing_ok=True)
         self._claimed = True
-        weakref.finalize(self, os.close, descriptor)
+        _held.add(descriptor)
+        weakref.finalize(self, _let_go, descriptor)
 
     def start(self, overwrite: bool = True) -> None:
         """Make the folder for a new run, and claim it; files of an earlier run of ours go, others that lie there stay.
@@ -130,3 +131,22 @@ class RunFolder:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+_held: set[int] = set()  # descriptors by which this process holds folders
+
+
+def _let_go(descriptor: int) -> None:
+    if descriptor in _held:
+        _held.remove(descriptor)
+        os.close(descriptor)
+
+
+def _let_go_of_all() -> None:
+    for descriptor in list(_held):
+        _let_go(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    # A folder is held until the last process has closed the descriptor: those that load images must not keep it.
+    os.register_at_fork(after_in_child=_let_go_of_all)

@@ -24,7 +24,11 @@ class LossFile:
 
     ``lr`` maps each optimizer to its learning rate; a loss that not every step makes is that of the last step that did;
     ``seconds`` is the time spent training since the run began, over all its sessions. Lines of steps beyond ``step``,
-    which a resumed run makes again, are dropped on opening.
+    which a resumed run makes again, are dropped on opening. Lines that cannot be written are kept, and come before the
+    next one that can; a file that was removed begins anew.
+
+    Raises:
+        OSError: (from :meth:`write`, too) the file cannot be written.
     """
 
     def __init__(self, path: Path, step: int):
@@ -33,16 +37,19 @@ class LossFile:
             kept = [line for line in lines if _step_of(line) <= step]
             if kept != lines:
                 write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
-        self._file = open(path, "a", encoding="utf-8")
+        self._path, self._waiting = path, b""
+        self._append()
 
     def write(self, progress: Progress, epoch: int, lr: Mapping[str, float], losses: Mapping[str, float]) -> None:
         record = {"step": progress.step, "epoch": epoch, "lr": dict(lr), "seconds": round(progress.seconds, 3),
                   "losses": dict(losses)}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self._waiting += json.dumps(record).encode() + b"\n"
+        self._append()
 
-    def close(self) -> None:
-        self._file.close()
+    def _append(self) -> None:
+        with open(self._path, "ab", buffering=0) as file:
+            while self._waiting:
+                self._waiting = self._waiting[file.write(self._waiting):]
 
 
 def _step_of(line: str) -> float:

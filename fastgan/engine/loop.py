@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.utils.data import Dataset
 
 from . import checkpoint, rng
 from .checkpoint import Progress
-from .command import UserError
+from .command import EXPECTED, UserError, sentence
 from .device import memory_format, move_batch
 from .folder import RunFolder
 from .interrupt import Interrupt
@@ -21,10 +23,13 @@ from .log import LossFile, PlainLines, ProgressBar, learning_rates, progress_dis
 from .losses import NonFiniteLoss, RecentLosses, check_weights
 from .networks import save_networks
 from .options import TrainOptions
-from .sampler import BatchKeys, Key, loader
+from .sampler import BatchKeys, Key
 from .settings import Settings
+from .workers import Loader, loader
 
 LONGEST_HISTORY = 1000
+
+_LOGGER = logging.getLogger("fastgan.engine")
 
 
 class Loop:
@@ -37,8 +42,9 @@ class Loop:
         folder: where checkpoint, networks and losses are written; it exists.
         settings: the "train" and "data" options steer the loop; all of them go into the checkpoint.
         step: makes an update on a batch and gives its losses, as ``recipe.step`` does, which it is by default.
-        batches: makes a batch on the device of a list of keys; without it, a DataLoader collates the items.
-        sample: called with the step whenever a sample grid is due; what it draws from generators is given back.
+        batches: makes a batch on the device of a list of keys; without it, the items are loaded and collated.
+        sample: called with the step whenever a sample grid is due; what it draws from generators is given back. That
+            it cannot write (OSError) is told, and does not end the run.
         progress: where to begin.
 
     Raises:
@@ -64,6 +70,7 @@ class Loop:
         self._step, self._batches, self._sample, self._display = step or recipe.step, batches, sample, display
         self._losses = RecentLosses(self.progress)
         self._saved_step = self.progress.step
+        self._told: set[str] = set()
 
     def finished(self) -> bool:
         """Whether all steps are made."""
@@ -79,8 +86,12 @@ class Loop:
     def run(self) -> bool:
         """Train to the end; False if a signal asked to stop before it. Either way everything is saved.
 
+        What goes wrong beside the training (a sample grid, a line of losses or a checkpoint on the way that cannot be
+        written) is told, and the run goes on.
+
         Raises:
             NonFiniteLoss: a loss or a weight is NaN or infinite; nothing is saved over the last good checkpoint.
+            UserError: an expected error ended the run; the steps that were made are saved, if that can be.
             KeyboardInterrupt: at a second signal; nothing is saved.
         """
         progress = self.progress
@@ -91,32 +102,32 @@ class Loop:
         self._display = self._display or progress_display(self.total, progress.step)
         self._file = LossFile(self.folder.losses, progress.step)
         self._began = time.monotonic() - progress.seconds
-        with Interrupt() as interrupt:
-            batches = self._open(keys)
+        with Interrupt() as interrupt, contextlib.closing(self._open(keys)) as batches, \
+                contextlib.closing(self._display):
             try:
                 while not self.finished() and not interrupt.requested:
                     batch = move_batch(next(batches), self.device, layout)
                     self._losses.add(progress.step + 1, self._step(batch))
                     self._after_step()
-                self._losses.fetch()
-                if self._saved_step != progress.step or not self.folder.checkpoint.exists():
-                    self.save()
+                self._save_last()
             except NonFiniteLoss as error:
                 raise NonFiniteLoss(f"{error}: training stopped, {self._last_save()}; a lower --lr or "
                                     "--precision fp32 may help") from None
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"left after step {progress.step} without saving; "
                                         f"{self._last_save()}") from None
-            finally:
-                del batches  # ends the workers
-                self._display.close()
-                self._file.close()
+            except Exception as error:
+                stands = self._rescue(error)
+                if not isinstance(error, EXPECTED):  # a bug keeps its type and its traceback
+                    _LOGGER.error(stands)
+                    raise
+                raise UserError(f"{sentence(error)}: {stands}") from error
         return self.finished()
 
-    def _open(self, keys: BatchKeys) -> Iterator[dict[str, Any]]:
+    def _open(self, keys: BatchKeys) -> Loader | Generator[dict[str, Any], None, None]:
         if self._batches is not None:
-            return map(self._batches, keys)
-        return iter(loader(self.dataset, keys, getattr(self.data, "num_threads", 0), self.device.type == "cuda"))
+            return (self._batches(batch) for batch in keys)
+        return loader(self.dataset, keys, getattr(self.data, "num_threads", 0), self.device.type == "cuda")
 
     def _after_step(self) -> None:
         progress, options = self.progress, self.options
@@ -132,18 +143,19 @@ class Loop:
             lr = learning_rates(self.recipe.optimizers)
             progress.seconds = time.monotonic() - self._began
             if logged:
-                self._file.write(progress, epoch, lr, values)
+                with self._going_on(f"losses cannot be written to {self.folder.losses}"):
+                    self._file.write(progress, epoch, lr, values)
             if shown or (on_host and self._display.every_step):
                 self._display.show(progress.step, epoch, lr, values)
 
         if progress.position >= self.used:
             self._end_epoch()
         if self._sample is not None and (_due(progress.step, options.sample_freq) or self.finished()):
-            with rng.preserved():
+            with rng.preserved(), self._going_on("a sample grid cannot be written"):
                 self._sample(progress.step)
-        if _due(progress.step, options.save_freq):
+        if _due(progress.step, options.save_freq) and not self.finished():
             self._losses.fetch()
-            self.save()
+            self._save_on_the_way()
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -167,6 +179,43 @@ class Loop:
                         previous=self.folder.previous)
         save_networks(self.folder.networks, self.recipe.networks, description)
         self._saved_step = self.progress.step
+
+    def _save_on_the_way(self) -> None:
+        """Save; where that cannot be, because a disk is full, say, tell it every time: the next one may succeed."""
+        try:
+            self.save()
+        except NonFiniteLoss:
+            raise
+        except (OSError, UserError) as error:
+            _LOGGER.warning(f"step {self.progress.step} is not saved ({sentence(error)}): training goes on, "
+                            f"{self._last_save()}, and --save-freq {self.options.save_freq} tries it again")
+
+    def _save_last(self) -> None:
+        self._losses.fetch()
+        if self._saved_step != self.progress.step or not self.folder.checkpoint.exists():
+            self.save()
+
+    def _rescue(self, error: Exception) -> str:
+        """Save the steps that were made before ``error``; what there is then, in a few words."""
+        step = self.progress.step
+        if step == 0:
+            return "training stopped before the first step was made"
+        try:
+            self._save_last()
+        except Exception as another:
+            why = "" if sentence(another) == sentence(error) else f" ({sentence(another)})"
+            return f"training stopped after step {step}, which cannot be saved{why}; {self._last_save()}"
+        return f"training stopped after step {step}, which is saved in {self.folder.checkpoint}; --resume goes on with it"
+
+    @contextlib.contextmanager
+    def _going_on(self, what: str) -> Generator[None, None, None]:
+        """That something beside the training cannot be written is told once, and the run goes on."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._told:
+                self._told.add(what)
+                _LOGGER.warning(f"{what} ({sentence(error)}): the run goes on")
 
     def _last_save(self) -> str:
         if not self.folder.checkpoint.exists():

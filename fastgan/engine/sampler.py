@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 Key = tuple[int, int]  # (epoch, index): what a data set needs to draw an item's crop, flip and partner
 
@@ -19,10 +17,11 @@ def epoch_order(length: int, seed: int, epoch: int, shuffle: bool) -> list[int]:
     return torch.randperm(length, generator=generator).tolist()
 
 
-class BatchKeys(Sampler[list[Key]]):
+class BatchKeys:
     """Batches of keys, epoch after epoch, from any position on; no batch crosses the end of an epoch.
 
-    One sampler, and so one DataLoader, serves all epochs: workers live on, and fetch ahead over the end of an epoch.
+    The same batches come at every iteration. One object serves all epochs: workers live on, and load ahead over the
+    end of an epoch.
 
     Args:
         length: items in the data set.
@@ -45,16 +44,3 @@ class BatchKeys(Sampler[list[Key]]):
             for start in range(position, self.used, self.batch_size):
                 yield [(epoch, index) for index in order[start:min(start + self.batch_size, self.used)]]
             epoch, position = epoch + 1, 0
-
-
-def loader(dataset: Dataset, keys: BatchKeys, workers: int, pin_memory: bool) -> DataLoader:
-    """A DataLoader over ``keys``. It draws nothing from torch's global generator, which belongs to the recipe."""
-    own = torch.Generator().manual_seed(keys.seed)
-    return DataLoader(dataset, batch_sampler=keys, num_workers=workers, pin_memory=pin_memory, generator=own,
-                      worker_init_fn=_leave_signals_to_the_main_process)
-
-
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Signals reach the whole process group; the workers must deliver until the last step is saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

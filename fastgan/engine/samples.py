@@ -40,7 +40,8 @@ class SampleGrids:
         return self._folder / f"step_{step:06}.png"
 
     def write(self, step: int) -> None:
-        """Write the grid of this moment."""
+        """Write the grid of this moment, into a folder that is made where it is missing."""
         columns = self._recipe.sample(self._batch)
         picture = self._draw(list(zip(*columns.values())), columns=list(columns))
+        self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(step), lambda temporary: picture.save(temporary, format="PNG"))

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import multiprocessing
 import os
 import stat
 
@@ -87,6 +88,28 @@ def test_one_process_trains_in_a_folder(tmp_path):
     gc.collect()
     for _ in range(2):
         other.claim()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_holds_no_folder(tmp_path):
+    """It may outlive the one that trains."""
+    pytest.importorskip("fcntl")
+    folder, other = RunFolder(tmp_path, "mine"), RunFolder(tmp_path, "mine")
+    folder.start()
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=there.recv)
+    child.start()
+    try:
+        with pytest.raises(UserError, match="another process is training"):  # the child let go of its copy alone
+            other.claim()
+        del folder
+        gc.collect()
+        other.claim()
+        assert child.is_alive()
+    finally:
+        here.send(None)
+        child.join()
 
 
 def test_what_a_killed_process_left_half_written_goes(folder):

@@ -58,7 +58,44 @@ def test_loss_file(tmp_path):
     file.write(Progress(step=3, seconds=1.23456), 1, LR, LOSSES)
     assert json.loads((tmp_path / "losses.jsonl").read_text()) == {  # there already, for whoever looks on
         "step": 3, "epoch": 1, "lr": LR, "seconds": 1.235, "losses": LOSSES}
-    file.close()
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_lines_that_cannot_be_written_come_later(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    file = log.LossFile(path, 0)
+    file.write(Progress(step=1), 1, LR, LOSSES)
+    path.rename(tmp_path / "old")
+    path.mkdir()
+    for step in (2, 3):
+        with pytest.raises(OSError, match="losses.jsonl"):
+            file.write(Progress(step=step), 1, LR, LOSSES)
+    path.rmdir()
+    file.write(Progress(step=4), 1, LR, LOSSES)
+    assert steps(path) == [2, 3, 4]
+    path.unlink()  # by somebody who wanted the room
+    file.write(Progress(step=5), 1, LR, LOSSES)
+    assert steps(path) == [5]
+
+
+def test_a_line_that_a_full_disk_cuts_is_completed(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "losses.jsonl"
+    file = log.LossFile(path, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # what a full disk does, without one
+    try:
+        with pytest.raises(OSError):
+            for step in range(1, 5):
+                file.write(Progress(step=step), 1, LR, LOSSES)
+        assert path.stat().st_size == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file.write(Progress(step=5), 1, LR, LOSSES)
+    assert steps(path) == list(range(1, step + 1)) + [5]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
