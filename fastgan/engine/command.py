@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -25,8 +26,12 @@ def run(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
 
     An expected error prints ``error: <sentence>`` on stderr and gives 2; ``--debug`` among the arguments (taken out
     before ``main`` sees them) or ``FASTGAN_DEBUG=1`` lets the traceback through. Ctrl-C gives 130. A reader that
-    closes our stdout (``| head``) ends the command without a word.
+    closes our stdout (``| head``) ends the command without a word. Characters that the console's encoding does not have
+    (names of files, above all) are printed as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("FASTGAN_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -1,5 +1,6 @@
 """Exit codes, and the sentence for what went wrong."""
 
+import io
 import os
 import signal
 import subprocess
@@ -100,3 +101,22 @@ def test_first_signal_asks_second_leaves(number, capfd):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_that_the_console_cannot_print_are_escaped(encoding, monkeypatch):
+    """Cyrillic in a Western console or the C locale; bytes that are no UTF-8, as python reads them from a folder."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    odd = "фото/" + os.fsdecode(b"caf\xe9") if os.name == "posix" else "фото"
+
+    def main(argv):
+        print(odd)
+        raise UserError(f"{odd}: no such file")
+
+    assert command.run(main, []) == 2
+    for stream in streams.values():
+        stream.flush()
+        text = stream.buffer.getvalue().decode(encoding)
+        assert ("фото" in text) == (encoding == "utf-8") and ("\\udce9" in text) == (os.name == "posix")
