@@ -81,8 +81,7 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     run = _fit_to_data(recipe_class, run, dataset)
     rng.seed_everything(options.seed)
     recipe = recipe_class(run.groups["recipe"], precision=options.precision)
-    first = dataset[0]
-    recipe.check_images(*first["image" if "image" in first else "A"].shape[-2:])
+    _check_sizes(recipe, dataset, test)
     recipe.to(on, layout)
     _say_what(recipe, dataset, test, run)
 
@@ -209,6 +208,30 @@ def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any
         raise UserError(f"{recipe_class.name} needs images of two classes or more: give IDX files with labels, or a "
                         "folder with a sub-folder of images for each class")
     return dataclasses.replace(run, groups={**run.groups, "recipe": dataclasses.replace(options, **wanted)})
+
+
+def _check_sizes(recipe: recipes.Recipe, dataset: Any, test: Any) -> None:
+    """Refuse images that the networks cannot take, or measure, before the first step: by the sizes in their headers."""
+    if dataset.transform is None or dataset.transform.crops:  # all images are of one size
+        first = dataset[0]
+        recipe.check_images(*first["image" if "image" in first else "A"].shape[-2:])
+        return
+    fitting: set[tuple[int, int]] = set()
+    for images in (dataset, test) if test is not None else (dataset,):
+        for path, *size in images.sizes():
+            width, height = images.transform.result(*size)
+            if (width, height) not in fitting:
+                try:
+                    recipe.check_images(height, width)
+                except ValueError as error:
+                    raise UserError(f"{path}: {error}") from None
+                fitting.add((width, height))
+    for index in range(len(test) if test is not None else 0):
+        one, other = ((pick.source.path(pick.index), test.transform.result(*pick.source.sizes[pick.index]))
+                      for pick in test.picks(index).values())
+        if one[1] != other[1]:
+            raise UserError(f"{one[0]} and {other[0]} are a test pair, and would be {one[1][0]}x{one[1][1]} and "
+                            f"{other[1][0]}x{other[1][1]}: give them one size, or another --preprocess")
 
 
 def _say_what(recipe: recipes.Recipe, dataset: Any, test: Any, run: Settings) -> None:

@@ -111,8 +111,9 @@ class Loop:
                     self._after_step()
                 self._save_last()
             except NonFiniteLoss as error:
-                raise NonFiniteLoss(f"{error}: training stopped, {self._last_save()}; a lower --lr or "
-                                    "--precision fp32 may help") from None
+                precise = "" if self.options.precision == "fp32" else " or --precision fp32"
+                way = f"--resume with a lower --lr{precise}" if self.folder.checkpoint.exists() else f"a lower --lr{precise}"
+                raise NonFiniteLoss(f"{error}: training stopped, {self._last_save()}; {way} may help") from None
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"left after step {progress.step} without saving; "
                                         f"{self._last_save()}") from None

@@ -7,6 +7,7 @@ so one that is killed, at whatever moment, keeps neither the others nor the trai
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import signal
@@ -27,7 +28,8 @@ from .command import UserError
 from .sampler import Key
 
 AHEAD = 2  # batches that each process loads before they are asked for
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # they reach the whole process group, and are for the training process alone
+# They reach the whole process group, and are for the training process alone. Windows has no SIGHUP.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _PARENT_SECONDS = 0.5  # between two looks at whether the training process is still there
 
 
@@ -93,7 +95,8 @@ class _Worker:
         self._connection, theirs = multiprocessing.Pipe()
         self._process = multiprocessing.Process(target=_work, args=(dataset, keys, number, workers, theirs),
                                                 daemon=True)
-        self._process.start()
+        with _held_back():
+            self._process.start()
         theirs.close()  # so that the end of the process is the end of what can be received
         for _ in range(AHEAD):
             self._ask()
@@ -126,6 +129,19 @@ class _Worker:
             pass  # it has ended, which the next receive() will tell after what it had sent
 
 
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Signals wait: a process that starts here inherits it, and ignores them before it lets them come (_work)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _kill(workers: list[_Worker]) -> None:
     while workers:
         workers.pop().kill()
@@ -146,9 +162,10 @@ def _load(dataset: Dataset, keys: list[Key]) -> dict[str, Any]:
 
 def _work(dataset: Dataset, keys: Iterable[list[Key]], number: int, workers: int, connection: Connection) -> None:
     """What the process ``number`` of so many does: every batch whose turn is its own, when it is asked for."""
-    for name in _SIGNALS:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     try:

@@ -125,6 +125,21 @@ def test_own_data_takes_the_papers_preset(tiny_train, images, tmp_path):
     assert not (tmp_path / "checkpoints" / "cyclegan" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize(("where", "sizes", "said"), [
+    ("trainB", [(16, 16)] * 2 + [(16, 18)], r"trainB.2\.png: images of 18x16 .* do not fit"),
+    ("testA", [(16, 18)], r"testA.0\.png: images of 18x16 .* do not fit"),
+    ("testB", [(16, 20)], r"testA.0\.png and .*testB.0\.png are a test pair, and would be 16x16 and 16x20"),
+])
+def test_images_that_do_not_fit_are_named_before_the_first_step(tiny_train, images, tmp_path, where, sizes, said):
+    for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
+        own = sizes if folder == where else [(16, 16)] * (3 if "train" in folder else 1)
+        images(tmp_path / "data" / folder, sizes=own, seed=seed)
+    how = ("--preprocess", "scale_width", "--load-size", 16, "--eval-pairs", 1, "--max-steps", 2)
+    outcome = tiny_train("--dataroot", "data", *how)
+    assert outcome.code == 2 and re.search(said, outcome.err), outcome.err
+    assert not (tmp_path / "checkpoints" / "cyclegan" / "losses.jsonl").exists()
+
+
 @pytest.mark.parametrize(("argv", "sentence"), [
     ([], "name a recipe first"),
     (["--max-steps", "3"], "name a recipe first"),
