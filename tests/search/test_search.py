@@ -26,7 +26,7 @@ def test_sample(op, sample):
     assert not faults, f"{len(faults)} of {SAMPLE} calls of {op} are wrong:\n{told}"
     assert len(sample[op]) == SAMPLE
     judged = [outcome for outcome in sample[op] if not outcome.refused]
-    assert len(judged) > 0.9 * SAMPLE and sum(outcome.second for outcome in judged) > 0.1 * SAMPLE
+    assert len(judged) > 0.8 * SAMPLE and sum(outcome.second for outcome in judged) > 0.1 * SAMPLE
 
 
 def test_every_public_function_is_searched():
