@@ -8,7 +8,9 @@ What a random search of torch 2.13 against float64 found, and what is done here 
 - In bfloat16 the gradient of kernel taps that meet no pixel (padding beside a thin image) is uninitialised memory, and
   so are parts of other results of such calls, and of strided ones to a width of 1. They are computed in float32.
 - In channels_last a convolution all of whose taps, along one axis, meet no pixel ends the process, and one of a 1 x 1
-  kernel with a stride writes beyond its memory in bfloat16 (weight gradient, two threads). They are computed in NCHW.
+  kernel with a stride writes beyond its memory in bfloat16 (weight gradient, two threads); so are parts of the weight
+  gradient of a dilated kernel in bfloat16, where channels and width are odd, left as they were. They are computed in
+  NCHW.
 
 A result keeps the layout of its image, whatever the layout of the weight.
 """
@@ -115,7 +117,7 @@ def _detour(x: Tensor, size, seen, kernel, stride: Pair, padding: Pair, dilation
     if x.dtype in (torch.bfloat16, torch.float16):
         if beside or (stride[1] > 1 and holds(seen[1] == 1)):
             return _FLOAT32
-        return _NCHW if max(stride) > 1 and tuple(kernel) == (1, 1) else _NONE
+        return _NCHW if max(dilation) > 1 or (max(stride) > 1 and tuple(kernel) == (1, 1)) else _NONE
     return _NCHW if beside and any([_misses(*axis) for axis in axes]) else _NONE
 
 

@@ -177,6 +177,31 @@ print("ended")
     assert done.stdout == "ended\n", (done.returncode, done.stderr)
 
 
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weight_gradients_of_dilated_kernels(dtype, backend):
+    """In channels_last, of odd numbers of channels and columns among others: every element is written."""
+    for op, kernel, dilation, channels, outputs, size in itertools.product(
+        ("conv2d", "reflection_pad_conv2d", "conv_transpose2d"), ((2, 2), (1, 3)), ((2, 2), (2, 1)), (33, 5), (2, 16),
+        ((10, 31), (9, 12)),
+    ):
+        shape = (channels, outputs) if op == "conv_transpose2d" else (outputs, channels)
+        x, weight = draw((1, channels, *size), "nhwc", dtype=dtype), draw((*shape, *kernel), "nhwc", dtype=dtype, seed=1)
+        how = dict(output_padding=0, groups=1) if op == "conv_transpose2d" else {}
+        gradients = []
+        for function, kind in ((getattr(ours, op), dtype), (STOCK[op], torch.float64)):
+            w = weight.to(kind).requires_grad_()
+            with fastgan.backend(**({op: backend} if function is not STOCK[op] else {})):
+                y = function(x.to(kind), w, None, 1, 0, dilation=dilation, **how)
+                v = draw(tuple(y.shape), dtype=dtype, seed=2).to(kind)
+                gradients.append(torch.autograd.grad(y, w, v)[0])
+        error = (gradients[0].double() - gradients[1]).abs().max()
+        assert error < 4 * torch.finfo(dtype).eps * gradients[1].abs().max(), (op, kernel, dilation, channels, outputs)
+
+
+STOCK = {"conv2d": F.conv2d, "reflection_pad_conv2d": F.conv2d, "conv_transpose2d": F.conv_transpose2d}
+
+
 @OP
 @BACKENDS
 @pytest.mark.parametrize("size", [7, 40])
