@@ -330,6 +330,7 @@ def instance_norm(
         halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
         interior: give the view of the output without its halo as well, as a residual connection needs it. Its gradient
             and that of the whole output meet in this op's backward pass, where slicing the output would cost three.
+            Without a halo both are one tensor.
         moments: of this very input, as :func:`reflection_pad_conv2d` gives them beside it. The result is the same
             within rounding; a kernel that reads them saves a pass over the input. None: it is read.
 

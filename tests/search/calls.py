@@ -336,7 +336,8 @@ def _draw_instance_norm(call: Call) -> Call:
         _add(call, "residual", shape, draws.one(("normal", "off-centre")))
     if len(shape) == 4 and draws.chance(0.35):
         call.arguments["halo"] = draws.whole(0, max(0, min(3, min(shape[2:]) - 1)))
-        call.arguments["interior"] = draws.chance(0.4)
+        asked = draws.chance(0.4)  # without a halo both are one tensor, whose gradients autograd adds in its dtype
+        call.arguments["interior"] = asked and call.arguments.get("halo", 0) > 0
     call.terms = shape[0] * shape[2] * (shape[3] if len(shape) > 3 else 1) * (shape[4] if len(shape) > 4 else 1)
     return call
 
