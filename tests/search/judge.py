@@ -247,7 +247,7 @@ class _Plan:
     def _conditions(self, definition: Callable, exact: Results, level: float | None) -> dict[str, float]:
         """The largest change of each result of a few runs in which everything is changed by ``level``."""
         conditions = dict.fromkeys(exact, 0.0)
-        for together in (False, False, True, True):
+        for together in (False, False, False, False, True, True):
             with rounding(lambda t, together=together: t * self.change(t, level, together)):
                 other = self.run(definition, lambda t, together=together: self.changed(t, level, together))
             for name, error in _errors(other, exact).items():
