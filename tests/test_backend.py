@@ -237,6 +237,51 @@ def test_blocks_that_overlap_in_tasks():
     assert not forced()
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "by another thread"])
+def test_blocks_of_generators_end_in_any_order(order, elsewhere):
+    """What is forced is always what the last entered of the open ones asks for; after all, nothing."""
+    names = ("triton", "reference", "cpp")
+
+    def generate(name):
+        with fastgan.backend(l1_loss=name):
+            yield forced()
+            yield
+
+    generators = [generate(name) for name in names]
+    assert [next(each) for each in generators] == [{"l1_loss": name} for name in names]
+    still_open = list(range(3))
+    for index in order:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(generators[index].close).result() if elsewhere else generators[index].close()
+        still_open.remove(index)
+        assert forced() == ({"l1_loss": names[still_open[-1]]} if still_open else {})
+        with fastgan.backend(mse_loss="reference"):
+            assert forced() == {"mse_loss": "reference"}
+        assert forced() == ({"l1_loss": names[still_open[-1]]} if still_open else {})
+
+
+def test_a_task_that_outlives_the_block_it_was_created_in():
+    async def child(started, leave):
+        assert forced() == {"l1_loss": "reference"}
+        fastgan.set_backend(l1_loss="triton")  # in this task, to the end of the block
+        assert forced() == {"l1_loss": "triton"}
+        started.set()
+        await leave.wait()
+        return forced()
+
+    async def parent():
+        started, leave = asyncio.Event(), asyncio.Event()
+        with fastgan.backend(l1_loss="reference"):
+            task = asyncio.create_task(child(started, leave))
+            await started.wait()
+            assert forced() == {"l1_loss": "reference"}
+        leave.set()
+        return await task
+
+    assert asyncio.run(parent()) == {}
+
+
 def test_backward_uses_what_forward_used(seen):
     if _backend.select("instance_norm", "cpu", torch.float32) == "reference":
         pytest.skip("no kernel serves instance_norm on the CPU here")

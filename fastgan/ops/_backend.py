@@ -131,7 +131,7 @@ def forced(op: str) -> str | None:
     if _is_dynamo_compiling():
         block = _scope.compiled[-1] if _scope.compiled else _scope.here
     else:
-        block = _scope.get()
+        block = None if _scope.entered() is None else _scope.get()
     return (_forced if block is None else block).get(op)
 
 
@@ -208,7 +208,8 @@ def backend(name: str | None = None, /, **per_op: str) -> contextlib.AbstractCon
     innermost block alone counts; it goes before :func:`set_backend` and ``FASTGAN_BACKEND``.
 
     A backward pass uses what its forward pass used. A block binds the thread (and the asyncio task) that entered it, as
-    ``torch.autocast`` does, and blocks of other threads do not disturb it. Threads started inside it are not bound: those
+    ``torch.autocast`` does, and blocks of other threads do not disturb it. It ends where it is left, in whatever order
+    blocks of several generators are, and by whichever thread; for tasks that were created inside it, too. Threads started inside it are not bound: those
     of ``nn.DataParallel``, or those that run a backward pass on a GPU, which matters where it calls the forward pass once
     more (``torch.utils.checkpoint``; give the block by its ``context_fn``). For all threads there is
     :func:`set_backend`, and the environment variable ``FASTGAN_BACKEND`` (``triton``, or
