@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ._autocast import without_autocast
 from ._backend import holds
-from ._layout import dense, like
+from ._layout import dense, like, vmapped
 
 Pair = tuple[int, int]
 
@@ -99,6 +99,8 @@ def plain(x: Tensor) -> bool:
 
 def _fit(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> bool:
     """Whether the operands may be changed on their way: torch's error for others speaks of what the caller gave."""
+    if vmapped(x) or vmapped(weight):  # and torch's kernels see other tensors, whose layout cannot be asked for
+        return False
     if x.dim() != 4 or weight.dim() != 4 or min(stride) < 1 or not x.is_floating_point():
         return False
     return weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)

@@ -14,9 +14,20 @@ from torch import Tensor
 from ._backend import holds
 
 
+def vmapped(x: Tensor) -> bool:
+    """Whether vmap runs over ``x``, for all transforms under way: torch then takes no question about channels_last."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
 def is_channels_last(x: Tensor) -> bool:
-    """True for a dense 4-d tensor that is channels_last and not also NCHW-contiguous."""
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    """True for a dense 4-d tensor that is channels_last and not also NCHW-contiguous; False under vmap."""
+    return not x.is_contiguous() and not vmapped(x) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -43,7 +54,9 @@ def _canonical(x: Tensor) -> Tensor:
 def dense(x: Tensor) -> Tensor:
     """``x`` itself, or a view of it, when a kernel can take it as it lies, else a copy in the nearest dense layout (4-d).
     """
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+    if not (x.is_contiguous() or is_channels_last(x)):
+        if vmapped(x):
+            return x  # torch's kernels see another tensor
         x = x.contiguous(memory_format=memory_format(x))
     return _canonical(x)
 

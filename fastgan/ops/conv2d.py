@@ -20,7 +20,7 @@ from torch import Tensor
 from . import _backend, _convolution, _table, conv_transpose2d, reflection_pad_conv2d
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import check_devices, whole
-from ._layout import accumulate_dtype, dense, is_channels_last, like
+from ._layout import accumulate_dtype, dense, is_channels_last, like, vmapped
 from ._library import run, with_signature
 
 OP = "conv2d"
@@ -200,6 +200,8 @@ def _unserved(
             return f"{name} is {t.dtype} on {t.device} beside an input of {x.dtype} on {x.device}"
     if weight.shape[1] != x.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         return "the channels of input, weight and bias do not fit"
+    if vmapped(x) or vmapped(weight):
+        return "vmap runs over the input or the weight"
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         return f"stride is {stride}, padding {padding} and dilation {dilation}"
     if any(_backend.holds(x.shape[2 + i] + 2 * padding[i] <= dilation[i] * (weight.shape[2 + i] - 1)) for i in (0, 1)):

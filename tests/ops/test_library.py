@@ -403,6 +403,34 @@ def test_vmap_is_refused_with_its_remedy(name):
         torch.testing.assert_close(torch.func.vmap(DERIVED[name])(x), torch.stack([DERIVED[name](each) for each in x]))
 
 
+CONVOLUTIONS = {
+    "conv2d": lambda x, w: ours.conv2d(x, w, None, 2, 1),
+    "conv2d by columns": lambda x, w: ours.conv2d(x.repeat(1, 8, 1, 1), w.repeat(1, 8, 2, 2)[:3], None, 1, 3),
+    "conv_transpose2d": lambda x, w: ours.conv_transpose2d(x, w, None, 2, 1, activation="relu"),
+    "reflection_pad_conv2d": lambda x, w: ours.reflection_pad_conv2d(x, w, None, 1, 1),
+}
+
+
+@pytest.mark.parametrize("over", [(0, None), (None, 0), (0, 0)], ids=["images", "weights", "both"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_vmap_of_convolutions_by_the_reference(name, layout, over):
+    """Over images, over weights and over the gradients of single samples; conv2d in the automatic choice, too.
+
+    The numbers are whole and small, of which float32 gives exact sums in any order."""
+    images = draw((6, 4, 6, 5), dtype=torch.float32).sign().contiguous(memory_format=layout).unflatten(0, (3, 2))
+    weights = draw((3, 4, 4, 3, 3), dtype=torch.float32).sign()
+    function, given = CONVOLUTIONS[name], (images if over[0] == 0 else images[0], weights if over[1] == 0 else weights[0])
+    gradient = torch.func.grad(lambda w, x: function(x, w).square().sum())
+    for backend in ("reference", "auto") if name.startswith("conv2d") else ("reference",):
+        with fastgan.backend(backend):
+            y = torch.func.vmap(function, in_dims=over)(*given)
+            dw = torch.func.vmap(gradient, in_dims=over[::-1])(*given[::-1])
+            samples = [[t[i] if d == 0 else t for t, d in zip(given, over)] for i in range(3)]
+            assert torch.equal(y, torch.stack([function(x, w) for x, w in samples]))
+            assert torch.equal(dw, torch.stack([gradient(w, x) for x, w in samples]))
+
+
 @pytest.mark.parametrize("name", DERIVED)
 def test_functional_gradients(name):
     x = draw((2, 3, 4, 5), dtype=torch.float64)
