@@ -35,12 +35,15 @@ def reciprocal_deviation(variance: Tensor, eps: float) -> Tensor:
 
 
 def update_running(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
-    """running = (1 - momentum) running + momentum new, in place, rounded once."""
-    with torch.no_grad():
-        wide = running.to(new.dtype)
-        wide.lerp_(new, momentum.to(new.dtype) if isinstance(momentum, Tensor) else momentum)
-        if wide is not running:
-            running.copy_(wide)
+    """running = (1 - momentum) running + momentum new, in place, rounded once, and without a derivative.
+
+    An exported program with blocks of no_grad cannot be written to a file, so the tensors are detached.
+    """
+    running = running.detach()
+    wide = running.to(new.dtype)
+    wide.lerp_(new.detach(), momentum.to(new.dtype) if isinstance(momentum, Tensor) else momentum)
+    if wide is not running:
+        running.copy_(wide)
 
 
 def unserved_parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str:

@@ -416,7 +416,6 @@ def _update_running(running_mean: Tensor, running_var: Tensor, x: Tensor, moment
     """
     if _backend.holds(x.numel() == 0):
         return
-    with torch.no_grad():
-        variance, mean = torch.var_mean(x.to(accumulate_dtype(x.dtype)), (2, 3))
-        update_running(running_mean, mean.mean(0), momentum)
-        update_running(running_var, variance.mean(0), momentum)
+    variance, mean = torch.var_mean(x.detach().to(accumulate_dtype(x.dtype)), (2, 3))
+    update_running(running_mean, mean.mean(0), momentum)
+    update_running(running_var, variance.mean(0), momentum)

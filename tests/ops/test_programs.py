@@ -163,6 +163,7 @@ LAYERS = {
     "Conv2d": lambda: fastgan.nn.Conv2d(3, 2, 3),
     "ConvTranspose2d": lambda: fastgan.nn.ConvTranspose2d(3, 2, 3, 2, activation="leaky_relu"),
     "InstanceNorm2d": lambda: fastgan.nn.InstanceNorm2d(3, affine=True, halo=2),
+    "InstanceNorm2d, running": lambda: fastgan.nn.InstanceNorm2d(3, affine=True, track_running_stats=True),
     "L1Loss": lambda: fastgan.nn.L1Loss(),
     "MSELoss": lambda: fastgan.nn.MSELoss(),
     "ReflectionPad2d": lambda: fastgan.nn.ReflectionPad2d(2),
@@ -172,9 +173,13 @@ LAYERS = {
 }
 
 
+def test_every_layer_is_among_them():
+    assert set(fastgan.nn.__all__) <= set(LAYERS)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("name", fastgan.nn.__all__)
+@pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_programs_are_trained_as_themselves(name, training):
     """By the backends that serve here, written to a file and read again."""
     class Loss(nn.Module):
