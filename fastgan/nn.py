@@ -99,7 +99,7 @@ class _FusedBatchNorm(nn.modules.batchnorm._BatchNorm):
         # Read by all of torch's functions that put another layer in the place of a batch norm, or fold it into one.
         if self.activation != "none" and not torch.compiler.is_compiling():
             reader = sys._getframe(1)
-            if reader.f_globals.get("__name__", "").startswith(("torch.nn.", "torch.ao.")):
+            if reader.f_globals.get("__name__", "").startswith(("torch.nn.", "torch.ao.", "torch.utils.")):
                 name = type(self).__name__
                 raise RuntimeError(
                     f"{reader.f_code.co_name} would drop the activation of fastgan.nn.{name}(activation="
@@ -168,9 +168,9 @@ class BatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
     torch's functions that replace a batch norm, or fold it into another layer, know of no activation:
-    ``nn.SyncBatchNorm.convert_sync_batchnorm``, ``torch.nn.utils.fuse_conv_bn_eval`` and their like end with a
-    RuntimeError at a layer that holds one. Leave it at ``"none"`` there, and let ``nn.ReLU`` follow in a
-    :class:`Sequential`, which computes both in one pass, too.
+    ``nn.SyncBatchNorm.convert_sync_batchnorm``, ``torch.nn.utils.fuse_conv_bn_eval``, ``torch.utils.mkldnn.to_mkldnn``
+    and their like end with a RuntimeError at a layer that holds one. Leave it at ``"none"`` there, and let ``nn.ReLU``
+    follow in a :class:`Sequential`, which computes both in one pass, too.
 
     Shape:
         (N, C) or (N, C, L), kept.

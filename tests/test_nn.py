@@ -14,6 +14,7 @@ import torch.ao.quantization
 import torch.fx.experimental.optimization
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.utils.mkldnn import to_mkldnn
 
 import fastgan
 
@@ -368,7 +369,17 @@ BATCH_NORM_TOOLS = {
     "fuse_modules": lambda model: torch.ao.quantization.fuse_modules(model, ["0", "1"]),
     "fuse_modules, three": lambda model: torch.ao.quantization.fuse_modules(model, ["0", "1", "2"]),
     "fx": torch.fx.experimental.optimization.fuse,
+    "to_mkldnn": lambda model: nn.Sequential(DenseOutside(to_mkldnn(model[:2])), *model[2:]),
 }
+
+
+class DenseOutside(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x.to_mkldnn()).to_dense()
 
 
 @pytest.mark.parametrize("tool", BATCH_NORM_TOOLS)
@@ -391,7 +402,7 @@ def test_tools_that_replace_or_fold_batch_norms_keep_the_activation_or_say_no(to
         changed = outcome(BATCH_NORM_TOOLS[tool], copy.deepcopy(model))
     if not isinstance(changed, Exception):
         torch.testing.assert_close(changed.eval()(x), expected, rtol=1e-4, atol=1e-4)
-    elif tool in ("SyncBatchNorm", "fuse_conv_bn_eval"):
+    elif tool in ("SyncBatchNorm", "fuse_conv_bn_eval", "to_mkldnn"):
         assert inside and re.search(r"would drop the activation of fastgan.nn.BatchNorm2d\(.*LU follow", str(changed))
     else:
         assert "fuse_modules" in tool and isinstance(changed, (NotImplementedError, AssertionError))
