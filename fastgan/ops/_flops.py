@@ -30,6 +30,15 @@ _FORMULAS = {
 _told = False
 
 
+def counters() -> list:
+    """The FLOP counters of torch that are in force."""
+    counting = sys.modules.get("torch.utils.flop_counter")
+    if counting is None or torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack():
+        return []
+    modes = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    return [mode for mode in modes if isinstance(mode, counting._FlopCounterMode)]
+
+
 def tell_counters() -> None:
     """Give the formulas to the counters that are in force, and to those to come; called while a dispatch mode is."""
     global _told
@@ -39,6 +48,5 @@ def tell_counters() -> None:
     _told = True
     for name, formula in _FORMULAS.items():
         counting.register_flop_formula(getattr(torch.ops.fastgan, name))(formula)
-    for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack():
-        if isinstance(mode, counting._FlopCounterMode):  # its formulas are a copy, with the user's own before ours
-            mode.counter.flop_registry = {**counting.flop_registry, **mode.counter.flop_registry}
+    for mode in counters():  # whose formulas are a copy, with the user's own before ours
+        mode.counter.flop_registry = {**counting.flop_registry, **mode.counter.flop_registry}

@@ -30,6 +30,8 @@ MODELS = {
     "reflected convolution": pad_conv,
     "strided reflected convolution": lambda: pad_conv(2, 4),
     "convolution": lambda: nn.Conv2d(32, 40, 4, 2, 1),
+    "wide kernel": lambda: nn.Conv2d(32, 3, 7),
+    "wide reflected kernel": lambda: nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(32, 3, 7)),
     "transposed convolution": lambda: nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False),
     "dilated transposed convolution": lambda: nn.ConvTranspose2d(32, 6, (3, 2), (1, 3), 1, (0, 1), dilation=(2, 1)),
     "generator": lambda: nn.Sequential(
