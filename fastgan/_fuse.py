@@ -62,6 +62,8 @@ def fuse(model: Model, *, report: Callable[[str], object] | None = None) -> Mode
     - Eager quantization (``torch.ao.quantization.prepare`` and ``convert``) does not know our layers, which therefore
       stay in floating point and refuse quantized tensors: quantize the model first. What is quantized, or prepared for
       it, is left alone by fuse.
+    - Counters of operations: torch's ``FlopCounterMode`` and thop count a fused model as the model. Others that go by
+      the class of a layer do not know ours.
     - vmap and forward-mode derivatives need ``fastgan.backend("reference")``; TorchScript does not take our layers.
 
     Args:

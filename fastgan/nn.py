@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from . import functional as F
+from ._counters import Counted
 
 __all__ = [
     "BCEWithLogitsLoss",
@@ -71,7 +72,7 @@ def _activation_of(layer: nn.Module) -> tuple[str, float] | None:
     return None
 
 
-class _FusedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class _FusedBatchNorm(Counted, nn.modules.batchnorm._BatchNorm):
     """What the batch norm layers share: the activation in the same pass."""
 
     def __init__(
@@ -182,7 +183,7 @@ class BatchNorm2d(_FusedBatchNorm, nn.BatchNorm2d):
     :class:`BatchNorm1d`."""
 
 
-class InstanceNorm2d(nn.InstanceNorm2d):
+class InstanceNorm2d(Counted, nn.InstanceNorm2d):
     """``nn.InstanceNorm2d`` with activation, residual and the next layer's reflected halo in the same pass.
 
     Args:
@@ -285,7 +286,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return super().extra_repr() + fused
 
 
-class ReflectionPad2d(nn.ReflectionPad2d):
+class ReflectionPad2d(Counted, nn.ReflectionPad2d):
     """``nn.ReflectionPad2d`` that keeps channels_last. Shape: (N, C, H, W) or (C, H, W)."""
 
     @_leaf
@@ -311,7 +312,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
         )
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(Counted, nn.Conv2d):
     """``nn.Conv2d`` by :func:`fastgan.functional.conv2d`. Arguments, shape and errors as for ``nn.Conv2d``."""
 
     @_leaf
@@ -325,7 +326,7 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class ReflectionPadConv2d(nn.Conv2d):
+class ReflectionPadConv2d(Counted, nn.Conv2d):
     """``nn.Conv2d`` with ``padding_mode="reflect"`` in one op.
 
     Arguments as for ``nn.Conv2d`` (padding: one number or (height, width); padding_mode: ``"reflect"``); shape as
@@ -364,7 +365,7 @@ class ReflectionPadConv2d(nn.Conv2d):
         )
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class ConvTranspose2d(Counted, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` by phases, with an optional activation in the same pass.
 
     Args:
