@@ -270,25 +270,39 @@ def conv2d(
     check_devices(input, weight=weight, bias=bias)
     if not input.is_floating_point():
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    if _goes_straight(input, weight, bias):
+    if _goes_straight(input, weight, bias, stride, padding, dilation):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if input.dim() == 3:
         return compute(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     return compute(input, weight, bias, stride, padding, dilation, groups)
 
 
-def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether torch is sure to be chosen, without more ado: of fewer than 32 channels nothing else was faster."""
-    return (
-        not torch.compiler.is_compiling()
-        and _backend.forced(OP) is None
-        and "cpu" not in _table.KINDS
-        and _convolution.plain(x)
-        and _convolution.plain(weight)
-        and weight.shape[1] < 32
-        and (bias is None or bias.is_contiguous())
-        and not torch.is_autocast_enabled("cpu")
-    )
+def _goes_straight(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+) -> bool:
+    """Whether torch is sure to be chosen, and to be right, without more ado."""
+    if (
+        torch.compiler.is_compiling()
+        or _backend.forced(OP) is not None
+        or "cpu" in _table.KINDS
+        or not (bias is None or bias.is_contiguous())
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return False
+    if _convolution.plain(x):
+        if not _convolution.plain(weight):
+            return False
+    elif not (
+        _convolution.plain_channels_last(x)
+        and (_convolution.plain(weight) or _convolution.plain_channels_last(weight))
+        and dilation == (1, 1)
+        and weight.shape[2] > padding[0]
+        and weight.shape[3] > padding[1]
+    ):
+        return False
+    if weight.shape[1] < 32:  # where nothing else was faster
+        return True
+    return not (_columns_pay(x, weight, stride, dilation) or _pays(x, weight, stride))
 
 
 def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from . import _backend
 from ._checks import batched, check_reflection, whole
-from ._convolution import plain
 from ._layout import dense, empty, memory_format
 from ._library import apply, define, differentiate, run, with_signature
 
@@ -133,12 +132,18 @@ _SMALL = 2**12  # elements up to which the call itself was measured to take long
 
 def goes_straight(x: Tensor, padding: Padding) -> bool:
     """Whether torch pads, without more ado: a small image that it is sure to take, and to keep in its layout."""
-    if torch.compiler.is_compiling() or not plain(x) or x.numel() > _SMALL:
+    if torch.compiler.is_compiling() or x.dim() != 4 or not x.is_cpu or not 0 < x.numel() <= _SMALL:
         return False
+    if x.dtype is not torch.float32 and (not x.is_floating_point() or x.requires_grad and torch.is_grad_enabled()):
+        return False  # whose gradient we sum in float32
+    _, c, h, w = x.shape
     left, right, top, bottom = padding
-    h, w = x.shape[2:]
     fits = 0 <= left < w and 0 <= right < w and 0 <= top < h and 0 <= bottom < h
-    return fits and _backend.forced("reflection_pad2d") is None
+    return (
+        fits
+        and (x.stride() == (c * h * w, h * w, w, 1) or x.stride() == (c * h * w, 1, w * c, c) and not x.is_contiguous())
+        and _backend.forced("reflection_pad2d") is None
+    )
 
 
 def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:

@@ -506,7 +506,7 @@ def reflection_pad_conv2d(
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
     pad_h, pad_w = padding = whole("padding", padding, 2)
     sides = (pad_w, pad_w, pad_h, pad_h)
-    if _goes_straight(input, weight, bias) and reflection_pad.goes_straight(input, sides):
+    if _goes_straight(input, weight, bias, stride, padding, dilation) and reflection_pad.goes_straight(input, sides):
         y = torch.conv2d(reflection_pad.stock_pad(input, sides), weight, bias, stride, 0, dilation, groups)
         return (y, None) if moments else y
     x = batched("reflection_pad_conv2d", input)
@@ -518,15 +518,15 @@ def reflection_pad_conv2d(
     return (y, found) if moments else y
 
 
-def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether torch is sure to be chosen for a small image, without more ado."""
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> bool:
+    """Whether torch is sure to be chosen for an image that it pads, without more ado."""
     return (
         not torch.compiler.is_compiling()
         and _backend.forced(OP) is None
         and "cpu" not in _table.KINDS
-        and _convolution.plain(weight)
-        and weight.shape[1] < _WINOGRAD_CHANNELS
-        and weight.device == x.device
+        and (_convolution.plain(weight) or _convolution.plain_channels_last(weight))
+        and (_convolution.plain(x) and weight.is_contiguous() or _convolution.plain_channels_last(x))
         and (bias is None or bias.is_contiguous() and bias.device == x.device)
         and not torch.is_autocast_enabled("cpu")
+        and (weight.shape[1] < _WINOGRAD_CHANNELS or not _winograd_pays(x, weight, stride, padding, dilation))
     )
