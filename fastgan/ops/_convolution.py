@@ -7,6 +7,8 @@ What a random search of torch 2.13 against float64 found, and what is done here 
   new tensors.
 - In bfloat16 the gradient of kernel taps that meet no pixel (padding beside a thin image) is uninitialised memory, and
   so are parts of other results of such calls, and of strided ones to a width of 1. They are computed in float32.
+- In channels_last the gradient of a transposed convolution of images one pixel wide, to one channel and with a stride
+  along the width, is wrong in float32. Such calls are computed in NCHW.
 - In channels_last a convolution all of whose taps, along one axis, meet no pixel ends the process, and one of a 1 x 1
   kernel with a stride writes beyond its memory in bfloat16 (weight gradient, two threads); so are parts of the weight
   gradient of a dilated kernel in bfloat16, where channels and width are odd, left as they were. They are computed in
@@ -36,7 +38,7 @@ def conv2d(
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     kernel = weight.shape[2:]
     seen = [(x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
-    detour = _detour(x, x.shape[2:], seen, kernel, stride, padding, dilation)
+    detour = _detour(x, x.shape[1:], seen, kernel, stride, padding, dilation)
     return _run(F.conv2d, x, weight, bias, detour, stride, padding, dilation, groups)
 
 
@@ -58,7 +60,8 @@ def conv_transpose2d(
         (x.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + output_padding[i] + 1
         for i in (0, 1)
     ]
-    detour = _detour(x, size, x.shape[2:], kernel, stride, padding, dilation)
+    image = (weight.shape[1] * groups, *size)
+    detour = _detour(x, image, x.shape[2:], kernel, stride, padding, dilation)
     return _run(F.conv_transpose2d, x, weight, bias, detour, stride, padding, output_padding, groups, dilation)
 
 
@@ -76,7 +79,7 @@ def gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """(dx, dweight, dbias) of either, None where not wanted; dx and dweight lie as x and weight do, which are dense."""
     image, seen = (dy, x) if transposed else (x, dy)
-    detour = _detour(x, image.shape[2:], seen.shape[2:], weight.shape[2:], stride, padding, dilation)
+    detour = _detour(x, image.shape[1:], seen.shape[2:], weight.shape[2:], stride, padding, dilation)
     dx, dweight, dbias = torch.ops.aten.convolution_backward(
         *(_operand(t, detour) for t in (like(dy, x), x, weight)), [dy.shape[1]], stride, padding, dilation, transposed,
         output_padding, groups, wanted,
@@ -118,16 +121,20 @@ def _fit(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> bool:
 _NONE, _NCHW, _FLOAT32 = range(3)
 
 
-def _detour(x: Tensor, size, seen, kernel, stride: Pair, padding: Pair, dilation: Pair) -> int:
-    """``size`` is that of the image that the taps step over, ``seen`` that of the other one."""
+def _detour(x: Tensor, image, seen, kernel, stride: Pair, padding: Pair, dilation: Pair) -> int:
+    """``image`` is (C, H, W) of the one that the taps step over, ``seen`` the size of the other."""
     if x.device.type != "cpu":
         return _NONE
+    channels, *size = image
     axes = [(size[i], seen[i], kernel[i], stride[i], padding[i], dilation[i]) for i in (0, 1)]
     beside = any([_may_miss(*axis) for axis in axes])
+    to_one_column = stride[1] > 1 and holds(seen[1] == 1)
     if x.dtype in (torch.bfloat16, torch.float16):
-        if beside or (stride[1] > 1 and holds(seen[1] == 1)):
+        if beside or to_one_column:
             return _FLOAT32
         return _NCHW if max(dilation) > 1 or (max(stride) > 1 and tuple(kernel) == (1, 1)) else _NONE
+    if to_one_column and channels == 1:
+        return _NCHW
     return _NCHW if beside and any([_misses(*axis) for axis in axes]) else _NONE
 
 

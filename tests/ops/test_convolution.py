@@ -122,7 +122,7 @@ THIN = (  # of the image of a convolution: size, kernel, stride, padding, where 
     ((2, 1), 3, 2, 1), ((1, 1), 5, 2, 2), ((4, 1), 3, (4, 2), (0, 1)), ((1, 1), 3, 1, 1), ((3, 2), (7, 5), (2, 4), 3),
     ((4, 3), (3, 2), (1, 4), 1), ((2, 2), 4, 2, 1), ((5, 1), 1, (1, 4), (0, 3)),
     # ... and where a stride leads to an output of width 1
-    ((2, 2), 2, (1, 3), 0), ((5, 3), (5, 3), (1, 4), (2, 0)),
+    ((2, 2), 2, (1, 3), 0), ((5, 3), (5, 3), (1, 4), (2, 0)), ((4, 4), (2, 4), (1, 3), 0),
 )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def fill_freed_memory(dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_kernels_that_meet_no_pixel(op, backend, layout, dtype):
     """The gradient of such taps is 0, and not what the memory held."""
-    for (size, kernel, stride, padding), channels in itertools.product(THIN, ((32, 2), (8, 64))):
+    for (size, kernel, stride, padding), channels in itertools.product(THIN, ((32, 2), (8, 64), (4, 1), (1, 4))):
         kernel, stride, padding = ((v, v) if isinstance(v, int) else v for v in (kernel, stride, padding))
         out = output_size("conv2d", size, kernel, stride, padding, (1, 1))
         rest = tuple((size[i] + 2 * padding[i] - kernel[i]) % stride[i] for i in (0, 1))
