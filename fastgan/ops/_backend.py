@@ -209,9 +209,10 @@ def backend(name: str | None = None, /, **per_op: str) -> contextlib.AbstractCon
 
     A backward pass uses what its forward pass used. A block binds the thread (and the asyncio task) that entered it, as
     ``torch.autocast`` does, and blocks of other threads do not disturb it. It ends where it is left, in whatever order
-    blocks of several generators are, and by whichever thread; for tasks that were created inside it, too. Threads started inside it are not bound: those
-    of ``nn.DataParallel``, or those that run a backward pass on a GPU, which matters where it calls the forward pass once
-    more (``torch.utils.checkpoint``; give the block by its ``context_fn``). For all threads there is
+    blocks of several generators are, and by whichever thread; for tasks that were created inside it, too. Threads
+    started inside it are not bound: those of ``nn.DataParallel``, or those that run a backward pass on a GPU, which
+    matters where it calls the forward pass once more (``torch.utils.checkpoint``; give the block by its
+    ``context_fn``). For all threads there is
     :func:`set_backend`, and the environment variable ``FASTGAN_BACKEND`` (``triton``, or
     ``instance_norm=cpp,l1_loss=reference``), which sets the initial state of the process.
 
