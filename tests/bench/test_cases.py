@@ -112,7 +112,7 @@ def convolution(channels, direction):
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_backend_is_the_one_that_served_these_shapes(direction):
     """At 24x24 Winograd is taken from 64 channels on; below, our padding and torch's convolution."""
-    wide, narrow = convolution(64, direction), convolution(4, direction)
+    wide, narrow = convolution(64, direction), convolution(16, direction)
     for each in (wide, narrow):
         each.check()
     assert wide.describe()["backend"]["name"] == "winograd"
