@@ -139,18 +139,20 @@ class Loop:
         logged = progress.step % options.print_freq == 0 or progress.step == 1 or self.finished()
         shown = self._display.advance(progress.step) or logged
         on_host = self.device.type == "cpu"
-        if logged or shown or on_host or len(self._losses) >= LONGEST_HISTORY:
+        look = logged or shown or on_host or len(self._losses) >= LONGEST_HISTORY
+        if look:
             values = self._losses.fetch()
             lr = learning_rates(self.recipe.optimizers)
             progress.seconds = time.monotonic() - self._began
-            if logged:
-                with self._going_on(f"losses cannot be written to {self.folder.losses}"):
-                    self._file.write(progress, epoch, lr, values)
-            if shown or (on_host and self._display.every_step):
-                self._display.show(progress.step, epoch, lr, values)
-
         if progress.position >= self.used:
             self._end_epoch()
+
+        # The step is complete: a run that an error ends from here on is saved as one that can go on.
+        if look and logged:
+            with self._going_on(f"losses cannot be written to {self.folder.losses}"):
+                self._file.write(progress, epoch, lr, values)
+        if look and (shown or (on_host and self._display.every_step)):
+            self._display.show(progress.step, epoch, lr, values)
         if self._sample is not None and (_due(progress.step, options.sample_freq) or self.finished()):
             with rng.preserved(), self._going_on("a sample grid cannot be written"):
                 self._sample(progress.step)

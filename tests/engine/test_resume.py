@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from fastgan.engine import checkpoint
+from fastgan.engine import checkpoint, log
 from fastgan.engine.command import UserError
 from tests.engine.tiny_recipe import Silence, TinyData, TinyRecipe, new_loop, resumed_loop
 
@@ -127,6 +127,88 @@ def test_a_second_signal_says_what_is_kept(tmp_path):
     loop = new_loop(tmp_path / "run", save_freq=2, sample_freq=1, max_steps=9, sample=interrupted)
     with pytest.raises(KeyboardInterrupt, match="left after step 3 without saving; the checkpoint of step 2 in .*"):
         loop.run()
+
+
+class Failing:
+    """Calls ``function``; the call of this number raises first, and once."""
+
+    def __init__(self, function, number, error):
+        self.function, self.left, self.error = function, number, error
+
+    def __call__(self, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return self.function(*arguments)
+
+
+@pytest.mark.parametrize("at", [2, 3, 4, 6])  # an epoch is 3 steps
+@pytest.mark.parametrize("place", ["data", "step", "show", "sample"])
+def test_a_run_that_an_error_ends_goes_on_exactly(tmp_path, monkeypatch, place, at):
+    whole = new_loop(tmp_path / "whole", max_steps=8, print_freq=1)
+    whole.run()
+    error = RuntimeError("an accident")
+    display, sample = Silence(), Failing(lambda step: None, at if place == "sample" else 0, error)
+    first = new_loop(tmp_path / "parts", max_steps=8, print_freq=1, sample_freq=1, sample=sample, display=display)
+    if place == "data":
+        get = Failing(first.dataset.__getitem__, [0, 2, 4, 5, 7, 9][at - 1] + 1, error)
+        monkeypatch.setattr(TinyData, "__getitem__", lambda self, key: get(key))
+    elif place == "step":
+        first._step = Failing(first._step, at, error)
+    elif place == "show":
+        display.show = Failing(display.show, at, error)
+    made = at if place in ("show", "sample") else at - 1
+    with pytest.raises(UserError, match=f"an accident: training stopped after step {made}, which is saved in .*--resume"):
+        first.run()
+    monkeypatch.undo()
+    second = resumed_loop(tmp_path / "parts", max_steps=8)
+    assert second.progress.step == made and second.run()
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert_same_state(whole.recipe, second.recipe)
+
+
+def test_a_bug_keeps_its_type_and_the_steps(tmp_path, caplog):
+    loop = new_loop(tmp_path / "run", max_steps=8)
+    loop._step = Failing(loop._step, 4, KeyError("a bug"))
+    with pytest.raises(KeyError, match="a bug"):
+        loop.run()
+    assert "training stopped after step 3, which is saved in" in caplog.text
+    assert resumed_loop(tmp_path / "run").progress.step == 3
+
+
+def test_an_error_before_the_first_step_saves_nothing(tmp_path):
+    loop = new_loop(tmp_path / "run", max_steps=8)
+    loop._step = Failing(loop._step, 1, ValueError("no such size"))
+    with pytest.raises(UserError, match="no such size: training stopped before the first step was made"):
+        loop.run()
+    assert not loop.folder.checkpoint.exists()
+
+
+def test_what_cannot_be_written_beside_the_run_does_not_end_it(tmp_path, caplog):
+    """A sample grid and a line of losses are told once; a checkpoint on the way every time, and the last one is there."""
+    plain = new_loop(tmp_path / "plain", max_steps=5)
+    plain.run()
+
+    def unwritable(*arguments):
+        raise PermissionError(13, "Permission denied", "a place")
+
+    loop = new_loop(tmp_path / "run", max_steps=5, print_freq=1, sample_freq=1, save_freq=1, sample=unwritable)
+    save, loop.save = loop.save, lambda: save() if loop.progress.step == 5 else unwritable()
+    path = loop.folder.losses
+    path.mkdir()
+    with pytest.raises(OSError, match="losses.jsonl"):  # nothing to lose yet
+        loop.run()
+    path.rmdir()
+    write = log.LossFile.write
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(log.LossFile, "write", lambda *a: unwritable() if a[1].step < 4 else write(*a))
+        assert loop.run()
+    for text, times in (("a sample grid cannot be written", 1), ("losses cannot be written to", 1),
+                        ("is not saved (a place: Permission denied): training goes on", 4)):
+        assert caplog.text.count(text) == times, caplog.text
+    assert checkpoint.load(loop.folder.checkpoint)["progress"].step == 5
+    assert_same_state(plain.recipe, loop.recipe)
 
 
 def test_other_data_is_refused(tmp_path):
