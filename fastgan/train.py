@@ -274,4 +274,5 @@ def _resume_command(recipe_class: type[recipes.Recipe], asked: TrainOptions) -> 
 
 
 if __name__ == "__main__":
+    command.outlast_console()
     sys.exit(command.run(main))

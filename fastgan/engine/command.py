@@ -54,6 +54,47 @@ def run(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
         return FAILED
 
 
+def outlast_console() -> None:
+    """Let nothing that is printed in this process fail any more: what a reader that has ended, a full disk or a closed
+    terminal does not take is lost, which is said once. For a command that has more to lose than what it prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            lasting = _Lasting(stream, name)
+            buffered = isinstance(stream.buffer, io.BufferedIOBase)  # python -u prints without
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(lasting) if buffered else lasting, stream.encoding,
+                                                stream.errors, line_buffering=stream.line_buffering,
+                                                write_through=stream.write_through))
+
+
+class _Lasting(io.RawIOBase):
+    """Writes where ``stream`` does; what cannot be written counts as written."""
+
+    def __init__(self, stream: io.TextIOWrapper, name: str):
+        self._stream, self.name, self._told = stream, name, False
+        self._raw = getattr(stream.buffer, "raw", stream.buffer)
+
+    def write(self, data) -> int:
+        try:
+            written = self._raw.write(data)
+        except OSError as error:
+            if self.name == "stdout" and not self._told and sys.stderr is not None:
+                print(f"stdout cannot be written ({sentence(error)}): the run goes on without it", file=sys.stderr)
+            self._told = True
+            written = None
+        return len(data) if written is None else written  # None, too, of a pipe that is full and waits for nobody
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
+
+
 def sentence(error: BaseException) -> str:
     """One line that says what ``error`` says."""
     if isinstance(error, OSError) and error.strerror:

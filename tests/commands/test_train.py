@@ -193,12 +193,13 @@ def test_help_and_list(call):
         assert group in outcome.out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_before_it_leaves(tiny_train, tmp_path, number):
     command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--print-freq", "1", "--num-threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, start_new_session=True)
+                               text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # also under nohup
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
@@ -214,6 +215,22 @@ def test_a_signal_saves_before_it_leaves(tiny_train, tmp_path, number):
 
     outcome = tiny_train("--resume", "--max-steps", step + 1, "--eval-pairs", 0)
     assert outcome.code == 0 and f"going on after step {step}" in outcome.out
+
+
+def test_a_reader_that_ends_does_not_end_the_run(tmp_path):
+    """``| head``: the run makes all its steps, and is measured."""
+    command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--print-freq", "1", "--max-steps", "4",
+               "--eval-pairs", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0 and err.count("the run goes on without it") == 1, err
+    run = tmp_path / "checkpoints" / "cyclegan"
+    assert [line["step"] for line in losses(run)] == [1, 2, 3, 4]
+    assert json.loads((run / "metrics.json").read_text())["step"] == 4
 
 
 def test_help_loads_little_besides_torch():

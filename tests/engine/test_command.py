@@ -103,6 +103,68 @@ def test_first_signal_asks_second_leaves(number, capfd):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
+def test_a_terminal_that_closes_only_asks(monkeypatch):
+    """Shells send SIGHUP twice, and SIGTERM follows at the end of a session; nohup's runs go on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.requested
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupt.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+OUTLASTS = """
+import sys
+from fastgan.engine import command
+def main(argv):
+    for n in range(5000):
+        print(n, flush=n % 2 == 0)
+    print("said", file=sys.stderr)
+    return 7
+command.outlast_console()
+sys.exit(command.run(main))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and terminals that end")
+@pytest.mark.parametrize(("what", "flags"), [("reader", ["-u"]), ("reader", []), ("full disk", []), ("terminal", [])])
+def test_a_console_that_ends_does_not_end_the_command(what, flags):
+    if what == "reader":
+        other, lost = os.pipe()
+    elif what == "terminal":
+        other, lost = os.openpty()
+    else:
+        if not os.path.exists("/dev/full"):
+            pytest.skip("there is no /dev/full")
+        other, lost = os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY)
+    os.close(other)
+    both = what == "terminal"
+    result = subprocess.run([sys.executable, *flags, "-c", OUTLASTS], stdin=subprocess.DEVNULL, stdout=lost,
+                            stderr=lost if both else subprocess.PIPE, text=True, start_new_session=True)
+    os.close(lost)
+    assert result.returncode == 7
+    if not both:
+        why = {"reader": "Broken pipe", "full disk": "No space left on device"}[what]
+        assert result.stderr == f"stdout cannot be written ({why}): the run goes on without it\nsaid\n"
+
+
+def test_a_console_that_lasts_is_as_before():
+    result = subprocess.run([sys.executable, "-c", OUTLASTS], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (7, "said\n")
+    assert result.stdout.split() == [str(n) for n in range(5000)]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_names_that_the_console_cannot_print_are_escaped(encoding, monkeypatch):
     """Cyrillic in a Western console or the C locale; bytes that are no UTF-8, as python reads them from a folder."""
