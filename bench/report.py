@@ -3,8 +3,8 @@
     python -m bench.report RECORD... [--output TABLE.md] [--plots FOLDER]
     python -m bench.report --update PAGE.md...
 
-A page holds, between two comments, what it quotes: the kinds of table (ops, summary, steps, loader, training, machine,
-remarks) and the records, as paths from the root of the repository. ``--update`` writes the tables between them anew.
+A page holds, between two comments, what it quotes: the kinds of table (gains, ops, summary, steps, loader, training,
+machine, remarks) and the records, as paths from the root of the repository. ``--update`` writes the tables between them anew.
 
     <!-- bench.report: summary machine | bench/results/one.json bench/results/two.json -->
     <!-- /bench.report -->

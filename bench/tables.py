@@ -122,6 +122,37 @@ def ops(runs: Iterable[Run]) -> str:
     return f"{table(header, rows)}\n\n{legend}"
 
 
+def gains(runs: Iterable[Run]) -> str:
+    """Single ops, one row each: how many times faster the fastest form of ours is than the fastest one of eager torch,
+    whatever the layout; of several shapes the smallest and the largest ratio.
+
+    Raises:
+        ValueError: a run whose medians are not to be quoted.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    columns: list[str] = []
+    for run, case in of_kind(runs, "forward", "backward"):
+        if preempted(run) > BUSY:
+            raise ValueError(
+                f"the run {run['selection']!r} of {run['date'][:10]} is not to be quoted: the machine was busy"
+            )
+        column = f"{case['dtype']} {case['direction']}"
+        columns += [column] if column not in columns else []
+        fastest = {who: min(timing["median"] for name, timing in case["providers"].items() if name.startswith(who))
+                   for who in ("eager", "ours")}
+        row = found.setdefault(" ".join(filter(None, (case["op"], case["variant"]))), {})
+        row.setdefault(column, []).append(fastest["eager"] / fastest["ours"])
+    if not found:
+        return ""
+    rows = [[name, *(_range(row.get(column, [])) for column in columns)] for name, row in found.items()]
+    return table(["one pass", *columns], rows)
+
+
+def _range(ratios: list[float]) -> str:
+    ends = sorted({f"{ratio:.2f}" for ratio in ratios}, key=float)
+    return " to ".join(dict.fromkeys((*ends[:1], *ends[-1:])))
+
+
 def fastest(case: Case, precision: str, *who: str) -> str | None:
     """The variant of the step with the least median among these: the first words of their names, and a precision."""
     names = [name for name in case["providers"] if name.startswith(who) and record.precision(name) == precision]
@@ -226,6 +257,12 @@ def training(runs: Iterable[Run]) -> str:
     return f"{table(header, rows)}\n\n{legend}"
 
 
+def preempted(run: Run) -> float:
+    """The share of a run's samples that other processes cut into; above BUSY its medians are not to be quoted."""
+    shares = [timing["preempted"] for case in run["cases"] for timing in case["providers"].values()]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
 def remarks(run: Run) -> str:
     """What must be said beside the tables: fallbacks, losing cases, what was not timed, a busy machine."""
     found = []
@@ -245,10 +282,9 @@ def remarks(run: Run) -> str:
         found += [f"{record.title(case)}: {name} was not timed: {_sentence(reason)}."
                   for name, reason in case["not_timed"].items()]
     found += [f"Not timed: {record.title(case)}: {_sentence(case['reason'])}." for case in run["failed"]]
-    shares = [timing["preempted"] for case in run["cases"] for timing in case["providers"].values()]
-    if shares and sum(shares) / len(shares) > BUSY:
+    if preempted(run) > BUSY:
         found.append(
-            f"The machine was busy: other processes cut into {sum(shares) / len(shares):.0%} of the samples, "
+            f"The machine was busy: other processes cut into {preempted(run):.0%} of the samples, "
             "so these medians are not to be quoted."
         )
     return "\n".join(f"- {remark}" for remark in found)
@@ -259,7 +295,7 @@ def _sentence(reason: str) -> str:
 
 
 TABLES: dict[str, Callable[[list[Run]], str]] = {
-    "ops": ops, "summary": summary, "steps": steps, "loader": loader, "training": training,
+    "gains": gains, "ops": ops, "summary": summary, "steps": steps, "loader": loader, "training": training,
     "machine": lambda runs: "\n\n".join(map(machine, runs)),
     "remarks": lambda runs: "\n\n".join(text if len(runs) == 1 else f"{run['selection']}:\n\n{text}"
                                         for run in runs if (text := remarks(run))),

@@ -101,6 +101,20 @@ def test_a_busy_machine_is_told(run):
     assert "The machine was busy: other processes cut into 50% of the samples" in tables.markdown([run])
 
 
+def test_gains_are_the_fastest_of_ours_beside_the_fastest_of_eager(run, won):
+    larger = won | {"shape": "1x64x256x256", "providers": won["providers"] | {"ours nchw": timing(2.5e-3)}}
+    run["cases"].append(larger)
+    assert cells(tables.gains([run]), "instance_norm relu") == ["instance_norm relu", "2.50 to 5.00", "0.50"]
+
+
+def test_a_busy_run_is_not_quoted(run):
+    for entry in run["cases"]:
+        for values in entry["providers"].values():
+            values["preempted"] = 0.5
+    with pytest.raises(ValueError, match="'instance_norm' of .* is not to be quoted: the machine was busy"):
+        tables.gains([run])
+
+
 @pytest.mark.parametrize("value, text", [(1.234, "1.23 s"), (0.5, "500 ms"), (1e-3, "1 ms"), (9.87e-6, "9.87 µs")])
 def test_times_have_three_digits(value, text):
     assert tables.seconds(value) == text
@@ -190,7 +204,7 @@ def test_a_page_quotes_its_records(stepped, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("quote, reason", [
-    ("summery | one.json", "there is no table 'summery': choose from ops, summary"),
+    ("summery | one.json", "there is no table 'summery': choose from gains, ops, summary"),
     ("ops | one.json", "one.json hold nothing for the table ops"),
     ("steps | two.json", "two.json cannot be read"),
 ])  # fmt: skip
