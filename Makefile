@@ -7,6 +7,7 @@
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,
 #                 without a GPU
 # make tritons    run all the Triton kernels' tests, compiling included, with the oldest supported and the newest release of triton
+# make docs       build the pages of docs, and the API from the docstrings, into build/site; warnings are errors
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
 # The first five set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
@@ -21,7 +22,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csr
 # triton 3.6's interpreter needs a numpy before 2.4.
 TRITONS := build/triton-oldest build/triton-newest
 
-.PHONY: cyclegan test learn search bench sanitize kernels tritons gpu-check setup clean
+.PHONY: cyclegan test learn search bench sanitize kernels tritons docs gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -67,6 +68,17 @@ $(TRITONS): | setup
 	@rm -rf $@.part
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part $(PACKAGES)
 	@mv $@.part $@
+
+# mkdocs reads the docstrings and imports nothing, so it has an environment of its own, beside .venv.
+DOCS := build/docs
+
+docs: $(DOCS)/requirements.stamp
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict $(ARGS)
+
+$(DOCS)/requirements.stamp: requirements-docs.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
 
 gpu-check:
 	PYTHON=$(PYTHON) bench/gpu_check.sh $(STAGES)
