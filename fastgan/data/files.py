@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -159,8 +160,12 @@ def _formats() -> list[str]:
     return [kind for kind in Image.OPEN if kind not in _PASSED_OVER]
 
 
-def _open(path: str | Path) -> Image.Image:
-    return Image.open(path, formats=_formats())
+@contextmanager
+def _open(path: str | Path) -> Iterator[Image.Image]:
+    # Of a file that it opens by name Pillow maps uncompressed pixels, and those of a TIFF file that lies on its side in
+    # rows of the wrong length.
+    with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+        yield image
 
 
 def _channels(image: Image.Image) -> int:

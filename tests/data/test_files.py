@@ -312,6 +312,20 @@ def test_pictures_that_are_stored_turned_are_read_upright(tmp_path, kind, suffix
     assert (header.height, header.width, header.channels) == expected.shape
 
 
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA", "RGBX", "CMYK"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_file_of_any_mode_is_read_upright(tmp_path, mode, compression, orientation):
+    stored = picture((24, 20)).convert(mode) if mode != "I;16" else Image.fromarray(
+        np.array(picture((24, 20)).convert("L")).astype(np.uint16) * 257)
+    stored.save(tmp_path / "plain.tif", compression=compression)
+    stored.save(tmp_path / "turned.tif", compression=compression, tiffinfo={0x0112: orientation})
+    plain, turned = (read_pixels(tmp_path / f"{name}.tif", 4)[0].numpy() for name in ("plain", "turned"))
+    assert np.array_equal(turned, TURNED[orientation](plain))
+    header = read_header(tmp_path / "turned.tif")
+    assert (header.height, header.width) == turned.shape[:2]
+
+
 @pytest.mark.parametrize("kind, suffix", [("png", "png"), ("png 16", "png"), ("tif", "tif"), ("jpg", "jpg")])
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_without_meaning_turns_nothing(tmp_path, kind, suffix, orientation):
