@@ -24,8 +24,8 @@ class LossFile:
 
     ``lr`` maps each optimizer to its learning rate; a loss that not every step makes is that of the last step that did;
     ``seconds`` is the time spent training since the run began, over all its sessions. Lines of steps beyond ``step``,
-    which a resumed run makes again, are dropped on opening. Lines that cannot be written are kept, and come before the
-    next one that can; a file that was removed begins anew.
+    which a resumed run makes again, and damaged ones are dropped on opening. Lines that cannot be written are kept, and
+    come before the next one that can; a file that was removed begins anew.
 
     Raises:
         OSError: (from :meth:`write`, too) the file cannot be written.
@@ -33,10 +33,10 @@ class LossFile:
 
     def __init__(self, path: Path, step: int):
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= step]
-            if kept != lines:
-                write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+            there = path.read_bytes()
+            kept = b"".join(line + b"\n" for line in there.split(b"\n") if _step_of(line) <= step)
+            if kept != there:
+                write_atomically(path, lambda temporary: temporary.write_bytes(kept))
         self._path, self._waiting = path, b""
         self._append()
 
@@ -52,11 +52,11 @@ class LossFile:
                 self._waiting = self._waiting[file.write(self._waiting):]
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; infinite for the torn last line of a run that was killed."""
+def _step_of(line: bytes) -> float:
+    """The step of a line; infinite for one that was not written here, or was torn when a run was killed."""
     try:
-        return json.loads(line)["step"]
-    except ValueError:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

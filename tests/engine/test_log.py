@@ -53,6 +53,20 @@ def test_a_pipe_gets_plain_lines_and_a_terminal_a_bar(monkeypatch, capsys):
     assert "epoch 2" in shown and "5/10" in shown and "G_A 0.312  cycle_A 1.500" in shown and "step" in shown
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\n", b"\0\0\0", b"5\n", b"null\n", b"[1]\n", b"{}\n", b'{"step": "x"}\n',
+                                    b'{"step": null}\n', b'{"step": 1e999}\n', b'{"step": NaN}\n', b"[" * 100_000,
+                                    b'{"step": 2, "lo'])
+def test_damaged_lines_of_losses_are_dropped(tmp_path, damage):
+    path = tmp_path / "losses.jsonl"
+    file = log.LossFile(path, 0)
+    for step in (1, 2, 3):
+        file.write(Progress(step=step), 1, LR, LOSSES)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + damage + (b"" if damage.endswith(b"\n") else b"\n") + lines[1].rstrip())
+    log.LossFile(path, 2).write(Progress(step=3), 1, LR, LOSSES)
+    assert [json.loads(line)["step"] for line in path.read_bytes().splitlines()] == [1, 2, 3]
+
+
 def test_loss_file(tmp_path):
     file = log.LossFile(tmp_path / "losses.jsonl", 0)
     file.write(Progress(step=3, seconds=1.23456), 1, LR, LOSSES)
