@@ -12,8 +12,10 @@ import errno
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,18 +38,21 @@ from fastgan.engine.translation import (generator_for, input_channels, is_out_of
 
 NAMED = 5  # images left out that are named; the rest is counted
 INCOMPLETE = 1  # the exit code where images were left out
+WAITING_BYTES = 2 ** 28  # of images that wait for others of their size
 
 _UNFIT_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # what a file system says of a name that it cannot have
+
+_Result = TypeVar("_Result")
 
 
 @dataclass
 class _Told:
-    """What there is to tell of the images of a folder: what is wrong with those that are left out, kinds that were
-    converted, and the spans of their numbers."""
+    """What there is to tell of the images of a folder: what is wrong with those that are left out and, by file, the
+    kinds that were converted and the spans of numbers."""
 
     left_out: list[str] = field(default_factory=list)
-    conversions: Counter[str] = field(default_factory=Counter)
-    spans: list[Span | None] = field(default_factory=list)
+    conversions: dict[str, str] = field(default_factory=dict)
+    spans: dict[str, Span | None] = field(default_factory=dict)
 
 
 def main(argv: list[str]) -> int:
@@ -168,34 +173,19 @@ def _translate_files(network: nn.Module, folder: Path, files: list[str], targets
                      numbers: list[float] | None) -> _Told:
     """Translate ``files`` in batches of equal size. What is wrong with one image does not stop the others."""
     channels = input_channels(network)
-    waiting: dict[torch.Size, list[tuple[Tensor, bool, str, Path]]] = {}
     told = _Told()
 
-    def translated(group: list[tuple[Tensor, bool, str, Path]]) -> Tensor | None:
-        try:
-            images = torch.stack([image for image, *_ in group]).to(device, memory_format=torch.channels_last)
-            return translate(network, images, precision, running_statistics).cpu()
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                return None
-            raise
+    def read(file: str) -> tuple[Tensor, bool]:
+        pixels, kind, told.spans[file] = decode(folder / file, channels, numbers)
+        if kind is not None:
+            told.conversions[file] = kind
+        return to_tensor(pixels), pixels.dtype == torch.uint16
 
-    def flush(group: list[tuple[Tensor, bool, str, Path]]) -> None:
-        results = translated(group)
-        if results is None and len(group) > 1:
-            for one in group:
-                flush([one])
-            return
-        if results is None:
-            height, width = group[0][0].shape[1:]
-            told.left_out.append(f"{folder / group[0][2]}: {width}x{height} pixels are more than memory holds (make it "
-                                 "smaller, or cut it into pieces)")
-        else:
-            for image, (_, deep, _, path) in zip(results, group):
-                save(image, path, deep)
-        bar.update(len(group))
+    def translated(images: list[Tensor]) -> Tensor:
+        batch = torch.stack(images).to(device, memory_format=torch.channels_last)
+        return translate(network, batch, precision, running_statistics).cpu()
 
-    def save(image: Tensor, path: Path, deep: bool) -> None:
+    def save(image: Tensor, path: Path, deep: bool) -> bool:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(image, path, deep=deep)
@@ -203,37 +193,71 @@ def _translate_files(network: nn.Module, folder: Path, files: list[str], targets
             if error.errno not in _UNFIT_NAMES:
                 raise
             told.left_out.append(command.sentence(error))
+        return True
 
-    with tqdm(total=len(files), unit="image", disable=None) as bar:
-        for file, path in zip(files, targets):
+    def go_through(todo: dict[str, Path], at_once: int) -> dict[str, str]:
+        """Translate these files to these places. Gives those that memory did not hold, and their size in words."""
+        waiting: dict[torch.Size, list[tuple[Tensor, bool, str]]] = {}
+        failed: dict[str, str] = {}
+
+        def flush(group: list[tuple[Tensor, bool, str]]) -> None:
+            height, width = group[0][0].shape[1:]
+            results = _if_it_fits(lambda: translated([image for image, *_ in group]))
+            for index, (_, deep, file) in enumerate(group):
+                if results is None or _if_it_fits(lambda: save(results[index], todo[file], deep)) is None:
+                    failed[file] = f"{width}x{height} pixels are "
+                else:
+                    bar.update()
+
+        for file in todo:
             try:
-                pixels, kind, span = decode(folder / file, channels, numbers)
-                image = to_tensor(pixels)
-            except (ImageError, MemoryError, RuntimeError) as error:
-                if not isinstance(error, ImageError) and not is_out_of_memory(error):
-                    raise
-                too_large = f"{folder / file}: more than memory holds (make it smaller, or cut it into pieces)"
-                told.left_out.append(str(error) if isinstance(error, ImageError) else too_large)
+                image_and_depth = _if_it_fits(lambda: read(file))
+            except ImageError as error:
+                told.left_out.append(str(error))
                 bar.update()
                 continue
-            if kind is not None:
-                told.conversions[kind] += 1
-            told.spans.append(span)
+            if image_and_depth is None:
+                failed[file] = ""
+                continue
+            image, deep = image_and_depth
             group = waiting.setdefault(image.shape, [])
-            group.append((image, pixels.dtype == torch.uint16, file, path))
-            if len(group) == batch_size:
+            group.append((image, deep, file))
+            if len(group) == at_once:
                 flush(waiting.pop(image.shape))
-        for group in waiting.values():
-            flush(group)
+            while sum(one.nbytes for group in waiting.values() for one, *_ in group) > WAITING_BYTES:
+                flush(waiting.pop(next(iter(waiting))))
+        while waiting:
+            flush(waiting.pop(next(iter(waiting))))
+        return failed
+
+    with tqdm(total=len(files), unit="image", disable=None) as bar:
+        todo = dict(zip(files, targets))
+        failed = go_through(todo, batch_size)
+        if batch_size > 1:  # once more, with no others in memory
+            failed = go_through({file: todo[file] for file in failed}, 1)
+        bar.update(len(failed))
+    told.left_out += [f"{folder / file}: {size}more than memory holds (make it smaller, or cut it into pieces)"
+                      for file, size in failed.items()]
     return told
+
+
+def _if_it_fits(compute: Callable[[], _Result]) -> _Result | None:
+    """What ``compute`` gives; None where memory did not hold it."""
+    try:
+        return compute()
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return None
+        raise
 
 
 def _tell(told: _Told, folder: Path, channels: int) -> None:
     if told.conversions:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(told.conversions.items()))
+        counted = Counter(told.conversions.values())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counted.items()))
         wanted = CHANNELS.get(channels, f"{channels} channels")
-        print(f"{told.conversions.total()} images were converted to {wanted}: {kinds}", file=sys.stderr)
-    for line in tell_spans(told.spans, f"images in {folder}"):
+        print(f"{counted.total()} images were converted to {wanted}: {kinds}", file=sys.stderr)
+    for line in tell_spans(told.spans.values(), f"images in {folder}"):
         print(line, file=sys.stderr)
 
 

@@ -16,6 +16,10 @@ from .networks import Networks
 
 GENERATOR_OF = {"AtoB": "G_A", "BtoA": "G_B"}
 
+# oneDNN, in the last three, says only what it had no memory for.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory",
+                  "could not create a primitive", "could not create a memory", "could not execute a primitive")
+
 
 def generator_for(loaded: Networks, direction: str) -> nn.Module:
     """The generator for "AtoB" or "BtoA". One that comes alone with no direction in its name serves "AtoB".
@@ -55,7 +59,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory, of the host or of a GPU, is what an operation lacked."""
     text = str(error)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(
-        said in text for said in ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory"))
+        said in text for said in _OUT_OF_MEMORY)
 
 
 def reflect_to_fit(images: Tensor, multiple: int, least: int) -> Tensor:

@@ -113,7 +113,8 @@ def test_names_that_are_no_text_are_kept_as_they_are(tiny_translate, images, tmp
 @pytest.mark.parametrize("error", [
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 "
                  "bytes. Error code 12"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
-    RuntimeError("std::bad_alloc")])
+    RuntimeError("std::bad_alloc"), RuntimeError("could not create a primitive"),  # as oneDNN says it
+    RuntimeError("could not create a memory object"), RuntimeError("could not execute a primitive")])
 def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_translated(tiny_translate, images, tmp_path,
                                                                                     monkeypatch, batch_size, error):
     images(tmp_path / "photos", sizes=[(8, 8), (24, 16), (8, 8), (8, 8), (8, 8)])
@@ -130,6 +131,66 @@ def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_translat
     assert ("skipped 1 of 5 images could not be translated: photos/1.png: 24x16 pixels are more than memory holds (make "
             "it smaller, or cut it into pieces)\n") in outcome.err
     assert "--batch-size" not in outcome.err and "--crop-size" not in outcome.err
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("step", ["decode", "to_tensor", "save_image"])
+def test_memory_may_end_at_any_step(tiny_translate, images, tmp_path, monkeypatch, step, batch_size):
+    images(tmp_path / "photos", sizes=[(8, 8), (24, 16), (8, 8)])
+    whole = getattr(translate, step)
+
+    def bounded(what, *arguments, **options):
+        if "1.png" in str(what) or 24 in getattr(what, "shape", ()):
+            raise MemoryError
+        return whole(what, *arguments, **options)
+
+    monkeypatch.setattr(translate, step, bounded)
+    outcome = tiny_translate("photos", "--batch-size", batch_size)
+    assert outcome.code == 1 and names(tmp_path / "photos_AtoB") == ["0.png", "2.png"]
+    assert outcome.err.count("photos/1.png: ") == 1 and "more than memory holds (make it smaller" in outcome.err
+
+
+def test_images_for_which_others_left_no_memory_are_translated_alone(tiny_translate, images, tmp_path, monkeypatch):
+    images(tmp_path / "photos", sizes=[(8, 8), (9, 8), (24, 16), (10, 8)])
+    whole, prepared = translate.to_tensor, []
+
+    def bounded(pixels):
+        if pixels.shape[1] == 24 and len(prepared) == 2:  # while the two before it wait for others of their size
+            prepared.append(None)
+            raise MemoryError
+        prepared.append(pixels)
+        return whole(pixels)
+
+    monkeypatch.setattr(translate, "to_tensor", bounded)
+    outcome = tiny_translate("photos", "--batch-size", 2)
+    assert outcome.code == 0 and "AtoB: 4 images translated" in outcome.out
+    assert names(tmp_path / "photos_AtoB") == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_few_images_wait_for_others_of_their_size(tiny_translate, images, tmp_path, monkeypatch):
+    images(tmp_path / "photos", sizes=[(width, 8) for width in range(8, 20)])
+    waiting, most = 0, []
+    prepare, whole = translate.to_tensor, translate.translate
+
+    def prepared(pixels):
+        nonlocal waiting
+        image = prepare(pixels)
+        waiting += image.nbytes
+        most.append(waiting)
+        return image
+
+    def translated(network, batch, *arguments):
+        nonlocal waiting
+        waiting -= batch.nbytes
+        return whole(network, batch, *arguments)
+
+    monkeypatch.setattr(translate, "to_tensor", prepared)
+    monkeypatch.setattr(translate, "translate", translated)
+    monkeypatch.setattr(translate, "output_channels", lambda network: 3)  # which tries the network
+    monkeypatch.setattr(translate, "WAITING_BYTES", 3 * 19 * 8 * 3 * 4)
+    assert tiny_translate("photos", "--batch-size", 2).code == 0
+    assert len(names(tmp_path / "photos_AtoB")) == 12
+    assert max(most) <= 4 * 19 * 8 * 3 * 4 < sum(3 * 4 * 8 * width for width in range(8, 20))
 
 
 def test_other_errors_end_the_command(tiny_translate, images, tmp_path, monkeypatch):
