@@ -28,6 +28,7 @@ from .orientation import ON_ITS_SIDE, orientation_of, upright
 # Formats of Pillow's that are passed over: EPS has Ghostscript run the file's program; of FITS it takes signed numbers
 # for unsigned; the others it knows by name, and cannot decode.
 _PASSED_OVER = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
+_OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PLAIN = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _INTO_PLAIN = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
@@ -60,6 +61,12 @@ class Decoded(NamedTuple):
 def suffixes() -> tuple[str, ...]:
     """How the names of image files end, in small letters: those that Pillow reads here, and .npy."""
     return (".npy", *(suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats()))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether files and folders of this name hold nothing of the user's: hidden ones, and those in which macOS, Synology
+    and Windows keep things of their own, such as small copies of images, beside them."""
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def read_header(path: str | Path) -> Header:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import cache as caches
 from .convert import CHANNELS, deepen
-from .files import Decoded, Header, ImageError, decode, read_header, suffixes
+from .files import Decoded, Header, ImageError, decode, is_hidden, read_header, suffixes
 from .levels import Span, tell_spans
 from .notices import notice, some
 from .transforms import Transform
@@ -28,8 +28,8 @@ _Result = TypeVar("_Result")
 def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
     """The image files of a folder and its sub-folders, as relative POSIX paths in natural order (2.png before 10.png).
 
-    What counts is the suffix (see :func:`fastgan.data.files.suffixes`). Hidden files and folders do not. ``wanted`` is
-    what an error says that the folder should hold.
+    What counts is the suffix (see :func:`fastgan.data.files.suffixes`). Hidden files and folders, and those of operating
+    systems, do not. ``wanted`` is what an error says that the folder should hold.
 
     Raises:
         ValueError: the folder is missing, not a folder, or holds no such file.
@@ -51,9 +51,9 @@ def look_through(folder: str | Path, wanted: str = "images") -> tuple[list[str],
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in files:
-            if name.startswith("."):
+            if is_hidden(name):
                 continue
             if name.lower().endswith(endings) and not _special(os.path.join(where, name)):
                 found.append((Path(where) / name).relative_to(folder).as_posix())

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import is_hidden
+
 PARTS = ("train", "t10k")  # how such files name the training and the test set
 
 _UNSIGNED_BYTES = 0x08
@@ -43,7 +45,7 @@ def find_idx(root: str | Path) -> dict[str, dict[str, Path]]:
         if sets:
             break
         folders = [inner for folder in folders for inner in sorted(folder.iterdir())
-                   if inner.is_dir() and not inner.name.startswith(".")]
+                   if inner.is_dir() and not is_hidden(inner.name)]
     if len(sets) > 1:
         names = ", ".join(str(folder / name) for folder, name in sorted(sets)[:3])
         more = ", ..." if len(sets) > 3 else ""

@@ -292,4 +292,9 @@ def _size_and_channels(listings: Sequence[Listing], options: DataOptions) -> tup
         channels = counts.most_common(1)[0][0]
     elif counts:
         channels = (3 if max(counts) >= 3 else 1) + (set(counts) <= {2, 4})
+    for listing in listings[1:] if options.input_nc is None and channels < 3 else ():
+        colours = sum(header.channels in (3, 4) for header in listing.headers.values())
+        if colours:
+            notice(f"{colours} of {len(listing.headers)} images in {listing.folder} have colours, and become grey as "
+                   "the training images are")
     return options.image_size or sizes[0][0], options.input_nc or channels

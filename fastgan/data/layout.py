@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .files import suffixes
+from .files import is_hidden, suffixes
 
 _KIND = r"([-_ ]?(set|data|images?|\d+))?"
 _TRAINING = re.compile(rf"(?P<prefix>.+[-_ ])?train(ing)?{_KIND}", re.IGNORECASE)
@@ -22,7 +22,8 @@ def find_parts(root: Path) -> tuple[Path, list[Path]]:
 
     The training images lie in train, training, train2017, ..., the test images in test, val, valid, ... beside it, in
     capitals or not; else all are training images. A folder of these names beside folders of other images is a class, if
-    it holds no folders. Folders that hold nothing but one of the same name, or but these parts, are passed.
+    it holds no folders. Folders that hold nothing but one of the same name, but these parts, or but one that holds
+    several folders of images, are passed.
     """
     for _ in range(_DEEPEST):
         training = _training(root)
@@ -30,8 +31,9 @@ def find_parts(root: Path) -> tuple[Path, list[Path]]:
             tests = [folder for name in _TESTING for folder in _folders(root) if name.fullmatch(folder.name)]
             return _innermost(training), [_innermost(folder) for folder in tests]
         inner = _folders(root)
-        if len(inner) != 1 or _holds_images(root, deep=False) or (
-                inner[0].name.casefold() != root.resolve().name.casefold() and _training(inner[0]) is None):
+        if len(inner) != 1 or _holds_images(root, deep=False) or not (
+                inner[0].name.casefold() == root.resolve().name.casefold() or _training(inner[0]) is not None
+                or _holds_classes(inner[0])):
             break
         root = inner[0]
     return root, []
@@ -68,17 +70,27 @@ def _innermost(folder: Path) -> Path:
     return folder
 
 
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder, or the only one in it, holds several folders of images and no images beside them."""
+    for _ in range(_DEEPEST):
+        inner = _folders(folder)
+        if _holds_images(folder, deep=False) or len(inner) != 1:
+            return not _holds_images(folder, deep=False) and sum(map(_holds_images, inner)) > 1
+        folder = inner[0]
+    return False
+
+
 def _folders(root: Path) -> list[Path]:
     with os.scandir(root) as entries:
-        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
 
 
 def _holds_images(folder: Path, deep: bool = True) -> bool:
     endings = suffixes()
     for _, folders, files in os.walk(folder):
-        if any(name.lower().endswith(endings) and not name.startswith(".") for name in files):
+        if any(name.lower().endswith(endings) and not is_hidden(name) for name in files):
             return True
         if not deep:
             return False
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
     return False

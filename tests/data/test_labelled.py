@@ -145,6 +145,51 @@ def test_the_training_images_decide_on_the_channels_of_the_test_images(tmp_path,
         open_dataset("labelled", options(tmp_path), "test")
 
 
+@pytest.mark.parametrize("modes, told", [(("L", "RGB"), "2 of 2"), (("L", "L RGB"), "2 of 4"), (("1", "P"), "2 of 2"),
+                                         (("LA", "RGBA"), "2 of 2"), (("L", "1"), None), (("RGB", "RGB"), None)])
+def test_it_is_told_that_test_images_lose_their_colours(tmp_path, caplog, modes, told):
+    for part, kinds in zip(("train", "test"), modes):
+        for mode in kinds.split():
+            write_class(tmp_path / part / "ant", 2, mode)
+    open_dataset("labelled", options(tmp_path), "test")
+    lines = [record.getMessage() for record in caplog.records if "become grey" in record.getMessage()]
+    assert lines == ([] if told is None else [f"{told} images in {tmp_path / 'test'} have colours, and become grey as "
+                                              "the training images are"])
+    caplog.clear()
+    open_dataset("labelled", options(tmp_path, input_nc=1), "test")
+    assert not any("become grey" in record.getMessage() for record in caplog.records), "it was asked for"
+
+
+@pytest.mark.parametrize("where", ["Images", "animals", "a/b", "set-1.0/images"])
+def test_a_folder_around_the_classes_is_passed(tmp_path, where):
+    for name in ("ant", "bee"):
+        write_class(tmp_path / where / name, 5)
+    (tmp_path / "README.txt").write_text("")
+    assert open_dataset("labelled", options(tmp_path)).names == ("ant", "bee")
+    write_class(tmp_path / where, 1)
+    assert open_dataset("labelled", options(tmp_path / where.split("/")[0] / "..", max_dataset_size=3)).names == (
+        where.split("/")[0],), "images beside folders are no set of classes"
+
+
+def test_one_class_in_its_folder_stays_one(tmp_path):
+    write_class(tmp_path / "ant", 5)
+    (tmp_path / "ant" / "again").symlink_to(tmp_path / "ant", target_is_directory=True)
+    assert open_dataset("labelled", options(tmp_path)).names == ("ant",)
+
+
+@pytest.mark.parametrize("system", ["__MACOSX", "@eaDir", "$RECYCLE.BIN", ".ipynb_checkpoints"])
+@pytest.mark.parametrize("inside", ["", "train", "train/ant"])
+def test_folders_of_systems_hold_no_images(tmp_path, system, inside):
+    for part in ("train", "test"):
+        for name in ("ant", "bee"):
+            write_class(tmp_path / "set" / part / name, 5)
+    for folder in (tmp_path / system / "ant", tmp_path / "set" / inside / system):
+        write_class(folder, 2, value=0)
+    for split in ("train", "test"):
+        dataset = open_dataset("labelled", options(tmp_path), split)
+        assert dataset.names == ("ant", "bee") and len(dataset) == 10 and 0 not in numbers(dataset)
+
+
 @pytest.mark.parametrize("train, test", [
     ("train", "test"), ("train", "val"), ("train", "valid"), ("training", "testing"), ("Train", "Test"), ("TRAIN", "dev"),
     ("train", "validation"), ("train2017", "val2017"), ("train_images", "test_images"), ("seg_train", "seg_test"),
