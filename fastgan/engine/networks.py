@@ -28,6 +28,14 @@ FORMAT = "fastgan networks"
 _PUBLISHED = re.compile(r"(.*)_net_([A-Za-z]+(?:_[AB])?)\.pth")
 # How others call the generators and discriminators of a file: netG_A2B, G_AB, generator, dis_b, ...
 _ROLE = re.compile(r"(?:net_?)?(?P<kind>[gd])[a-z]*?_?(?:(?P<A>a2b|ab|a)|(?P<B>b2a|ba|b))?", re.IGNORECASE)
+# What people have in place of a file of tensors, by how it begins.
+_BEGINNINGS = {
+    b"version https://git-lfs": "a pointer of Git LFS, in place of a file that git lfs pull fetches",
+    b"<": "a web page, as downloads give that ask for a confirmation",
+    b"\x1f\x8b": "a gzip archive, to be unpacked",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"\x93NUMPY": "an array of numpy",
+}
 _DEPTH = 4  # of dicts in dicts, or of prefixes of keys, around a network
 _READ_AS = (models.ResnetGenerator, models.UnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
 
@@ -38,7 +46,7 @@ class Networks:
 
     Attributes:
         networks: by the recipe's names ("G_A" translates A to B, "G_B" back); a generator that comes alone, without
-            a direction in its file's name, is "G".
+            a direction in its file's name, is "G", a discriminator "D".
         recipe: the recipe that trained them, or None for published files.
         description: the run's options, as :meth:`fastgan.engine.settings.Settings.to_json` gives them; {} when unknown.
         source: the file or files read.
@@ -164,9 +172,9 @@ def _read(path: Path) -> _Stored:
         path = _run_file(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    _refuse_others(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    _refuse_programs(path)
     content = checkpoint.read_tensors(path)
     if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
         content = checkpoint.load(path)
@@ -178,18 +186,29 @@ def _read(path: Path) -> _Stored:
     return _Stored(content, path)
 
 
-def _refuse_programs(path: Path) -> None:
-    """Refuse archives of programs, of which torch.load says other things."""
+def _refuse_others(path: Path) -> None:
+    """Say what a file is that was taken for one of tensors; nothing of one that may be."""
+    with open(path, "rb") as file:
+        start = file.read(262)
+    for beginning, what in _BEGINNINGS.items():
+        if start.lstrip().startswith(beginning):
+            raise UserError(f"{path} holds no network: it is {what}")
+    if start[257:] == b"ustar":
+        raise UserError(f"{path} holds no network: it is a tar archive, to be unpacked")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
+            names = archive.namelist()
     except (zipfile.BadZipFile, OSError):  # what else it may be, read_tensors says
         return
-    made_by = "torch.jit.save, a TorchScript program" if "constants.pkl" in names else "torch.export.save" if (
-        "archive_format" in names) else None
+    inner = {name.partition("/")[2] for name in names}
+    made_by = "torch.jit.save, a TorchScript program" if "constants.pkl" in inner else "torch.export.save" if (
+        "archive_format" in inner) else None
     if made_by:
         raise UserError(f"{path} was written by {made_by}; networks are built from state dicts: give a file of the "
                         "model's state_dict()")
+    if not any(name.endswith("data.pkl") for name in names):
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        raise UserError(f"{path} holds no network: it is a zip archive of {', '.join(names[:2])}{more}")
 
 
 def _read_safetensors(path: Path) -> _Stored:
@@ -244,8 +263,8 @@ def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Modul
     match = _PUBLISHED.fullmatch(path.name)
     if len(found) == 1:
         (place, network), = found.items()
-        return {match[2] if match else _role(place) or "G": network}
-    named = {_role(place): network for place, network in found.items()}
+        return {match[2] if match else _role(place, network) or _kind(network): network}
+    named = {_role(place, network): network for place, network in found.items()}
     if None in named or len(named) < len(found):
         raise UserError(f"{path} holds several networks ({', '.join(found)}), whose names do not say which is which: "
                         "save the state dict of one generator alone")
@@ -283,7 +302,10 @@ def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.M
     with torch.random.fork_rng(devices=[]):
         for network_class in _READ_AS:
             try:
-                return network_class.from_state_dict(state).eval()
+                network = network_class.from_state_dict(state).eval()
+                if (fault := _odd_weight(state)) is None:
+                    return network
+                near.append(f"{place or 'it'} is a {network_class.__name__}, but {fault}")
             except RuntimeError as error:
                 misfits = "; ".join(line.strip().rstrip(". ") for line in str(error).splitlines()[-3:])
                 near.append(f"{place or 'it'} is nearly a {network_class.__name__}, but does not fit: "
@@ -293,19 +315,36 @@ def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.M
     return None
 
 
-def _role(place: str) -> str | None:
+def _odd_weight(state: Mapping[str, Tensor]) -> str | None:
+    """Why numbers of a state dict cannot be weights; None where all can."""
+    for key, value in state.items():
+        if not value.is_floating_point() and key.rpartition(".")[2] != "num_batches_tracked":
+            kind = str(value.dtype).removeprefix("torch.")
+            return f"{key} is of {kind}: weights are floating-point numbers, which quantized ones are made from"
+        if not torch.isfinite(value).all():
+            return f"{key} holds NaN or infinite values: its training went wrong before it was saved"
+    return None
+
+
+def _role(place: str, network: nn.Module) -> str | None:
     """What a network is for us, by the name that others gave it: G_A translates A to B; None where it does not say."""
     for name in reversed(place.split("/")):
-        if match := _ROLE.fullmatch(name):
-            direction = "_A" if match["A"] else "_B" if match["B"] else ""
-            return match["kind"].upper() + direction
+        match = _ROLE.fullmatch(name)
+        if match and match["kind"].upper() == _kind(network):
+            return _kind(network) + ("_A" if match["A"] else "_B" if match["B"] else "")
     return None
+
+
+def _kind(network: nn.Module) -> str:
+    return "G" if isinstance(network, (models.ResnetGenerator, models.UnetGenerator)) else "D"
 
 
 def _describe(content: Any) -> str:
     """What a file of others holds, in few words."""
-    if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}"
+    if isinstance(content, (list, tuple)) and content:
+        return f"a {type(content).__name__} of {len(content)}, which begins with {_describe(content[0])}"
+    if not isinstance(content, Mapping) or not content:
+        return f"{'an empty' if content in ({}, [], ()) else 'a'} {type(content).__name__}"
     items = [f"{key} ({'x'.join(map(str, value.shape)) or 'a number'})" if isinstance(value, Tensor) else
              f"{key} ({type(value).__name__})" for key, value in content.items()]
     known = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -1,8 +1,10 @@
 """Checkpoints and network files: what comes back, and what is said about a file that cannot be read."""
 
+import gzip
 import json
 import random
 import warnings
+import zipfile
 
 import numpy
 import pytest
@@ -151,10 +153,19 @@ NEARLY = {
     "another network": (lambda: {f"{key}.filt": value for key, value in PATCHGAN.items()},
                         r"none of the networks known here .* it holds model.0.weight.filt \(4x3x4x4\)"),
     "an optimizer": (lambda: {"state": {}, "param_groups": []}, r"it holds state \(dict\), param_groups \(list\)"),
+    "no number": (lambda: plain() | {"model.4.bias": torch.full((8,), float("nan"))},
+                  r"it is a ResnetGenerator, but model\.4\.bias holds NaN or infinite values"),
+    "whole numbers": (lambda: {"net": {key: value.to(torch.int8) for key, value in plain().items()}},
+                      r"net is a ResnetGenerator, but model\.1\.weight is of int8: weights are floating-point"),
+    "complex numbers": (lambda: {key: value.to(torch.complex64) for key, value in plain().items()},
+                        r"but model\.1\.weight is of complex64"),
+    "nothing": (dict, "it holds an empty dict"),
+    "a list": (lambda: [plain()], r"it holds a list of 1, which begins with model\.1\.weight \(4x3x7x7\)"),
     "several": (lambda: {"params": plain(), "params_ema": plain()}, r"several networks \(params, params_ema\)"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex values")
 @pytest.mark.parametrize("name", NEARLY)
 def test_what_a_file_of_others_holds(tmp_path, name):
     make, sentence = NEARLY[name]
@@ -173,10 +184,45 @@ def test_programs_are_told_from_weights(tmp_path):
             load_networks(tmp_path / name)
 
 
+OTHER_FILES = {
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a web page": b"\n<!DOCTYPE html><html>Quota exceeded</html>",
+    "a gzip archive": gzip.compress(b"net"),
+    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(100),
+    "an array of numpy": b"\x93NUMPY\x01\0" + bytes(100),
+    "a tar archive": bytes(257) + b"ustar" + bytes(250),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_FILES)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_files_in_place_of_tensors_are_named(tmp_path, what, suffix):
+    path = tmp_path / f"latest_net_G.{suffix}"
+    path.write_bytes(OTHER_FILES[what])
+    with pytest.raises(UserError, match=f"{path.name} holds no network: it is {what}"):
+        load_networks(path)
+
+
+def test_zip_archives_are_told_from_damaged_files(tmp_path):
+    with zipfile.ZipFile(tmp_path / "nets.pth", "w") as archive:
+        for name in ("a.pth", "b.pth", "c.txt"):
+            archive.writestr(name, b"x")
+    with pytest.raises(UserError, match=r"nets.pth holds no network: it is a zip archive of a.pth, b.pth and 1 more"):
+        load_networks(tmp_path / "nets.pth")
+
+
 @pytest.mark.parametrize("network", [NLayerDiscriminator(3, 4, 2), PixelDiscriminator(3, 4, "batch")])
 def test_other_networks_of_a_run(tmp_path, network):
     save_file(network.state_dict(), tmp_path / "network.safetensors")
-    assert type(load_networks(tmp_path / "network.safetensors").networks["G"]) is type(network)
+    assert type(load_networks(tmp_path / "network.safetensors").networks["D"]) is type(network)
+    torch.save({"generator": network.state_dict()}, tmp_path / "network.pth")
+    assert list(load_networks(tmp_path / "network.pth").networks) == ["D"], "whatever others call it"
+
+
+@pytest.mark.parametrize("name", ["decoder", "d", "disc", "data", "dehazer"])
+def test_a_generator_is_one_whatever_its_name(tmp_path, name):
+    torch.save({name: plain()}, tmp_path / "network.pth")
+    assert list(load_networks(tmp_path / "network.pth").networks) == ["G"]
 
 
 def write_objects(path):
