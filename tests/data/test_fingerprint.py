@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastgan.data import DataOptions, open_dataset
-from fastgan.data.fingerprint import EDGE
+from fastgan.data.fingerprint import PIECE, PIECES
 from tests.data.common import idx_bytes, write_idx, write_images
 
 
@@ -97,15 +97,25 @@ def test_every_exchange_is_seen(tmp_path, kind, write):
     assert len(set(found)) == len(found)
 
 
-def test_the_end_of_a_file_counts_too(tmp_path):
-    arrays(tmp_path / "one")
-    before = fingerprint("unaligned", tmp_path / "one")
-    path = tmp_path / "one" / "trainB" / "2.npy"
-    assert path.stat().st_size > 2 * EDGE
-    pixels = np.load(path)
-    pixels[-1, -1, -1] ^= 1
-    np.save(path, pixels)
-    assert fingerprint("unaligned", tmp_path / "one") != before
+@pytest.mark.parametrize("side", [60, 300])
+@pytest.mark.parametrize("part", ["first", "last", "middle"])
+def test_what_is_seen_of_files_of_one_size(tmp_path, side, part):
+    """Scans are black around what they show, and their files differ in nothing but that."""
+    def scan(seed):
+        pixels = np.zeros((side, side, 3), np.uint8)
+        inner = slice(side // 4, -(side // 4))
+        pixels[inner, inner] = np.random.default_rng(seed).integers(1, 256, pixels[inner, inner].shape)
+        return pixels
+
+    assert (scan(0).nbytes > PIECE * PIECES) == (side == 300)
+    for name in ("trainA", "trainB"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "0.npy", scan(0))
+    before = fingerprint("unaligned", tmp_path)
+    pixels = scan(1 if part == "middle" else 0)
+    pixels.reshape(-1)[{"first": 0, "last": -1, "middle": pixels.size // 2}[part]] ^= 1
+    np.save(tmp_path / "trainB" / "0.npy", pixels)
+    assert fingerprint("unaligned", tmp_path) != before
 
 
 @pytest.mark.parametrize("kind", ["unaligned", "aligned", "labelled", "semi_labelled"])
