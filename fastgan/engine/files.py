@@ -26,6 +26,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
         if previous is not None and path.exists():
             _keep(path, previous)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)  # what a full disk says names no file, and nobody knows the temporary one
@@ -33,7 +34,6 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    _sync_folder(path.parent)
 
 
 def unfinished(path: Path) -> list[Path]:

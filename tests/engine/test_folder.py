@@ -216,6 +216,13 @@ def test_data_that_did_not_reach_the_disk_is_an_error(tmp_path, monkeypatch, num
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_did_not_reach_the_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
+    refuse(monkeypatch, os, "fsync", errno.EIO, folders=True)
+    with pytest.raises(OSError) as caught:
+        write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("new"))
+    assert sentence(caught.value) == f"{tmp_path / 'file'}: {os.strerror(errno.EIO)}"
+
+
 def test_a_run_that_came_in_between_is_not_replaced(tmp_path):
     late = RunFolder(tmp_path, "run")
     late.check_new(False)
