@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     targets = {direction: _targets(files, _output(folder, arguments.output, direction, len(directions) > 1),
                                    suffix_for(output_channels(network)))
                for direction, network in generators.items()}
-    _check_targets(folder, [path for paths in targets.values() for path in paths], arguments.overwrite)
+    _check_targets(folder, files, [path for paths in targets.values() for path in paths], arguments.overwrite)
     if (line := passed_over(others, folder)) is not None:
         print(line, file=sys.stderr)
     left_out = 0
@@ -156,7 +156,7 @@ def _key(name: PurePosixPath) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())
 
 
-def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
+def _check_targets(folder: Path, files: list[str], targets: list[Path], overwrite: bool) -> None:
     """Refuse to write over the sources, ever, and over earlier results unless asked."""
     sources = folder.resolve()
     for path in targets:
@@ -166,6 +166,15 @@ def _check_targets(folder: Path, targets: list[Path], overwrite: bool) -> None:
     if there and not overwrite:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{there[0]}{more} would be overwritten: give another --output, or --overwrite")
+    origins = {_identity(folder / file) for file in files if there and (folder / file).exists()}  # of links, elsewhere
+    for path in there:
+        if _identity(path) in origins:
+            raise UserError(f"{path} is itself one of the images in {folder}, by a link: give another --output")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,

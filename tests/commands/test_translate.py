@@ -53,6 +53,18 @@ def test_output_folders(tiny_translate, images, tmp_path):
         assert names(tmp_path / folder) == ["0.png"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems may have no links")
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_no_source_is_overwritten_by_a_link(tiny_translate, images, tmp_path, link):
+    images(tmp_path / "photos", sizes=[(8, 8)], names=["a.png"])
+    images(tmp_path / "far", sizes=[(8, 8)] * 2, names=["b.png", "c.png"])
+    link(tmp_path / "far" / "b.png", tmp_path / "photos" / "b.png")
+    before = (tmp_path / "far" / "b.png").read_bytes()
+    outcome = tiny_translate("photos", "--output", "far", "--overwrite")
+    assert outcome.code == 2 and "far/b.png is itself one of the images in photos, by a link" in outcome.err
+    assert (tmp_path / "far" / "b.png").read_bytes() == before and names(tmp_path / "far") == ["b.png", "c.png"]
+
+
 def test_nothing_is_overwritten_without_being_asked(tiny_translate, images, tmp_path):
     images(tmp_path / "photos", sizes=[(8, 8)] * 3)
     assert tiny_translate("photos").code == 0
