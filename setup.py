@@ -97,12 +97,19 @@ def plan() -> tuple[list, type, dict]:
         sources += [*relative_sources("csrc/cuda", "*.cu"), *relative_sources("csrc/cuda", "*.cpp")]
         headers += [*relative_sources("csrc/cuda", "*.h"), *relative_sources("csrc/cuda", "*.cuh")]
         extension = cpp_extension.CUDAExtension(
-            "fastgan._C", sources, depends=headers, py_limited_api=True,
+            "fastgan._C",
+            sources,
+            depends=headers,
+            py_limited_api=True,
             extra_compile_args={"cxx": list(flags), "nvcc": ["-O3", *cuda_targets(nvcc)]},
         )
     else:
         extension = cpp_extension.CppExtension(
-            "fastgan._C", sources, depends=headers, py_limited_api=True, extra_compile_args={"cxx": list(flags)},
+            "fastgan._C",
+            sources,
+            depends=headers,
+            py_limited_api=True,
+            extra_compile_args={"cxx": list(flags)},
         )
     record = {
         "torch": torch.__version__,
@@ -196,8 +203,10 @@ def check_tools() -> None:
     if not {"dist_info", "bdist_wheel", "editable_wheel"} & set(sys.argv[1:]):
         return
     if find_spec("setuptools.command.bdist_wheel") is None and find_spec("wheel") is None:
-        raise SystemExit(f"fastgan: setuptools {setuptools.__version__} makes no wheels without the package wheel: run "
-                         "pip install --upgrade setuptools")
+        raise SystemExit(
+            f"fastgan: setuptools {setuptools.__version__} makes no wheels without the package wheel: run "
+            "pip install --upgrade setuptools"
+        )
 
 
 def build_options() -> dict:
@@ -226,7 +235,10 @@ def build_options() -> dict:
 check_tools()
 names, folders = packages()
 setup(
-    version=version(), license="MIT",  # here, as setuptools before 77 knows no licence expression in pyproject.toml
-    packages=names, package_dir=folders, package_data={"fastgan": ["py.typed"], "fastgan.tables": ["*.json"]},
+    version=version(),
+    license="MIT",  # here, as setuptools before 77 knows no licence expression in pyproject.toml
+    packages=names,
+    package_dir=folders,
+    package_data={"fastgan": ["py.typed"], "fastgan.tables": ["*.json"]},
     **build_options(),
 )

@@ -34,8 +34,12 @@ class Provider:
         return record.layout(self.name)
 
 
-def providers(eager: Callable[..., Tensor], ours: Callable[..., Tensor], in_place: Callable[..., Tensor] | None = None,
-              layouts: tuple[str, ...] = tuple(LAYOUTS)) -> list[Provider]:
+def providers(
+    eager: Callable[..., Tensor],
+    ours: Callable[..., Tensor],
+    in_place: Callable[..., Tensor] | None = None,
+    layouts: tuple[str, ...] = tuple(LAYOUTS),
+) -> list[Provider]:
     """Eager (and eager with an in-place activation, where that makes a difference) and ours, in each layout."""
     entries = []
     for layout in layouts:

@@ -25,19 +25,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--benchmark", action="store_true", dest="bench", help="time the benches and write a record")
     group.addoption("--benchmark-full", action="store_true", dest="bench_full", help="all shapes and sizes")
     group.addoption(
-        "--benchmark-budget", type=float, default=0.5, dest="bench_budget", metavar="SECONDS",
+        "--benchmark-budget",
+        type=float,
+        default=0.5,
+        dest="bench_budget",
+        metavar="SECONDS",
         help="seconds of timing for each provider of a case (default: 0.5)",
     )
     group.addoption(
-        "--benchmark-device", default="auto", dest="bench_device", metavar="DEVICE",
+        "--benchmark-device",
+        default="auto",
+        dest="bench_device",
+        metavar="DEVICE",
         help="cpu, cuda, cuda:N or auto: CUDA where there is one (default: auto)",
     )
     group.addoption(
-        "--benchmark-variants", default="", dest="bench_variants", metavar="TEXT,...",
+        "--benchmark-variants",
+        default="",
+        dest="bench_variants",
+        metavar="TEXT,...",
         help="of the variants of a training step, only those with one of these names, or parts of names (default: all)",
     )
     group.addoption(
-        "--benchmark-record", type=Path, dest="bench_record", metavar="PATH",
+        "--benchmark-record",
+        type=Path,
+        dest="bench_record",
+        metavar="PATH",
         help="write the record there instead of into bench/results",
     )
     group.addoption("--benchmark-no-record", action="store_true", dest="bench_no_record", help="write no record")

@@ -60,8 +60,10 @@ class Lesson:
 
 def _distribution(first: Figures, last: Figures) -> list[Check]:
     half = first["frechet_distance"] / 2
-    return [("Frechet distance, against half of that after epoch 1", last["frechet_distance"], "<=", half),
-            ("share of the rarest digit", last["rarest_class"], ">=", LEAST_SHARE)]
+    return [
+        ("Frechet distance, against half of that after epoch 1", last["frechet_distance"], "<=", half),
+        ("share of the rarest digit", last["rarest_class"], ">=", LEAST_SHARE),
+    ]
 
 
 def _asked(first: Figures, last: Figures) -> list[Check]:
@@ -79,27 +81,89 @@ def _few_labels(first: Figures, last: Figures) -> list[Check]:
 
 def _translation(first: Figures, last: Figures) -> list[Check]:
     error = last["AtoB"]["translation"]
-    return [("test L1, against the mean training image's", error, "<", last["AtoB"]["mean_image"]),
-            ("test L1, against that after step 100", error, "<", first["AtoB"]["translation"])]
+    return [
+        ("test L1, against the mean training image's", error, "<", last["AtoB"]["mean_image"]),
+        ("test L1, against that after step 100", error, "<", first["AtoB"]["translation"]),
+    ]
 
 
 LESSONS = {
-    "dcgan": Lesson("dcgan", "mnist", "--n-epochs", 1, 5, _distribution,
-                    ("--upsample", "transposed", "--d-optimizers", "1", "--d-norm", "none", "--r1-gamma", "10",
-                     "--batch-size", "32", "--lr", "5e-4")),
-    "wgan_gp": Lesson("wgan_gp", "mnist", "--n-epochs", 1, 4, _distribution,
-                      ("--upsample", "transposed", "--batch-size", "32", "--lr", "5e-4", "--n-critic", "2")),
-    "cgan": Lesson("cgan", "mnist", "--n-epochs", None, 55, _asked,
-                   ("--batch-size", "32", "--lr", "5e-4", "--gan-loss", "vanilla")),
+    "dcgan": Lesson(
+        "dcgan",
+        "mnist",
+        "--n-epochs",
+        1,
+        5,
+        _distribution,
+        (
+            "--upsample",
+            "transposed",
+            "--d-optimizers",
+            "1",
+            "--d-norm",
+            "none",
+            "--r1-gamma",
+            "10",
+            "--batch-size",
+            "32",
+            "--lr",
+            "5e-4",
+        ),
+    ),
+    "wgan_gp": Lesson(
+        "wgan_gp",
+        "mnist",
+        "--n-epochs",
+        1,
+        4,
+        _distribution,
+        ("--upsample", "transposed", "--batch-size", "32", "--lr", "5e-4", "--n-critic", "2"),
+    ),
+    "cgan": Lesson(
+        "cgan", "mnist", "--n-epochs", None, 55, _asked, ("--batch-size", "32", "--lr", "5e-4", "--gan-loss", "vanilla")
+    ),
     "sgan": Lesson("sgan", "mnist", "--n-epochs", None, 6, _few_labels, ("--upsample", "transposed")),
     "vae-z2": Lesson("vae", "mnist", "--n-epochs", None, 60, _reconstruction(0.048), ("--latent-size", "2")),
     "vae-z16": Lesson("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.014), ("--latent-size", "16")),
     "cvae": Lesson("cvae", "mnist", "--n-epochs", None, 30, _asked),
-    "cvae_gan": Lesson("cvae_gan", "mnist", "--n-epochs", None, 3, _asked,
-                       ("--batch-size", "32", "--lr", "1e-3", "--lambda-class", "10")),
-    "pix2pix": Lesson("pix2pix", "facades_aligned", "--max-steps", 100, 2000, _translation,
-                      ("--direction", "BtoA", "--netG", "unet_128", "--ngf", "32", "--ndf", "32", "--load-size", "143",
-                       "--crop-size", "128", "--lambda-L1", "1000", "--n-epochs", "4", "--n-epochs-decay", "4"), 20),
+    "cvae_gan": Lesson(
+        "cvae_gan",
+        "mnist",
+        "--n-epochs",
+        None,
+        3,
+        _asked,
+        ("--batch-size", "32", "--lr", "1e-3", "--lambda-class", "10"),
+    ),
+    "pix2pix": Lesson(
+        "pix2pix",
+        "facades_aligned",
+        "--max-steps",
+        100,
+        2000,
+        _translation,
+        (
+            "--direction",
+            "BtoA",
+            "--netG",
+            "unet_128",
+            "--ngf",
+            "32",
+            "--ndf",
+            "32",
+            "--load-size",
+            "143",
+            "--crop-size",
+            "128",
+            "--lambda-L1",
+            "1000",
+            "--n-epochs",
+            "4",
+            "--n-epochs-decay",
+            "4",
+        ),
+        20,
+    ),
 }
 
 
@@ -132,17 +196,35 @@ class Student:
             duration = ("minutes of training", minutes, "<=", lesson.minutes)
         checks = [*lesson.checks(first, last), duration]
         return {
-            "lesson": self.name, "recipe": lesson.recipe, "data": lesson.data, "commands": self.commands,
-            "train_minutes": minutes, "train_cpu_minutes": cpu_minutes, "threads": threads, "shared": self.shared,
+            "lesson": self.name,
+            "recipe": lesson.recipe,
+            "data": lesson.data,
+            "commands": self.commands,
+            "train_minutes": minutes,
+            "train_cpu_minutes": cpu_minutes,
+            "threads": threads,
+            "shared": self.shared,
             "evaluate_minutes": self.seconds["evaluate"] / 60,
-            "checks": [{"what": what, "value": value, "must_be": f"{sign} {bound:.6g}",
-                        "passed": _holds(value, sign, bound)} for what, value, sign, bound in checks],
-            "first_figures": first, "figures": last,
+            "checks": [
+                {"what": what, "value": value, "must_be": f"{sign} {bound:.6g}", "passed": _holds(value, sign, bound)}
+                for what, value, sign, bound in checks
+            ],
+            "first_figures": first,
+            "figures": last,
         }
 
     def _train(self, *arguments: str) -> None:
-        self._call("train", self.lesson.recipe, "--name", self.run, "--checkpoints-dir", str(self.runs), *arguments,
-                   "--eval-images" if self.lesson.data == "mnist" else "--eval-pairs", "0")
+        self._call(
+            "train",
+            self.lesson.recipe,
+            "--name",
+            self.run,
+            "--checkpoints-dir",
+            str(self.runs),
+            *arguments,
+            "--eval-images" if self.lesson.data == "mnist" else "--eval-pairs",
+            "0",
+        )
 
     def _evaluate(self, file: str) -> Figures:
         path = self.runs / self.run / file
@@ -162,17 +244,37 @@ class Student:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench.learn", description=__doc__.split("\n")[0])
-    parser.add_argument("lessons", nargs="*", metavar="LESSON",
-                        help=f"{', '.join(LESSONS)}, or a recipe for all of its lessons (default: all)")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR",
-                        help="folder that holds mnist (IDX files) and facades_aligned (default: shared/data beside the "
-                             "repository)")
-    parser.add_argument("--runs", type=Path, default=Path("checkpoints"), metavar="DIR", help="where the runs are kept "
-                                                                                             "(default: checkpoints)")
-    parser.add_argument("--length", type=int, metavar="N",
-                        help="epochs, or steps for pix2pix, of the lessons named, in place of their own")
-    parser.add_argument("--shared", action="store_true",
-                        help="others use this machine too: judge the minutes of training by the processor's clock")
+    parser.add_argument(
+        "lessons",
+        nargs="*",
+        metavar="LESSON",
+        help=f"{', '.join(LESSONS)}, or a recipe for all of its lessons (default: all)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DATA,
+        metavar="DIR",
+        help="folder that holds mnist (IDX files) and facades_aligned (default: shared/data beside the repository)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("checkpoints"),
+        metavar="DIR",
+        help="where the runs are kept (default: checkpoints)",
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        metavar="N",
+        help="epochs, or steps for pix2pix, of the lessons named, in place of their own",
+    )
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="others use this machine too: judge the minutes of training by the processor's clock",
+    )
     parser.add_argument("--record", type=Path, metavar="PATH", help="where the record goes (default: bench/results)")
     arguments = parser.parse_args(argv)
     names = _chosen(arguments.lessons, parser)
@@ -222,22 +324,36 @@ def _holds(value: float, sign: str, bound: float) -> bool:
 
 
 def _report(result: dict[str, Any]) -> str:
-    lines = [f"{result['lesson']}: {result['train_minutes']:.1f} minutes of training, "
-             f"{result['train_cpu_minutes']:.1f} of the processor"]
+    lines = [
+        f"{result['lesson']}: {result['train_minutes']:.1f} minutes of training, "
+        f"{result['train_cpu_minutes']:.1f} of the processor"
+    ]
     for check in result["checks"]:
-        lines.append(f"  {'passed' if check['passed'] else 'MISSED'}  {check['what']}: {check['value']:.4g}, must be "
-                     f"{check['must_be']}")
+        lines.append(
+            f"  {'passed' if check['passed'] else 'MISSED'}  {check['what']}: {check['value']:.4g}, must be "
+            f"{check['must_be']}"
+        )
     return "\n".join(lines)
 
 
 def _write(path: Path | None, asked: list[str], results: list[dict], skipped: list[dict], failed: list[dict]) -> Path:
     environment = record.environment("cuda" if torch.cuda.is_available() else "cpu")
     path = path or record.new_path(environment, f"learn {' '.join(asked)}".strip())
-    record.write(path, {
-        "format": FORMAT, "kind": "learn",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "environment": environment, "lessons": results, "skipped": skipped, "failed": failed,
-        "missed": [result["lesson"] for result in results if not all(check["passed"] for check in result["checks"])]})
+    record.write(
+        path,
+        {
+            "format": FORMAT,
+            "kind": "learn",
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "environment": environment,
+            "lessons": results,
+            "skipped": skipped,
+            "failed": failed,
+            "missed": [
+                result["lesson"] for result in results if not all(check["passed"] for check in result["checks"])
+            ],
+        },
+    )
     return path
 
 

@@ -78,8 +78,9 @@ def _roofline(runs: list[Run], figure: Any) -> None:
 
 def _times(case: Case) -> tuple[float, float]:
     """Medians of the fastest eager provider and of the fastest one of ours."""
-    return tuple(min(t["median"] for name, t in case["providers"].items() if name.startswith(who))
-                 for who in ("eager", "ours"))
+    return tuple(
+        min(t["median"] for name, t in case["providers"].items() if name.startswith(who)) for who in ("eager", "ours")
+    )
 
 
 def _roof(cases: list[tuple[Run, Case]], axes: Any) -> None:
@@ -93,12 +94,23 @@ def _roof(cases: list[tuple[Run, Case]], axes: Any) -> None:
         copy = max(run["ceilings"]["copy_bytes_per_second"] for run, _ in found) / 1e9
         ridge = top / copy
         xs = [span[0], *([ridge] if span[0] < ridge < span[1] else []), span[1]]
-        axes.plot(xs, [min(top, copy * x) for x in xs], color="black", linewidth=0.8,
-                  linestyle="-" if dtype == "float32" else "--", label=f"roof, {dtype}")
+        axes.plot(
+            xs,
+            [min(top, copy * x) for x in xs],
+            color="black",
+            linewidth=0.8,
+            linestyle="-" if dtype == "float32" else "--",
+            label=f"roof, {dtype}",
+        )
         for who, (index, colour) in {"eager": (0, "#bbbbbb"), "ours": (1, "#4477aa")}.items():
-            axes.plot([case["flops"] / case["bytes"] for _, case in found],
-                      [case["flops"] / _times(case)[index] / 1e9 for _, case in found],
-                      marker, color=colour, label=f"{who}, {dtype}", markersize=5)
+            axes.plot(
+                [case["flops"] / case["bytes"] for _, case in found],
+                [case["flops"] / _times(case)[index] / 1e9 for _, case in found],
+                marker,
+                color=colour,
+                label=f"{who}, {dtype}",
+                markersize=5,
+            )
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte of operands", ylabel="GFLOP/s")
     axes.set_title("convolutions, fastest layout of each", fontsize=9)
     axes.legend(fontsize=7)
@@ -135,13 +147,17 @@ def _steps(runs: list[Run], figure: Any) -> None:
 
     figure.set_size_inches(14, 4.5)
     by_batch, by_side, by_pixel = figure.subplots(1, 3)
-    sides = sorted({side for line in points.values() for _, side in line},
-                   key=lambda side: -len({count for line in points.values() for count, other in line if other == side}))
+    sides = sorted(
+        {side for line in points.values() for _, side in line},
+        key=lambda side: -len({count for line in points.values() for count, other in line if other == side}),
+    )
     side = sides[0] if sides else 0
     for line, (colour, style) in LINES.items():
         found = sorted(points[line].items())
-        for axes, chosen in ((by_batch, [(count, t) for (count, at), t in found if at == side]),
-                             (by_side, [(at, t) for (count, at), t in found if count == 1])):
+        for axes, chosen in (
+            (by_batch, [(count, t) for (count, at), t in found if at == side]),
+            (by_side, [(at, t) for (count, at), t in found if count == 1]),
+        ):
             if chosen:
                 axes.plot(*zip(*chosen), style, color=colour, label=line)
         per_pixel = sorted((count * at * at, 1e6 * t / (count * at * at)) for (count, at), t in found)
@@ -149,15 +165,22 @@ def _steps(runs: list[Run], figure: Any) -> None:
             by_pixel.plot(*zip(*per_pixel), style, color=colour, label=line)
     for precision, found in floors.items():
         per_pixel = sorted((count * at * at, 1e6 * t / (count * at * at)) for (count, at), t in found.items())
-        by_pixel.plot(*zip(*per_pixel), color="black", linewidth=0.8, label=f"floor {precision}",
-                      linestyle="-" if precision == "fp32" else ":")
+        by_pixel.plot(
+            *zip(*per_pixel),
+            color="black",
+            linewidth=0.8,
+            label=f"floor {precision}",
+            linestyle="-" if precision == "fp32" else ":",
+        )
     by_batch.set(xlabel=f"images in a batch, {side}x{side}", ylabel="seconds a step", xscale="log", yscale="log")
     by_side.set(xlabel="side of the image in pixels, batch 1", ylabel="seconds a step", xscale="log", yscale="log")
     by_pixel.set(xlabel="pixels in a batch", ylabel="microseconds a pixel", xscale="log", ylim=(0, None))
     drawn = {point for line in points.values() for point in line}
-    for axes, values in ((by_batch, {count for count, at in drawn if at == side}),
-                         (by_side, {at for count, at in drawn if count == 1}),
-                         (by_pixel, {count * at * at for count, at in drawn})):
+    for axes, values in (
+        (by_batch, {count for count, at in drawn if at == side}),
+        (by_side, {at for count, at in drawn if count == 1}),
+        (by_pixel, {count * at * at for count, at in drawn}),
+    ):
         axes.set_xticks(sorted(values), [str(value) for value in sorted(values)])
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     for axes in (by_batch, by_side):  # less than a decade may hold no tick but minor ones

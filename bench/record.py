@@ -191,11 +191,14 @@ def step_speedups(timings: dict[str, dict]) -> dict[str, dict[str, float]]:
     eager_fp32 = [name for name in torch_only if name.startswith("eager") and precision(name) == "fp32"]
     ratios = {}
     for ours in (name for name in timings if name.startswith("ours")):
-        groups = {"eager_fp32": eager_fp32,
-                  "same_precision": [name for name in torch_only if precision(name) == precision(ours)]}
+        groups = {
+            "eager_fp32": eager_fp32,
+            "same_precision": [name for name in torch_only if precision(name) == precision(ours)],
+        }
         ratios[ours] = {
             group + suffix: min(timings[name][figure] for name in names) / timings[ours][figure]
-            for group, names in groups.items() if names
+            for group, names in groups.items()
+            if names
             for figure, suffix in (("median", ""), ("min", "_by_minima"))
         }
     return ratios

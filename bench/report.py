@@ -51,8 +51,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("records", nargs="*", type=Path, metavar="RECORD", help="what pytest bench --benchmark wrote")
     parser.add_argument("--output", type=Path, metavar="TABLE.md", help="write the tables there (default: print them)")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw them there (needs matplotlib)")
-    parser.add_argument("--update", type=Path, nargs="+", default=[], metavar="PAGE.md",
-                        help="write the tables that these pages quote anew")
+    parser.add_argument(
+        "--update",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PAGE.md",
+        help="write the tables that these pages quote anew",
+    )
     options = parser.parse_args(argv)
     if not options.records and not options.update:
         parser.error("give records, or pages to --update")

@@ -25,15 +25,17 @@ class StepCase:
 
     least_rounds = 3
 
-    def __init__(self, system: System, size: int, count: int, variants: tuple[Variant, ...], device: torch.device,
-                 trial=None) -> None:
+    def __init__(
+        self, system: System, size: int, count: int, variants: tuple[Variant, ...], device: torch.device, trial=None
+    ) -> None:
         self.system, self.size, self.count, self.device = system, size, count, device
         self.variants = {variant.name: variant for variant in variants}
         self.warm_up_rounds = 5 if device.type == "cuda" else 1  # ours is recorded after its first steps
         self.clock: Clock = step_clock(device)
         self.caches = tempfile.TemporaryDirectory(prefix="fastgan-bench-")
-        self._trial = trial or (lambda variant: in_fresh_process(system.name, size, count, variant.name, device,
-                                                                 self.caches.name))
+        self._trial = trial or (
+            lambda variant: in_fresh_process(system.name, size, count, variant.name, device, self.caches.name)
+        )
         self.flops = 0
         self.trials: dict[str, dict[str, Any]] = {}
         self.errors: dict[str, float] = {}
@@ -78,8 +80,9 @@ class StepCase:
             if variant.who == "ours":
                 self.served[name] = served
             if losses is not None:
-                self.errors[name] = worst(abs(losses[key] - value) / max(1.0, abs(value))
-                                          for key, value in expected.items())
+                self.errors[name] = worst(
+                    abs(losses[key] - value) / max(1.0, abs(value)) for key, value in expected.items()
+                )
         broken = {name: reason for name, reason in self.failed.items() if name.startswith("ours")}
         assert not broken, f"not timed, because it does not run: {broken}"
         wrong = {}
@@ -97,15 +100,19 @@ class StepCase:
         return losses
 
     def _allowed(self, precision: str) -> float:
-        eager = (self.errors[name] for name, variant in self.variants.items()
-                 if variant.who == "eager" and variant.precision == precision and name in self.errors)
+        eager = (
+            self.errors[name]
+            for name, variant in self.variants.items()
+            if variant.who == "eager" and variant.precision == precision and name in self.errors
+        )
         return 2 * max(eager, default=0.0) + SLACK[precision]
 
     def runners(self) -> dict[str, Runner]:
         """The variants that run; torch.compile finds at their first turn what the trials compiled."""
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = self.caches.name
-        return {name: Step(self.system, self.size, self.count, self.variants[name], self.device)
-                for name in self.trials}
+        return {
+            name: Step(self.system, self.size, self.count, self.variants[name], self.device) for name in self.trials
+        }
 
     def speedups(self, timings: dict[str, dict]) -> dict[str, dict[str, float]]:
         return record.step_speedups(timings)

@@ -75,8 +75,11 @@ def cyclegan_system(blocks: int = 9, **widths: int) -> System:
 
 def pix2pix_system(**widths: int) -> System:
     """pix2pix with the U-Net of 256 or 128 pixels."""
-    return System("pix2pix", lambda size: pix2pix.Twin(num_downs=size.bit_length() - 1, **widths),
-                  lambda size: {"netG": f"unet_{size}", **widths})
+    return System(
+        "pix2pix",
+        lambda size: pix2pix.Twin(num_downs=size.bit_length() - 1, **widths),
+        lambda size: {"netG": f"unet_{size}", **widths},
+    )
 
 
 def _small(size: int) -> dict[str, Any]:
@@ -152,8 +155,9 @@ class Step:
     The first weights, which ``seed`` decides, and the batches are the same in every variant and process.
     """
 
-    def __init__(self, system: System, size: int, count: int, variant: Variant, device: torch.device,
-                 seed: int = 0) -> None:
+    def __init__(
+        self, system: System, size: int, count: int, variant: Variant, device: torch.device, seed: int = 0
+    ) -> None:
         self.system, self.variant, self.device = system, variant, device
         torch.manual_seed(seed)
         recipe = system.recipe(size, variant.precision if variant.who == "ours" else "fp32")
@@ -191,8 +195,11 @@ class Step:
 
     def moved(self, batch: Batch) -> Batch:
         """The tensors of a batch on the device, images in the layout of the variant."""
-        return {name: value.to(self.device, memory_format=self.format if value.dim() == 4 else torch.preserve_format)
-                for name, value in batch.items() if isinstance(value, Tensor)}
+        return {
+            name: value.to(self.device, memory_format=self.format if value.dim() == 4 else torch.preserve_format)
+            for name, value in batch.items()
+            if isinstance(value, Tensor)
+        }
 
     def on(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch that :meth:`moved` gave."""

@@ -78,7 +78,8 @@ def _medians(case: Case, column: str) -> str:
     """The medians of one column, which has several where eager also ran in place, or ours by each backend."""
     who, layout = column.lower().split()
     found = [
-        timing["median"] for name, timing in case["providers"].items()
+        timing["median"]
+        for name, timing in case["providers"].items()
         if name.startswith(who) and record.layout(name) == layout
     ]
     return " / ".join(map(seconds, found))
@@ -112,8 +113,18 @@ def ops(runs: Iterable[Run]) -> str:
         )
     if not rows:
         return ""
-    header = ["op", "shape", "dtype", "direction", *COLUMNS, "× same layout", "× best eager", "best of ours", "floor",
-              "backend"]
+    header = [
+        "op",
+        "shape",
+        "dtype",
+        "direction",
+        *COLUMNS,
+        "× same layout",
+        "× best eager",
+        "best of ours",
+        "floor",
+        "backend",
+    ]
     legend = (
         "Medians of interleaved runs; eager as out-of-place / in-place activation where that differs, ours as halo "
         "/ triton (/ triton with moments) where it ran by each. Ratios: the better eager form's median over ours, for "
@@ -138,8 +149,10 @@ def gains(runs: Iterable[Run]) -> str:
             )
         column = f"{case['dtype']} {case['direction']}"
         columns += [column] if column not in columns else []
-        fastest = {who: min(timing["median"] for name, timing in case["providers"].items() if name.startswith(who))
-                   for who in ("eager", "ours")}
+        fastest = {
+            who: min(timing["median"] for name, timing in case["providers"].items() if name.startswith(who))
+            for who in ("eager", "ours")
+        }
         row = found.setdefault(" ".join(filter(None, (case["op"], case["variant"]))), {})
         row.setdefault(column, []).append(fastest["eager"] / fastest["ours"])
     if not found:
@@ -168,8 +181,11 @@ def summary(runs: Iterable[Run]) -> str:
     rows, compiled, timed = [], False, {}
     for run, case in of_kind(runs, "step"):
         timed |= dict.fromkeys(case["providers"])
-        best = {(who, precision): fastest(case, precision, who) for who in ("eager", "compile", "ours")
-                for precision in DTYPES}
+        best = {
+            (who, precision): fastest(case, precision, who)
+            for who in ("eager", "compile", "ours")
+            for precision in DTYPES
+        }
         row = [case["op"], case["shape"], *(_median(case, name) for name in best.values())]
         compiled |= any(best["compile", precision] for precision in DTYPES)
         of_fp32, of_bf16 = (case["speedup"].get(best["ours", precision], {}) for precision in DTYPES)
@@ -178,8 +194,21 @@ def summary(runs: Iterable[Run]) -> str:
         rows.append(row + [seconds(floor(run, case, DTYPES[precision])) for precision in DTYPES])
     if not rows:
         return ""
-    header = ["step of", "batch", "eager fp32", "eager bf16", "compile fp32", "compile bf16", "ours fp32", "ours bf16",
-              "fp32 × eager", "bf16 × eager fp32", "bf16 × best bf16 of torch", "floor fp32", "floor bf16"]
+    header = [
+        "step of",
+        "batch",
+        "eager fp32",
+        "eager bf16",
+        "compile fp32",
+        "compile bf16",
+        "ours fp32",
+        "ours bf16",
+        "fp32 × eager",
+        "bf16 × eager fp32",
+        "bf16 × best bf16 of torch",
+        "floor fp32",
+        "floor bf16",
+    ]
     if not compiled:
         header, rows = _without(header, rows, ("compile fp32", "compile bf16"))
     legend = (
@@ -209,8 +238,16 @@ def steps(runs: Iterable[Run]) -> str:
                 size(trial["peak_bytes"]), seconds(trial["first_step"]),
             ])  # fmt: skip
         title = ", ".join(filter(None, (case["op"], f"batch {case['shape']}", case["variant"])))
-        header = [f"{title}: {work(case['flops'])}", "median", "20 % to 80 %", "× eager fp32",
-                  "GFLOP/s (of ceiling)", "floor", "peak memory", "first step"]
+        header = [
+            f"{title}: {work(case['flops'])}",
+            "median",
+            "20 % to 80 %",
+            "× eager fp32",
+            "GFLOP/s (of ceiling)",
+            "floor",
+            "peak memory",
+            "first step",
+        ]
         sections.append(table(header, rows))
     if not sections:
         return ""
@@ -233,8 +270,15 @@ def loader(runs: Iterable[Run]) -> str:
             need = case["images"] / case["batches"] / turn
         for name, timing in case["providers"].items():
             rate = case["images"] / timing["median"]
-            rows.append([case["variant"], f"{case['feeds']} {case['shape']}", name, f"{rate:,.0f}",
-                         f"{need:,.1f} ({rate / need:.0f} times)" if need else ""])
+            rows.append(
+                [
+                    case["variant"],
+                    f"{case['feeds']} {case['shape']}",
+                    name,
+                    f"{rate:,.0f}",
+                    f"{need:,.1f} ({rate / need:.0f} times)" if need else "",
+                ]
+            )
     if not rows:
         return ""
     header = ["images", "batch of", "loaded by", "images/s", "the fastest step of ours takes"]
@@ -245,7 +289,8 @@ def training(runs: Iterable[Run]) -> str:
     """Low-precision training beside float32's noise: how far losses part between seeds, and between ours and eager."""
     rows = [
         [case["op"], case["shape"], name, f"{found['spread']:.3g}", f"{found['apart']:.3g}"]
-        for _, case in of_kind(runs, "training") for name, found in case["losses"].items()
+        for _, case in of_kind(runs, "training")
+        for name, found in case["losses"].items()
     ]
     if not rows:
         return ""
@@ -279,8 +324,10 @@ def remarks(run: Run) -> str:
             listed = "; ".join(f"{x['case']} ({x['provider'].removeprefix('ours ')}, {x['ratio']:.2f})" for x in losing)
             found.append(f"Slower than {what}, by more than {record.TIE:.0%}: {listed}.")
     for _, case in of_kind([run], "step"):
-        found += [f"{record.title(case)}: {name} was not timed: {_sentence(reason)}."
-                  for name, reason in case["not_timed"].items()]
+        found += [
+            f"{record.title(case)}: {name} was not timed: {_sentence(reason)}."
+            for name, reason in case["not_timed"].items()
+        ]
     found += [f"Not timed: {record.title(case)}: {_sentence(case['reason'])}." for case in run["failed"]]
     if preempted(run) > BUSY:
         found.append(

@@ -31,12 +31,14 @@ CASES = {
 }
 
 
-def means(system: System, size: int, count: int, variant: Variant, seed: int,
-          device: torch.device) -> dict[str, Tensor]:
+def means(
+    system: System, size: int, count: int, variant: Variant, seed: int, device: torch.device
+) -> dict[str, Tensor]:
     """Each loss of a training, averaged over every ``WINDOW`` steps (those that have it)."""
     step = Step(system, size, count, variant, device, seed)
-    options = DataOptions(load_size=size + size // 8, crop_size=size, image_size=size, batch_size=count,
-                          max_dataset_size=400)
+    options = DataOptions(
+        load_size=size + size // 8, crop_size=size, image_size=size, batch_size=count, max_dataset_size=400
+    )
     dataset = open_dataset(recipes.get(system.name).data_kind, options, seed=seed)
     batches = loader(dataset, BatchKeys(len(dataset), count, seed, drop_last=True), 0)
     torch.manual_seed(seed)
@@ -64,8 +66,10 @@ def test_bf16_training(keep, benchmark, device, name):
     eager, ours = benchmark.pedantic(train, rounds=1)
     between = [apart(*pair) for pair in itertools.combinations(eager, 2)]
     of_ours = [apart(*pair) for pair in zip(eager, ours)]
-    losses = {loss: {"spread": max(found[loss] for found in between), "apart": max(found[loss] for found in of_ours)}
-              for loss in eager[0]}
+    losses = {
+        loss: {"spread": max(found[loss] for found in between), "apart": max(found[loss] for found in of_ours)}
+        for loss in eager[0]
+    }
     channels = 3 if system.paired else 1
     keep({
         "op": name, "variant": f"{STEPS} steps in bf16", "shape": f"{count}x{channels}x{size}x{size}",

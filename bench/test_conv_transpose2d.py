@@ -45,7 +45,13 @@ def test_conv_transpose2d(race, device, layer, dtype, direction):
     written_back = math.prod(shape) + math.prod(weight_shape) if direction == "backward" else 0
     race(
         OpCase(
-            "conv_transpose2d", f"{shape[1]}->{out} {kernel}x{kernel}", shape, dtype, direction, device, make,
+            "conv_transpose2d",
+            f"{shape[1]}->{out} {kernel}x{kernel}",
+            shape,
+            dtype,
+            direction,
+            device,
+            make,
             providers(
                 eager=lambda x, w, b: F.conv_transpose2d(x, w, b, **geometry),
                 ours=lambda x, w, b: fg.conv_transpose2d(x, w, b, **geometry),

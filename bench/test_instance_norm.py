@@ -58,7 +58,15 @@ def test_instance_norm(race, device, variant, shape, dtype, direction):
         elements -= pixels
     race(
         OpCase(
-            "instance_norm", variant, shape, dtype, direction, device, make, VARIANTS[variant],
-            bytes_moved=elements * dtype.itemsize, leaves=2 if variant == "residual+halo" else 1,
+            "instance_norm",
+            variant,
+            shape,
+            dtype,
+            direction,
+            device,
+            make,
+            VARIANTS[variant],
+            bytes_moved=elements * dtype.itemsize,
+            leaves=2 if variant == "residual+halo" else 1,
         )
     )

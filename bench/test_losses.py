@@ -59,7 +59,14 @@ def test_losses(race, device, op, target, shape, dtype, direction):
     layouts = ("nchw", "channels_last") if shape[1] > 1 else ("nchw",)
     race(
         OpCase(
-            op, target, shape, dtype, direction, device, make, providers(eager, ours, layouts=layouts),
+            op,
+            target,
+            shape,
+            dtype,
+            direction,
+            device,
+            make,
+            providers(eager, ours, layouts=layouts),
             bytes_moved=passes * math.prod(shape) * dtype.itemsize,
         )
     )

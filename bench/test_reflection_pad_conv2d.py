@@ -121,8 +121,14 @@ def case(shape, out, kernel, dtype, direction, device, found, times, norm=False)
     if norm:  # reads what the convolution wrote, and writes it anew with its halo
         further = outputs + shape[0] * out * (shape[2] + 2) * (shape[3] + 2)
     return OpCase(
-        "reflection_pad_conv2d", f"{shape[1]}->{out} {kernel}x{kernel}" + " and instance norm" * norm, shape, dtype,
-        direction, device, make, found,
+        "reflection_pad_conv2d",
+        f"{shape[1]}->{out} {kernel}x{kernel}" + " and instance norm" * norm,
+        shape,
+        dtype,
+        direction,
+        device,
+        make,
+        found,
         bytes_moved=(operands + further) * dtype.itemsize,
         flops=product * (2 if direction == "backward" else 1),
         leaves=3,

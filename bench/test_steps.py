@@ -27,8 +27,11 @@ FULL, ON_CUDA = (pytest.mark.full("cpu"),), (pytest.mark.cuda,)
 
 
 def parameters(*groups: tuple[list[tuple[str, int, int]], tuple[pytest.MarkDecorator, ...]]) -> list:
-    return [pytest.param(system, size, count, id=f"{system}-{size}x{size}-batch{count}", marks=marks)
-            for cases, marks in groups for system, size, count in cases]
+    return [
+        pytest.param(system, size, count, id=f"{system}-{size}x{size}-batch{count}", marks=marks)
+        for cases, marks in groups
+        for system, size, count in cases
+    ]
 
 
 def ours(device: torch.device) -> tuple[Variant, ...]:

@@ -99,8 +99,12 @@ def trial(system: System, size: int, count: int, variant: Variant, device: torch
         peak.reset()
         with Served() if variant.who == "ours" else contextlib.nullcontext() as served:
             step(1)
-        return {"first_step": first, "peak_bytes": peak.read(), "losses": losses if comparable else None,
-                "served": served.backends if served else {}}
+        return {
+            "first_step": first,
+            "peak_bytes": peak.read(),
+            "losses": losses if comparable else None,
+            "served": served.backends if served else {},
+        }
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         return {"failed": f"{type(error).__name__}: {lines[0]}"}
@@ -109,8 +113,9 @@ def trial(system: System, size: int, count: int, variant: Variant, device: torch
 def in_fresh_process(system: str, size: int, count: int, variant: str, device: torch.device, caches: str) -> dict:
     """:func:`trial` in a process of its own, whose torch.compile keeps its caches in the folder ``caches``."""
     command = [sys.executable, "-m", "bench.trial", system, str(size), str(count), variant, str(device)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": caches})
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": caches}
+    )
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

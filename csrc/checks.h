@@ -17,13 +17,17 @@ using OptionalTensor = std::optional<Tensor>;
 // The element type of x, which `half` extends by float16.
 inline Dtype dtype_of(const Tensor& x, const char* op, bool half) {
   switch (x.scalar_type()) {
-    case at::kFloat: return Dtype::float32;
-    case at::kBFloat16: return Dtype::bfloat16;
-    case at::kDouble: return Dtype::float64;
+    case at::kFloat:
+      return Dtype::float32;
+    case at::kBFloat16:
+      return Dtype::bfloat16;
+    case at::kDouble:
+      return Dtype::float64;
     case at::kHalf:
       if (half) return Dtype::float16;
       break;
-    default: break;
+    default:
+      break;
   }
   TORCH_CHECK_TYPE(false, op, ": the compiled kernels take float32, bfloat16", half ? ", float16" : "",
                    " and float64 tensors, got ", x.scalar_type());
@@ -35,8 +39,7 @@ inline at::ScalarType accumulate_type(const Tensor& x) {
 
 // The dense layout of a 4-d tensor; contiguous wins where both hold.
 inline Layout layout_of(const Tensor& x, const char* op, const char* name) {
-  TORCH_CHECK_VALUE(x.dim() == 4, op, ": ", name, " must have the four dimensions (N, C, H, W), got shape ",
-                    x.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 4, op, ": ", name, " must have the four dimensions (N, C, H, W), got shape ", x.sizes());
   if (x.is_contiguous()) return Layout::nchw;
   TORCH_CHECK_VALUE(x.is_contiguous(at::MemoryFormat::ChannelsLast), op, ": ", name,
                     " must be dense, contiguous or channels_last, got strides ", x.strides(), " for shape ", x.sizes(),
@@ -47,9 +50,8 @@ inline Layout layout_of(const Tensor& x, const char* op, const char* name) {
 // The layout in which both of two dense tensors lie. One of them alone may lie in both: one channel, or one pixel.
 inline Layout common_layout(const Tensor& x, const Tensor& y, const char* op, const char* name) {
   const Layout layout = layout_of(x, op, name);
-  return layout == Layout::nchw && !y.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast)
-      ? Layout::nhwc
-      : layout;
+  return layout == Layout::nchw && !y.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast) ? Layout::nhwc
+                                                                                                         : layout;
 }
 
 inline Tensor empty(at::IntArrayRef sizes, const Tensor& pattern, Layout layout) {
@@ -67,8 +69,8 @@ inline void check_same_layout(const Tensor& t, at::IntArrayRef sizes, Layout lay
 }
 
 inline void check_dtype(const Tensor& t, const Tensor& x, const char* op, const char* name) {
-  TORCH_CHECK_TYPE(t.scalar_type() == x.scalar_type(), op, ": ", name, " must have the input's dtype ",
-                   x.scalar_type(), ", got ", t.scalar_type());
+  TORCH_CHECK_TYPE(t.scalar_type() == x.scalar_type(), op, ": ", name, " must have the input's dtype ", x.scalar_type(),
+                   ", got ", t.scalar_type());
 }
 
 inline void check_device(const Tensor& t, const Tensor& x, const char* op, const char* name) {

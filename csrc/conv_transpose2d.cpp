@@ -96,8 +96,8 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
 Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                          at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation) {
   const Tensor dense = dense_weight(weight);
-  const ConvTranspose2dCall call = conv_transpose2d_input_gradient_call(dy, dense, stride, padding, output_padding,
-                                                                        groups, dilation, false);
+  const ConvTranspose2dCall call =
+      conv_transpose2d_input_gradient_call(dy, dense, stride, padding, output_padding, groups, dilation, false);
   if (!call.empty) {
     conv_transpose2d_input_gradient(call.shape, dy.const_data_ptr(), dense.const_data_ptr(),
                                     call.result.mutable_data_ptr());
@@ -108,8 +108,8 @@ Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef
 Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef kernel, bool channels_last,
                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef output_padding,
                           int64_t groups, at::IntArrayRef dilation) {
-  const ConvTranspose2dCall call = conv_transpose2d_weight_gradient_call(
-      dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, false);
+  const ConvTranspose2dCall call = conv_transpose2d_weight_gradient_call(dy, x, kernel, channels_last, stride, padding,
+                                                                         output_padding, groups, dilation, false);
   if (!call.empty) {
     conv_transpose2d_weight_gradient(call.shape, dy.const_data_ptr(), x.const_data_ptr(),
                                      call.result.mutable_data_ptr());
@@ -145,10 +145,9 @@ ConvTranspose2dCall conv_transpose2d_call(const Tensor& x, const Tensor& weight,
   return {s, empty({s.n, s.c_out, s.out[0], s.out[1]}, x, s.layout), s.n == 0};
 }
 
-ConvTranspose2dCall conv_transpose2d_input_gradient_call(const Tensor& dy, const Tensor& weight,
-                                                         at::IntArrayRef stride, at::IntArrayRef padding,
-                                                         at::IntArrayRef output_padding, int64_t groups,
-                                                         at::IntArrayRef dilation, bool half) {
+ConvTranspose2dCall conv_transpose2d_input_gradient_call(const Tensor& dy, const Tensor& weight, at::IntArrayRef stride,
+                                                         at::IntArrayRef padding, at::IntArrayRef output_padding,
+                                                         int64_t groups, at::IntArrayRef dilation, bool half) {
   const char* const op = kInputGradient;
   ConvTranspose2dShape s{};
   s.dtype = dtype_of(dy, op, half);

@@ -23,10 +23,9 @@ ConvTranspose2dCall conv_transpose2d_call(const Tensor& x, const Tensor& weight,
                                           std::string_view activation, double negative_slope, bool half);
 
 // dx, in the layout of dy.
-ConvTranspose2dCall conv_transpose2d_input_gradient_call(const Tensor& dy, const Tensor& weight,
-                                                         at::IntArrayRef stride, at::IntArrayRef padding,
-                                                         at::IntArrayRef output_padding, int64_t groups,
-                                                         at::IntArrayRef dilation, bool half);
+ConvTranspose2dCall conv_transpose2d_input_gradient_call(const Tensor& dy, const Tensor& weight, at::IntArrayRef stride,
+                                                         at::IntArrayRef padding, at::IntArrayRef output_padding,
+                                                         int64_t groups, at::IntArrayRef dilation, bool half);
 
 // dweight, contiguous or channels_last; x in the layout of dy.
 ConvTranspose2dCall conv_transpose2d_weight_gradient_call(const Tensor& dy, const Tensor& x, at::IntArrayRef kernel,

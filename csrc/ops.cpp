@@ -51,8 +51,8 @@ std::tuple<Tensor, Tensor, Tensor> instance_norm_op(const Tensor& x, const Optio
     TORCH_CHECK_VALUE(r.sizes() == x.sizes(), op, ": residual must have the input's shape ", x.sizes(), ", got ",
                       r.sizes());
     const bool rows_dense = s.layout == Layout::nchw
-        ? s.w <= 1 || r.stride(3) == 1
-        : (s.c <= 1 || r.stride(1) == 1) && (s.w <= 1 || r.stride(3) == s.c);
+                                ? s.w <= 1 || r.stride(3) == 1
+                                : (s.c <= 1 || r.stride(1) == 1) && (s.w <= 1 || r.stride(3) == s.c);
     TORCH_CHECK_VALUE(x.numel() == 0 || rows_dense, op, ": the rows of residual must be laid out as the input's (",
                       s.layout == Layout::nchw ? "stride 1 along W" : "stride 1 along C and C along W",
                       "), got strides ", r.strides());
@@ -147,8 +147,8 @@ std::tuple<Tensor, Tensor> pointwise_loss_op(const Tensor& input, const Optional
     for (int64_t d = 0; d < input.dim(); ++d) {
       same_order &= input.size(d) <= 1 || input.stride(d) == target->stride(d);
     }
-    TORCH_CHECK_VALUE(same_order || input.numel() == 0, op, ": target must have the input's strides ",
-                      input.strides(), ", got ", target->strides());
+    TORCH_CHECK_VALUE(same_order || input.numel() == 0, op, ": target must have the input's strides ", input.strides(),
+                      ", got ", target->strides());
     a.target = target->const_data_ptr();
   }
   const bool elementwise = reduction == "none";
@@ -180,8 +180,8 @@ ReflectionPad padding(const Tensor& x, int64_t left, int64_t right, int64_t top,
        {std::tuple{left, s.w, "left", "width"}, std::tuple{right, s.w, "right", "width"},
         std::tuple{top, s.h, "top", "height"}, std::tuple{bottom, s.h, "bottom", "height"}}) {
     TORCH_CHECK_VALUE(pad >= 0 && (pad == 0 || pad < size), op, ": the padding ", name,
-                      " must be at least 0 and less than the ", axis, " of the unpadded image, got ", pad,
-                      " for a ", axis, " of ", size);
+                      " must be at least 0 and less than the ", axis, " of the unpadded image, got ", pad, " for a ",
+                      axis, " of ", size);
   }
   TORCH_CHECK_VALUE(s.h >= 0 && s.w >= 0, op, ": dy of shape ", x.sizes(), " is smaller than its padding ", left, ", ",
                     right, ", ", top, ", ", bottom, " (left, right, top, bottom)");

@@ -44,9 +44,9 @@ void set_image(WinogradShape& s, int64_t n, int64_t h, int64_t w, at::IntArrayRe
 // A dense float32 weight; `shape` gets its sizes and its layout.
 Tensor set_weight(WinogradShape& s, const Tensor& weight, const Tensor& x, const char* op) {
   check_parameter(weight, x, op, "weight");
-  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.size(0) >= 1 &&
-                        weight.size(1) >= 1,
-                    op, ": weight must have the shape (O, C, 3, 3), got ", weight.sizes());
+  TORCH_CHECK_VALUE(
+      weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.size(0) >= 1 && weight.size(1) >= 1, op,
+      ": weight must have the shape (O, C, 3, 3), got ", weight.sizes());
   s.o = weight.size(0), s.c = weight.size(1);
   s.weight = weight.is_contiguous() || !weight.is_contiguous(kNhwc) ? Layout::nchw : Layout::nhwc;
   return (s.weight == Layout::nchw ? weight.contiguous() : weight).to(at::kFloat);
@@ -130,8 +130,7 @@ Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef pad
   s.weight = channels_last ? Layout::nhwc : Layout::nchw;
   TORCH_CHECK_VALUE(dy.sizes() == at::IntArrayRef({s.n, s.o, s.out_h(), s.out_w()}), kWeightGradient,
                     ": dy must have shape [", s.n, ", O, ", s.out_h(), ", ", s.out_w(), "], got ", dy.sizes());
-  Tensor dweight =
-      at::empty({s.o, s.c, 3, 3}, x.options().dtype(at::kFloat).memory_format(format(channels_last)));
+  Tensor dweight = at::empty({s.o, s.c, 3, 3}, x.options().dtype(at::kFloat).memory_format(format(channels_last)));
   if (s.n == 0) return dweight.zero_();
   if (dweight.numel() != 0) {
     const Tensor image = x.contiguous(kNhwc), gradient = dy.contiguous(kNhwc);
@@ -149,8 +148,7 @@ TORCH_LIBRARY_FRAGMENT(fastgan_csrc, m) {
   m.def(
       "reflection_pad_conv2d_input_gradient(Tensor dy, Tensor weight, int[2] size, int[2] padding, bool channels_last) "
       "-> Tensor");
-  m.def(
-      "reflection_pad_conv2d_weight_gradient(Tensor dy, Tensor x, int[2] padding, bool channels_last) -> Tensor");
+  m.def("reflection_pad_conv2d_weight_gradient(Tensor dy, Tensor x, int[2] padding, bool channels_last) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(fastgan_csrc, CPU, m) {

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "backend", "data", "functional", "fuse", "models", "nn", "recipes", "set_backend"]
 
 # Imported at first use: the commands set how OpenMP's threads wait, which counts only before torch is imported.
-_HOMES = {**dict.fromkeys(("data", "functional", "models", "nn", "recipes")),
-          **dict.fromkeys(("backend", "set_backend"), "ops._backend"), "fuse": "_fuse"}
+_HOMES = {
+    **dict.fromkeys(("data", "functional", "models", "nn", "recipes")),
+    **dict.fromkeys(("backend", "set_backend"), "ops._backend"),
+    "fuse": "_fuse",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_BEYOND_INTEGERS = 2 ** 64  # no counter, size or seed gets there
+_BEYOND_INTEGERS = 2**64  # no counter, size or seed gets there
 
 
 class FormError(ValueError):

@@ -37,8 +37,9 @@ def main(argv: list[str]) -> int:
     if arguments.dataroot is not None:
         options = dataclasses.replace(options, dataroot=arguments.dataroot)
         if not recipe.directions:  # images become what the networks take
-            options = dataclasses.replace(options, input_nc=recipe.options.input_nc,
-                                          image_size=recipe.options.image_size)
+            options = dataclasses.replace(
+                options, input_nc=recipe.options.input_nc, image_size=recipe.options.image_size
+            )
     recipe.to(pick_device(arguments.device))
     path = Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "metrics.json")
     kept = _kept(path, recipe.name)
@@ -52,38 +53,51 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m fastgan.evaluate",
-                    description="""\
+    parser = Parser(
+        "python -m fastgan.evaluate",
+        description="""\
 Measure what a run has learnt, on data that it was not trained on. Of generated images: their Frechet distance to the
 training images in the features of a classifier, the classes they show, and whether it is the one asked for; of encoders
 the error of reconstructions; of classifiers the accuracy; of translations the distance to the truth. The classifier is
 trained on the training images when it is first needed, and kept in the user's cache folder (FASTGAN_CACHE, or fastgan
 in XDG_CACHE_HOME or ~/.cache).""",
-                    epilog="example: python -m fastgan.evaluate checkpoints/dcgan --dataroot mnist")
+        epilog="example: python -m fastgan.evaluate checkpoints/dcgan --dataroot mnist",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     parser.add_argument("--dataroot", metavar="TEXT", help="folder of the data (default: as the run was trained)")
     parser.add_argument("--count", type=int, default=5000, metavar="N", help="images to generate (default: 5000)")
-    parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
-                        help="what their codes are drawn by (default: 0)")
-    parser.add_argument("--eval-pairs", type=int, metavar="N",
-                        help="true pairs to compare translations with; given, files of the same names in testA and "
-                             "testB are pairs (default: all, where the run was told so or the data says that they are pairs)")
-    parser.add_argument("--output", metavar="JSON",
-                        help="where the figures go; those of the same recipe that are there already are brought up to "
-                             "date (default: metrics.json in the run's folder)")
+    parser.add_argument(
+        "--seed", type=read_seed, default=0, metavar="N", help="what their codes are drawn by (default: 0)"
+    )
+    parser.add_argument(
+        "--eval-pairs",
+        type=int,
+        metavar="N",
+        help="true pairs to compare translations with; given, files of the same names in testA and "
+        "testB are pairs (default: all, where the run was told so or the data says that they are pairs)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="JSON",
+        help="where the figures go; those of the same recipe that are there already are brought up to "
+        "date (default: metrics.json in the run's folder)",
+    )
     add_common(parser)
     return parser
 
 
-def _measure_images(recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any],
-                    arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _measure_images(
+    recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[dict[str, Any], str]:
     seed = trained["seed"]
     train, test = (data.open_dataset(recipe.data_kind, options, split, seed) for split in ("train", "test"))
     recipe.check_images(*train[0]["image"].shape[-2:])
     told = getattr(recipe.options, "n_classes", train.classes)
     if train.classes != told:
-        raise UserError(f"{recipe.name} was trained on {told} classes and these images have {train.classes}: figures "
-                        "of classes compare the same ones")
+        raise UserError(
+            f"{recipe.name} was trained on {told} classes and these images have {train.classes}: figures "
+            "of classes compare the same ones"
+        )
     figures, lines = {}, []
     measured = measures.measure(recipe, test, len(test))
     if measured is not None:
@@ -92,51 +106,63 @@ def _measure_images(recipe: recipes.Recipe, options: data.DataOptions, trained: 
     if recipe.data_kind == "semi_labelled":
         alone = quality.accuracy_of_labels_alone(recipe, train, test, batch_size=options.batch_size, seed=seed)
         figures |= {"labels": len(train.labelled), "accuracy_of_labels_alone": alone}
-        lines.append(f"accuracy {100 * alone:.2f} % of the same network trained on its {len(train.labelled)} labels "
-                     "alone")
+        lines.append(
+            f"accuracy {100 * alone:.2f} % of the same network trained on its {len(train.labelled)} labels alone"
+        )
     if train.classes > 1:
         images = train.images()
         classifier = classifier_of(images, train.labels, train.classes)
         right = (classifier.judge(test.images())[1] == test.labels).double().mean().item()
-        figures |= quality.measure_generation(recipe, classifier, images, test.images(), arguments.count,
-                                              arguments.seed)
+        figures |= quality.measure_generation(
+            recipe, classifier, images, test.images(), arguments.count, arguments.seed
+        )
         figures["classifier_accuracy"] = right
         lines.append(_report_generation(figures, train.names))
     if not figures:
-        raise UserError(f"{recipe.name} is measured by classes of images, and these have none: give --dataroot of some "
-                        "that have, in IDX files or in a folder for each class")
+        raise UserError(
+            f"{recipe.name} is measured by classes of images, and these have none: give --dataroot of some "
+            "that have, in IDX files or in a folder for each class"
+        )
     return figures, "\n".join(lines)
 
 
 def _report_generation(figures: dict[str, Any], names: tuple[str, ...]) -> str:
     shares = figures["class_shares"]
     rarest = shares.index(figures["rarest_class"])
-    lines = [f"Frechet distance {figures['frechet_distance']:.2f} of {figures['generated']} generated images to the "
-             f"training images; of the test images {figures['frechet_distance_of_test_images']:.2f}",
-             f"classes shown: {', '.join(f'{name} {100 * share:.1f} %' for name, share in zip(names, shares))}; "
-             f"rarest {names[rarest]} with {100 * shares[rarest]:.1f} %"]
+    lines = [
+        f"Frechet distance {figures['frechet_distance']:.2f} of {figures['generated']} generated images to the "
+        f"training images; of the test images {figures['frechet_distance_of_test_images']:.2f}",
+        f"classes shown: {', '.join(f'{name} {100 * share:.1f} %' for name, share in zip(names, shares))}; "
+        f"rarest {names[rarest]} with {100 * shares[rarest]:.1f} %",
+    ]
     if "asked_class_accuracy" in figures:
         lines.append(f"{100 * figures['asked_class_accuracy']:.2f} % of them show the class that was asked for")
-    lines.append(f"(judged by a classifier that names {100 * figures['classifier_accuracy']:.2f} % of the test images "
-                 "rightly)")
+    lines.append(
+        f"(judged by a classifier that names {100 * figures['classifier_accuracy']:.2f} % of the test images rightly)"
+    )
     return "\n".join(lines)
 
 
-def _measure_translation(recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any],
-                         arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _measure_translation(
+    recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[dict[str, Any], str]:
     asked = trained.get("eval_pairs") if arguments.eval_pairs is None else arguments.eval_pairs
     test = data.open_pairs(options, recipe.data_kind, by_name=bool(asked))
     if test is None:
-        raise UserError(f"{options.dataroot} holds no pairs for a test: there is no truth to compare translations with "
-                        "(where files of the same names in testA and testB are pairs, --eval-pairs 64 says so)")
+        raise UserError(
+            f"{options.dataroot} holds no pairs for a test: there is no truth to compare translations with "
+            "(where files of the same names in testA and testB are pairs, --eval-pairs 64 says so)"
+        )
     figures, report = measures.measure(recipe, test, min(len(test), arguments.eval_pairs or len(test)))
     whole = dataclasses.replace(options, load_size=options.crop_size, flip=False, serial_batches=True, batch_size=1)
     train = data.open_dataset(recipe.data_kind, whole, "train", trained["seed"])
     if train.image_size is not None and test.image_size == train.image_size:
         errors = quality.mean_image_errors(train, test, recipe.directions)
         lines = [f"{direction}: the mean training image gets {error:.4f}" for direction, error in errors.items()]
-        figures = {**figures, **{direction: {**figures[direction], "mean_image": error}
-                                 for direction, error in errors.items()}}
+        figures = {
+            **figures,
+            **{direction: {**figures[direction], "mean_image": error} for direction, error in errors.items()},
+        }
         report = "\n".join([report, *lines])
     return figures, report
 

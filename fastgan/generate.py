@@ -44,8 +44,10 @@ def main(argv: list[str]) -> int:
     if count > most and arguments.files:
         raise UserError(f"--count is {count}: at most {most} files{' of a class' if labels else ''} go in one folder")
     if count > most:
-        raise UserError(f"--count is {count}: a picture holds at most {most} images{' of each class' if labels else ''}"
-                        f" of this size, and --files writes up to {MOST_FILES}")
+        raise UserError(
+            f"--count is {count}: a picture holds at most {most} images{' of each class' if labels else ''}"
+            f" of this size, and --files writes up to {MOST_FILES}"
+        )
     target = _target(arguments)
     suffix = suffix_for(recipe.options.input_nc)
 
@@ -66,7 +68,7 @@ def main(argv: list[str]) -> int:
     else:
         images = [list(row) for row in rows]
         if labels is None:
-            images = [images[0][start:start + ROW] for start in range(0, count, ROW)]
+            images = [images[0][start : start + ROW] for start in range(0, count, ROW)]
         picture = make_grid(images, labels=[str(label) for label in labels or ()], least=LEAST)
         write(target, lambda temporary: picture.save(temporary, format="PNG"))
     print(f"{count * len(shown)} images are in {target}")
@@ -74,21 +76,34 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m fastgan.generate",
-                    description="""\
+    parser = Parser(
+        "python -m fastgan.generate",
+        description="""\
 Make images of random codes with a trained GAN or autoencoder: as one picture, a row for each class where the system is
 told classes, or as a file for each image.""",
-                    epilog="example: python -m fastgan.generate checkpoints/cgan --labels 3,1,4 --count 10 --seed 7")
+        epilog="example: python -m fastgan.generate checkpoints/cgan --labels 3,1,4 --count 10 --seed 7",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
-    parser.add_argument("--labels", metavar="LIST", help="classes, such as 3,1,4 or 0-4 (default: all, where there are "
-                                                         "any); each shows the same codes")
-    parser.add_argument("--count", type=int, metavar="N",
-                        help=f"images of each class, or in all (default: {ROW} of each class, {ROW * ROW} without)")
-    parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
-                        help="what the codes are drawn by (default: 0)")
+    parser.add_argument(
+        "--labels",
+        metavar="LIST",
+        help="classes, such as 3,1,4 or 0-4 (default: all, where there are any); each shows the same codes",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help=f"images of each class, or in all (default: {ROW} of each class, {ROW * ROW} without)",
+    )
+    parser.add_argument(
+        "--seed", type=read_seed, default=0, metavar="N", help="what the codes are drawn by (default: 0)"
+    )
     parser.add_argument("--files", action="store_true", help="write a file for each image, not one picture")
-    parser.add_argument("--output", metavar="PATH", help="the picture, or the folder of the files (default: "
-                                                         "generated.png, or generated, in the run's folder)")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="the picture, or the folder of the files (default: generated.png, or generated, in the run's folder)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     add_common(parser)
     return parser

@@ -43,15 +43,20 @@ def main(argv: list[str]) -> int:
     if arguments.steps > most:
         raise UserError(f"--steps is {arguments.steps}: the strip holds at most {most} steps of images of this size")
     classes = _classes(recipe, arguments)
-    strip = check_suffix(Path(arguments.output) if arguments.output else
-                         beside(arguments.checkpoint, "interpolated.png"), ".png", "--output")
+    strip = check_suffix(
+        Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "interpolated.png"),
+        ".png",
+        "--output",
+    )
     gif = check_suffix(Path(arguments.gif), ".gif", "--gif") if arguments.gif else None
     check_free([target for target in (strip, gif) if target], arguments.overwrite)
 
     recipe.to(pick_device(arguments.device))
     numbers = description["options"]["data"].get("range")
-    real = [read_square(name, recipe.options.input_nc, recipe.options.image_size, numbers)
-            for name in arguments.images or ()]
+    real = [
+        read_square(name, recipe.options.input_nc, recipe.options.image_size, numbers)
+        for name in arguments.images or ()
+    ]
     start, end = _ends(recipe, arguments, real, classes)
     labels = mixtures(*classes, recipe.classes, arguments.steps) if classes else None
     images = list(decode(recipe, path(start, end, arguments.steps), labels))
@@ -65,22 +70,34 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m fastgan.interpolate",
-                    description="""\
+    parser = Parser(
+        "python -m fastgan.interpolate",
+        description="""\
 Walk straight from one latent code to another, z_a + k (z_b - z_a) / n for k = 0, ..., n, and show the images on the
 way, from left to right. The ends are the codes of two images (of systems with an encoder), two random codes, or two
 classes that one code is shown as.""",
-                    epilog="example: python -m fastgan.interpolate checkpoints/vae --images 3.png 8.png --gif walk.gif")
+        epilog="example: python -m fastgan.interpolate checkpoints/vae --images 3.png 8.png --gif walk.gif",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
     ends = parser.add_mutually_exclusive_group()
     ends.add_argument("--images", nargs=2, metavar="IMAGE", help="the ends are the mean codes of two image files")
-    ends.add_argument("--seeds", nargs=2, type=read_seed, metavar="N",
-                      help="the ends are random codes (default: 0 1, unless --labels is given)")
-    parser.add_argument("--labels", nargs=2, type=int, metavar="N",
-                        help="classes of the ends, for systems that are told classes; alone, one random code is shown "
-                             "as both")
-    parser.add_argument("--seed", type=read_seed, default=0, metavar="N",
-                        help="what that one code is drawn by (default: 0)")
+    ends.add_argument(
+        "--seeds",
+        nargs=2,
+        type=read_seed,
+        metavar="N",
+        help="the ends are random codes (default: 0 1, unless --labels is given)",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs=2,
+        type=int,
+        metavar="N",
+        help="classes of the ends, for systems that are told classes; alone, one random code is shown as both",
+    )
+    parser.add_argument(
+        "--seed", type=read_seed, default=0, metavar="N", help="what that one code is drawn by (default: 0)"
+    )
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="steps from end to end (default: 10)")
     parser.add_argument("--output", metavar="PNG", help="the strip (default: interpolated.png in the run's folder)")
     parser.add_argument("--gif", metavar="GIF", help="write a moving picture, there and back, too")
@@ -103,8 +120,9 @@ def _classes(recipe: recipes.Recipe, arguments: argparse.Namespace) -> tuple[int
     return first, last
 
 
-def _ends(recipe: recipes.Recipe, arguments: argparse.Namespace, real: Sequence[Tensor],
-          classes: tuple[int, int] | None) -> Tensor:
+def _ends(
+    recipe: recipes.Recipe, arguments: argparse.Namespace, real: Sequence[Tensor], classes: tuple[int, int] | None
+) -> Tensor:
     """(2, latent_size): the codes of the ends."""
     if real:
         return recipe.encode(torch.stack(list(real)), None if classes is None else torch.tensor(classes))
@@ -115,12 +133,15 @@ def _ends(recipe: recipes.Recipe, arguments: argparse.Namespace, real: Sequence[
 def _picture(images: list[Tensor], real: Sequence[Tensor]) -> Any:
     """The strip, in rows where it is long; between the images that its ends are codes of, where it has such."""
     if not real:
-        return make_grid([images[start:start + ROW] for start in range(0, len(images), ROW)], least=LEAST)
+        return make_grid([images[start : start + ROW] for start in range(0, len(images), ROW)], least=LEAST)
     strip = [real[0], *images, real[1]]
     captions = ["image", *(["code"] + [""] * (len(images) - 2) + ["code"]), "image"]
     rows = range(0, len(strip), ROW)
-    return make_grid([strip[start:start + ROW] for start in rows], least=LEAST,
-                     captions=[captions[start:start + ROW] for start in rows])
+    return make_grid(
+        [strip[start : start + ROW] for start in rows],
+        least=LEAST,
+        captions=[captions[start : start + ROW] for start in rows],
+    )
 
 
 if __name__ == "__main__":

@@ -410,9 +410,7 @@ class ConvTranspose2d(Counted, nn.ConvTranspose2d):
     def _computes(self, follower: nn.Module) -> bool:
         # A leaky ReLU keeps what it was given, so that its result may be changed in place; our op keeps the result of
         # the activation, as ReLU does.
-        return (
-            type(self).forward is ConvTranspose2d.forward and self.activation == "none" and type(follower) is nn.ReLU
-        )
+        return type(self).forward is ConvTranspose2d.forward and self.activation == "none" and type(follower) is nn.ReLU
 
     def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
         return self._transpose(input, None, *_activation_of(follower))
@@ -456,8 +454,7 @@ class L1Loss(nn.L1Loss):
 
 
 class MSELoss(nn.MSELoss):
-    """``nn.MSELoss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.mse_loss`.
-    """
+    """``nn.MSELoss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.mse_loss`."""
 
     @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
@@ -474,9 +471,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
         if _only_stock_takes(input, target):
             return super().forward(input, target)
-        return F.bce_with_logits(
-            input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
-        )
+        return F.bce_with_logits(input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
 
 
 class Sequential(nn.Sequential):

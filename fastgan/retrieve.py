@@ -36,12 +36,17 @@ def main(argv: list[str]) -> int:
     recipe, description = load_run(arguments.checkpoint)
     check_latent(recipe, "retrieve")
     if not recipe.encodes:
-        raise UserError(f"{recipe.name} has no encoder, which retrieve needs to find the codes of images: "
-                        "vae, cvae and cvae_gan have one")
+        raise UserError(
+            f"{recipe.name} has no encoder, which retrieve needs to find the codes of images: "
+            "vae, cvae and cvae_gan have one"
+        )
     if arguments.label is not None:
         check_class(arguments.label, recipe.classes) if recipe.classes else _told_none(recipe)
-    sheet = check_suffix(Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "retrieved.png"),
-                         ".png", "--output")
+    sheet = check_suffix(
+        Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "retrieved.png"),
+        ".png",
+        "--output",
+    )
     check_free([sheet], arguments.overwrite)
     numbers = description["options"]["data"].get("range")
     gallery = open_gallery(arguments.gallery, recipe.options.input_nc, recipe.options.image_size, numbers)
@@ -54,13 +59,15 @@ def main(argv: list[str]) -> int:
         image, code, own = _query(recipe, query, arguments, gallery, codes, numbers)
         distances, indices = nearest(code, codes, arguments.count + (own is not None))
         found = [(distance, index) for distance, index in zip(distances.tolist(), indices.tolist()) if index != own]
-        found = found[:arguments.count]
+        found = found[: arguments.count]
         rows.append([image, *(gallery[index]["image"] for _, index in found)])
-        captions.append(["query" if own is None else f"query {own}",
-                         *(f"{distance:.3f}" for distance, _ in found)])
+        captions.append(["query" if own is None else f"query {own}", *(f"{distance:.3f}" for distance, _ in found)])
         print(f"nearest to {query}:")
-        print("\n".join(f"  {distance:8.4f}  {gallery.source.path(index)}{_class(gallery, index)}"
-                        for distance, index in found))
+        print(
+            "\n".join(
+                f"  {distance:8.4f}  {gallery.source.path(index)}{_class(gallery, index)}" for distance, index in found
+            )
+        )
     picture = make_grid(rows, captions=captions, least=84)
     write(sheet, lambda temporary: picture.save(temporary, format="PNG"))
     print(f"the contact sheet is {sheet}")
@@ -68,22 +75,39 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m fastgan.retrieve",
-                    description="""\
+    parser = Parser(
+        "python -m fastgan.retrieve",
+        description="""\
 Find the images of a gallery whose latent codes are nearest to those of query images, by the Euclidean distance of mean
 codes, and show them with their distances: a row for each query, which comes first.""",
-                    epilog="example: python -m fastgan.retrieve checkpoints/vae --query three.png --gallery digits")
+        epilog="example: python -m fastgan.retrieve checkpoints/vae --query three.png --gallery digits",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")
-    parser.add_argument("--query", nargs="+", required=True, metavar="IMAGE",
-                        help="image files, or numbers of images of the gallery (from 0)")
-    parser.add_argument("--gallery", required=True, metavar="DIR",
-                        help="folder of images, with or without a sub-folder for each class, or of IDX files")
-    parser.add_argument("--label", type=int, metavar="N", help="class of the query images (and of a gallery without "
-                                                               "classes), for systems that are told classes")
-    parser.add_argument("--count", type=int, default=10, metavar="N",
-                        help="images to find for each query (default: 10)")
-    parser.add_argument("--output", metavar="PNG",
-                        help="the contact sheet (default: retrieved.png in the run's folder)")
+    parser.add_argument(
+        "--query",
+        nargs="+",
+        required=True,
+        metavar="IMAGE",
+        help="image files, or numbers of images of the gallery (from 0)",
+    )
+    parser.add_argument(
+        "--gallery",
+        required=True,
+        metavar="DIR",
+        help="folder of images, with or without a sub-folder for each class, or of IDX files",
+    )
+    parser.add_argument(
+        "--label",
+        type=int,
+        metavar="N",
+        help="class of the query images (and of a gallery without classes), for systems that are told classes",
+    )
+    parser.add_argument(
+        "--count", type=int, default=10, metavar="N", help="images to find for each query (default: 10)"
+    )
+    parser.add_argument(
+        "--output", metavar="PNG", help="the contact sheet (default: retrieved.png in the run's folder)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     add_common(parser)
     return parser
@@ -99,17 +123,25 @@ def _gallery_labels(recipe: recipes.Recipe, gallery: LabelledDataset, label: int
         return None
     if gallery.classes:
         if gallery.classes > recipe.classes:
-            raise UserError(f"the gallery has {gallery.classes} classes and {recipe.name} was trained on "
-                            f"{recipe.classes}")
+            raise UserError(
+                f"the gallery has {gallery.classes} classes and {recipe.name} was trained on {recipe.classes}"
+            )
         return gallery.labels
     if label is None:
-        raise UserError(f"{recipe.name} is told classes and this gallery has none: give that of its images as "
-                        "--label 3")
+        raise UserError(
+            f"{recipe.name} is told classes and this gallery has none: give that of its images as --label 3"
+        )
     return torch.full((len(gallery),), label)
 
 
-def _query(recipe: recipes.Recipe, query: str, arguments: argparse.Namespace, gallery: LabelledDataset,
-           codes: Tensor, numbers: list[float] | None) -> tuple[Tensor, Tensor, int | None]:
+def _query(
+    recipe: recipes.Recipe,
+    query: str,
+    arguments: argparse.Namespace,
+    gallery: LabelledDataset,
+    codes: Tensor,
+    numbers: list[float] | None,
+) -> tuple[Tensor, Tensor, int | None]:
     """(image, code, its own number where it is one of the gallery)."""
     if query.isdecimal() and not Path(query).exists():
         if int(query) >= len(gallery):

@@ -37,8 +37,12 @@ USAGE = f"""usage: {PROGRAM} RECIPE [options]
 _OF_PAIRS = ("load_size", "crop_size", "preprocess", "flip", "direction", "output_nc", "eval_pairs")
 _OF_LABELLED = ("image_size", "eval_images")
 EVAL_PAIRS = 64  # that the final evaluation looks at, unless --eval-pairs says otherwise
-LEFT_OUT = {"unaligned": (*_OF_LABELLED, "n_labels"), "aligned": (*_OF_LABELLED, "n_labels"),
-            "labelled": (*_OF_PAIRS, "n_labels"), "semi_labelled": _OF_PAIRS}
+LEFT_OUT = {
+    "unaligned": (*_OF_LABELLED, "n_labels"),
+    "aligned": (*_OF_LABELLED, "n_labels"),
+    "labelled": (*_OF_PAIRS, "n_labels"),
+    "semi_labelled": _OF_PAIRS,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -57,8 +61,9 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     """Train ``recipe_class`` as the flags in ``argv`` say, to the end of the run or a signal; returns the exit code."""
     classes = _option_classes(recipe_class)
     given = vars(parser_of(recipe_class).parse(argv))
-    asked = TrainOptions(**{name: value for name, value in given.items()
-                            if name in ("name", "checkpoints_dir", "resume", "overwrite")})
+    asked = TrainOptions(
+        **{name: value for name, value in given.items() if name in ("name", "checkpoints_dir", "resume", "overwrite")}
+    )
     folder = RunFolder(asked.checkpoints_dir, recipe_class.name if asked.name is None else asked.name)
     if asked.resume:
         folder.check_resume()
@@ -94,12 +99,23 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     if on.type == "cuda":
         _say("graphs", how)
     resident = data.open_resident(dataset, on, lambda how: _say("images", how)) if options.resident else None
-    training = loop.Loop(recipe, dataset, folder, run, on, step=step, batches=resident and resident.batch,
-                         sample=grids.write, progress=progress)
+    training = loop.Loop(
+        recipe,
+        dataset,
+        folder,
+        run,
+        on,
+        step=step,
+        batches=resident and resident.batch,
+        sample=grids.write,
+        progress=progress,
+    )
     _say("run", f"{folder.path}: {training.describe()}")
     if training.finished():
-        raise UserError(f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it "
-                        f"({training.progress.step} steps and {training.progress.epoch} epochs are made)")
+        raise UserError(
+            f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it "
+            f"({training.progress.step} steps and {training.progress.epoch} epochs are made)"
+        )
     if progress is None:  # from here on nothing that was typed can be wrong: what is overwritten may go
         folder.start(options.overwrite)
     elif fallen_back:
@@ -151,24 +167,29 @@ def parser_of(recipe_class: type[recipes.Recipe]) -> Parser:
     for name, values in recipe_class.presets.items():
         changes = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in values.items())
         presets += f"\n  {name}: {changes or 'the defaults above'}"
-    parser = Parser(f"{PROGRAM} {recipe_class.name}", usage=f"{PROGRAM} {recipe_class.name} [options]",
-                    description=recipe_class.summary, epilog=presets)
+    parser = Parser(
+        f"{PROGRAM} {recipe_class.name}",
+        usage=f"{PROGRAM} {recipe_class.name} [options]",
+        description=recipe_class.summary,
+        epilog=presets,
+    )
     titles = {"train": "run", "data": "data", "recipe": f"the recipe {recipe_class.name}"}
     for group, options in _option_classes(recipe_class).items():
         add_options(parser, options, titles[group], LEFT_OUT[recipe_class.data_kind])
     errors = parser.add_argument_group("errors")
-    errors.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                        help="show the traceback of an error")
+    errors.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
     return parser
 
 
-def _new_settings(recipe_class: type[recipes.Recipe], classes: dict[str, type],
-                  given: dict[str, Any]) -> tuple[Settings, str]:
+def _new_settings(
+    recipe_class: type[recipes.Recipe], classes: dict[str, type], given: dict[str, Any]
+) -> tuple[Settings, str]:
     """(the options of a new run, why its preset was taken)."""
     on = device.pick_device(given.get("device", TrainOptions.device))
     preset, why = settings.choose_preset(recipe_class.presets, given.get("preset"), given.get("dataroot"), on.type)
-    run = settings.resolve(recipe_class.name, preset, classes, recipe_class.presets[preset], given,
-                           {"preset": preset})
+    run = settings.resolve(recipe_class.name, preset, classes, recipe_class.presets[preset], given, {"preset": preset})
     others = " or ".join(f"--preset {name}" for name in recipe_class.presets if name != preset)
     return run, f"{why}; {others} chooses another, and flags beat it" if others else why
 
@@ -178,8 +199,11 @@ def _say_how(recipe_class: type[recipes.Recipe], run: Settings, why: str, on: to
     layout = "channels_last" if options.channels_last else "NCHW"
     _say("recipe", f"{recipe_class.name}: {recipe_class.summary}")
     _say("preset", f"{run.preset}: {why}")
-    _say("device", f"{device.describe_device(on)}, {options.precision}, {layout}, "
-                   f"fastgan {fastgan.__version__}, torch {torch.__version__}")
+    _say(
+        "device",
+        f"{device.describe_device(on)}, {options.precision}, {layout}, "
+        f"fastgan {fastgan.__version__}, torch {torch.__version__}",
+    )
     _say("backends", device.describe_backends(on, options.precision))
 
 
@@ -198,15 +222,21 @@ def _pairs_to_measure(options: TrainOptions) -> int:
 def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any) -> Settings:
     """The options with what the data decides: channels, and for labelled images their size and classes."""
     channels = dataset.channels if isinstance(dataset.channels, tuple) else (dataset.channels,) * 2
-    found = {"input_nc": channels[0], "output_nc": channels[1], "image_size": dataset.image_size,
-             "n_classes": dataset.classes}
+    found = {
+        "input_nc": channels[0],
+        "output_nc": channels[1],
+        "image_size": dataset.image_size,
+        "n_classes": dataset.classes,
+    }
     options = run.groups["recipe"]
     wanted = {name: value for name, value in found.items() if hasattr(options, name)}
     if "image_size" in wanted and dataset.image_size is None:
         raise UserError(f"{recipe_class.name} needs square images: --image-size 28, or another number, resizes them")
     if "n_classes" in wanted and dataset.classes < 2:
-        raise UserError(f"{recipe_class.name} needs images of two classes or more: give IDX files with labels, or a "
-                        "folder with a sub-folder of images for each class")
+        raise UserError(
+            f"{recipe_class.name} needs images of two classes or more: give IDX files with labels, or a "
+            "folder with a sub-folder of images for each class"
+        )
     return dataclasses.replace(run, groups={**run.groups, "recipe": dataclasses.replace(options, **wanted)})
 
 
@@ -227,11 +257,15 @@ def _check_sizes(recipe: recipes.Recipe, dataset: Any, test: Any) -> None:
                     raise UserError(f"{path}: {error}") from None
                 fitting.add((width, height))
     for index in range(len(test) if test is not None else 0):
-        one, other = ((pick.source.path(pick.index), test.transform.result(*pick.source.sizes[pick.index]))
-                      for pick in test.picks(index).values())
+        one, other = (
+            (pick.source.path(pick.index), test.transform.result(*pick.source.sizes[pick.index]))
+            for pick in test.picks(index).values()
+        )
         if one[1] != other[1]:
-            raise UserError(f"{one[0]} and {other[0]} are a test pair, and would be {one[1][0]}x{one[1][1]} and "
-                            f"{other[1][0]}x{other[1][1]}: give them one size, or another --preprocess")
+            raise UserError(
+                f"{one[0]} and {other[0]} are a test pair, and would be {one[1][0]}x{one[1][1]} and "
+                f"{other[1][0]}x{other[1][1]}: give them one size, or another --preprocess"
+            )
 
 
 def _say_what(recipe: recipes.Recipe, dataset: Any, test: Any, run: Settings) -> None:

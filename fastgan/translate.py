@@ -33,12 +33,11 @@ from fastgan.engine.device import pick_device, set_backend
 from fastgan.engine.flags import Parser
 from fastgan.engine.networks import load_networks
 from fastgan.engine.options import PRECISIONS
-from fastgan.engine.translation import (generator_for, input_channels, is_out_of_memory, output_channels,
-                                        translate)
+from fastgan.engine.translation import generator_for, input_channels, is_out_of_memory, output_channels, translate
 
 NAMED = 5  # images left out that are named; the rest is counted
 INCOMPLETE = 1  # the exit code where images were left out
-WAITING_BYTES = 2 ** 28  # of images that wait for others of their size
+WAITING_BYTES = 2**28  # of images that wait for others of their size
 
 _UNFIT_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # what a file system says of a name that it cannot have
 
@@ -69,17 +68,31 @@ def main(argv: list[str]) -> int:
 
     directions = ["AtoB", "BtoA"] if arguments.direction == "both" else [arguments.direction]
     generators = {direction: generator_for(loaded, direction) for direction in directions}
-    targets = {direction: _targets(files, _output(folder, arguments.output, direction, len(directions) > 1),
-                                   suffix_for(output_channels(network)))
-               for direction, network in generators.items()}
+    targets = {
+        direction: _targets(
+            files,
+            _output(folder, arguments.output, direction, len(directions) > 1),
+            suffix_for(output_channels(network)),
+        )
+        for direction, network in generators.items()
+    }
     _check_targets(folder, files, [path for paths in targets.values() for path in paths], arguments.overwrite)
     if (line := passed_over(others, folder)) is not None:
         print(line, file=sys.stderr)
     left_out = 0
     for direction, network in generators.items():
         network.to(device, memory_format=torch.channels_last)
-        told = _translate_files(network, folder, files, targets[direction], arguments.batch_size, device,
-                                arguments.precision, arguments.eval, numbers)
+        told = _translate_files(
+            network,
+            folder,
+            files,
+            targets[direction],
+            arguments.batch_size,
+            device,
+            arguments.precision,
+            arguments.eval,
+            numbers,
+        )
         if direction == directions[0]:
             _tell(told, folder, input_channels(network))
         _report(direction, files, told.left_out, _output(folder, arguments.output, direction, len(directions) > 1))
@@ -88,43 +101,66 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m fastgan.translate",
-                    description="""\
+    parser = Parser(
+        "python -m fastgan.translate",
+        description="""\
 Translate every image of a folder, and of its sub-folders, with trained networks. Any height and width will do; results
 are PNG files under the names of their sources, of 16 bits where the source has 16, or arrays (.npy) where images have
 more than 4 channels. An image that cannot be read, or that memory does not hold, is left out and named; the exit code
 is 1 then, and 2 where nothing was translated.""",
-                    epilog="example: python -m fastgan.translate checkpoints/cyclegan photos --direction both")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT",
-                        help="a run folder, checkpoint.pt, networks.safetensors, or a published *_net_G*.pth")
+        epilog="example: python -m fastgan.translate checkpoints/cyclegan photos --direction both",
+    )
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a run folder, checkpoint.pt, networks.safetensors, or a published *_net_G*.pth",
+    )
     parser.add_argument("folder", metavar="DIR", help="folder of images")
     parser.add_argument("--direction", choices=("AtoB", "BtoA", "both"), default="AtoB", help="(default: AtoB)")
-    parser.add_argument("--output", metavar="DIR",
-                        help="where results go, those of both directions in AtoB and BtoA (default: beside DIR, "
-                             "as DIR_AtoB)")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where results go, those of both directions in AtoB and BtoA (default: beside DIR, as DIR_AtoB)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N",
-                        help="images of equal size at once (default: 1)")
-    parser.add_argument("--eval", action="store_true",
-                        help="batch norms by their running statistics (default: by those of each image, as pix2pix is "
-                             "published)")
-    parser.add_argument("--range", nargs=2, type=float, metavar=("LOW", "HIGH"),
-                        help="numbers that become black and white, of images of other numbers than 8 bits (default: as "
-                             "the networks were trained)")
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="images of equal size at once (default: 1)"
+    )
+    parser.add_argument(
+        "--eval",
+        action="store_true",
+        help="batch norms by their running statistics (default: by those of each image, as pix2pix is published)",
+    )
+    parser.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="numbers that become black and white, of images of other numbers than 8 bits (default: as "
+        "the networks were trained)",
+    )
     parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
-    parser.add_argument("--backend", default="auto", metavar="TEXT",
-                        help="who computes our ops: auto, a name, or op=name,op=name (default: auto)")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                        help="show the traceback of an error")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="TEXT",
+        help="who computes our ops: auto, a name, or op=name,op=name (default: auto)",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
     return parser
 
 
 def _output(folder: Path, output: str | None, direction: str, both: bool) -> Path:
     if output is None:
         resolved = folder.resolve()
-        return resolved.with_name(f"{resolved.name}_{direction}") if folder.name in ("", "..") else \
-            folder.with_name(f"{folder.name}_{direction}")
+        return (
+            resolved.with_name(f"{resolved.name}_{direction}")
+            if folder.name in ("", "..")
+            else folder.with_name(f"{folder.name}_{direction}")
+        )
     return Path(output) / direction if both else Path(output)
 
 
@@ -177,9 +213,17 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _translate_files(network: nn.Module, folder: Path, files: list[str], targets: list[Path], batch_size: int,
-                     device: torch.device, precision: str, running_statistics: bool,
-                     numbers: list[float] | None) -> _Told:
+def _translate_files(
+    network: nn.Module,
+    folder: Path,
+    files: list[str],
+    targets: list[Path],
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    running_statistics: bool,
+    numbers: list[float] | None,
+) -> _Told:
     """Translate ``files`` in batches of equal size. What is wrong with one image does not stop the others."""
     channels = input_channels(network)
     told = _Told()
@@ -245,8 +289,10 @@ def _translate_files(network: nn.Module, folder: Path, files: list[str], targets
         if batch_size > 1:  # once more, with no others in memory
             failed = go_through({file: todo[file] for file in failed}, 1)
         bar.update(len(failed))
-    told.left_out += [f"{folder / file}: {size}more than memory holds (make it smaller, or cut it into pieces)"
-                      for file, size in failed.items()]
+    told.left_out += [
+        f"{folder / file}: {size}more than memory holds (make it smaller, or cut it into pieces)"
+        for file, size in failed.items()
+    ]
     return told
 
 

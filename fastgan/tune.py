@@ -81,9 +81,7 @@ def main(argv: list[str]) -> int:
             for case in cases(op, batch, options.size, options.ngf):
                 for dtype in options.dtype:
                     for layout in options.layout:
-                        entry = run[op](
-                            case, DTYPES[dtype], layout, device, _tuner.event_clock, options.rounds, say
-                        )
+                        entry = run[op](case, DTYPES[dtype], layout, device, _tuner.event_clock, options.rounds, say)
                         _table.write(path, name, environment, [entry])
                         print(describe(entry), flush=True)
     print(f"table: {path}")

@@ -13,7 +13,7 @@ MOST_PIXELS = 2**30  # an image has fewer, so that the sum of two positions in i
 
 
 def dense_layout(tensor: torch.Tensor, name: str) -> str:
-    """"nchw" or "nhwc", the layout of a dense 4-d tensor; ValueError for any other strides."""
+    """ "nchw" or "nhwc", the layout of a dense 4-d tensor; ValueError for any other strides."""
     if tensor.dim() == 4:
         if tensor.is_contiguous():
             return "nchw"

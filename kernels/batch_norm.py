@@ -54,8 +54,18 @@ def _nchw_place(tile, channels, height, width, magic, shift, ROWS: tl.constexpr,
 
 @triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_statistics(
-    x_ptr, offset_ptr, square_ptr, channels, height, width, magic, shift, splits, tiles,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    x_ptr,
+    offset_ptr,
+    square_ptr,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Mean, relative to the channel's first element, and sum of squared deviations of `tiles` tiles of one channel."""
     DTYPE: tl.constexpr = offset_ptr.dtype.element_ty
@@ -76,10 +86,31 @@ def _nchw_batch_statistics(
 
 @triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_apply(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
-    channels, height, width, magic, shift, splits, tiles, eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr, FIXED: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    variance_ptr,
+    offset_ptr,
+    square_ptr,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    eps: tl.float64,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    FIXED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     """Writes the output for `tiles` tiles of a channel; merges its partial statistics first, unless they are FIXED."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -111,8 +142,18 @@ def _nchw_batch_apply(
 
 @triton.jit
 def _gradient(
-    dy_ptr, x_ptr, place, mask, mean, rstd, weight, bias, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
+    dy_ptr,
+    x_ptr,
+    place,
+    mask,
+    mean,
+    rstd,
+    weight,
+    bias,
+    slope,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """g and n of the elements of a tile."""
     n = (tl.load(x_ptr + place, mask=mask, other=0.0).to(mean.dtype) - mean) * rstd
@@ -123,10 +164,29 @@ def _gradient(
 
 @triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_sums(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, sums_ptr, dots_ptr,
-    channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr, FIXED: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    dy_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    dx_ptr,
+    sums_ptr,
+    dots_ptr,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    FIXED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Partial sums of g and g * n over `tiles` tiles of one channel; with FIXED statistics also their dx."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -143,8 +203,18 @@ def _nchw_batch_sums(
     for t in range(0, tiles):
         place, mask = _nchw_place((pid % splits) * tiles + t, channels, height, width, magic, shift, ROWS, COLS)
         gradient, n = _gradient(
-            dy_ptr + plane, x_ptr + plane, place, mask, mean, rstd, weight, bias, slope,
-            HAS_WEIGHT, HAS_BIAS, ACTIVATION,
+            dy_ptr + plane,
+            x_ptr + plane,
+            place,
+            mask,
+            mean,
+            rstd,
+            weight,
+            bias,
+            slope,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            ACTIVATION,
         )
         if FIXED:
             tl.store(dx_ptr + plane + place, gradient * scale, mask=mask)
@@ -156,10 +226,31 @@ def _nchw_batch_sums(
 
 @triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
 def _nchw_batch_backward(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, sums_ptr, dots_ptr, sum_ptr, dot_ptr,
-    channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
+    dy_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    dx_ptr,
+    sums_ptr,
+    dots_ptr,
+    sum_ptr,
+    dot_ptr,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     """Merges the partial sums of a channel and writes dx for `tiles` tiles of it."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -182,17 +273,40 @@ def _nchw_batch_backward(
     for t in range(0, tiles):
         place, mask = _nchw_place(split * tiles + t, channels, height, width, magic, shift, ROWS, COLS)
         gradient, n = _gradient(
-            dy_ptr + plane, x_ptr + plane, place, mask, mean, rstd, weight, bias, slope,
-            HAS_WEIGHT, HAS_BIAS, ACTIVATION,
+            dy_ptr + plane,
+            x_ptr + plane,
+            place,
+            mask,
+            mean,
+            rstd,
+            weight,
+            bias,
+            slope,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            ACTIVATION,
         )
         tl.store(dx_ptr + plane + place, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
 
 
 @triton.jit(do_not_specialize=["tiles"])
 def _nhwc_batch_apply(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, rstd_ptr, channels, count, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    channels,
+    count,
+    tiles,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     """Writes the output for `tiles` tiles of pixels and a block of channels, from statistics that are constants."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -204,17 +318,52 @@ def _nhwc_batch_apply(
     bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
     begin = (tl.program_id(0) // blocks) * (tiles * ROWS)
     _nhwc_write(
-        begin, tl.minimum(begin + tiles * ROWS, count), x_ptr, x_ptr, y_ptr, mean, rstd, weight, bias, c, live, 0,
-        channels, 1, count, slope, HAS_WEIGHT, HAS_BIAS, False, ACTIVATION, 0, ROWS,
+        begin,
+        tl.minimum(begin + tiles * ROWS, count),
+        x_ptr,
+        x_ptr,
+        y_ptr,
+        mean,
+        rstd,
+        weight,
+        bias,
+        c,
+        live,
+        0,
+        channels,
+        1,
+        count,
+        slope,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        False,
+        ACTIVATION,
+        0,
+        ROWS,
     )
 
 
 @triton.jit(do_not_specialize=["tiles"])
 def _nhwc_batch_sums(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, sums_ptr, dots_ptr,
-    channels, count, tiles, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    dy_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    dx_ptr,
+    sums_ptr,
+    dots_ptr,
+    channels,
+    count,
+    tiles,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     """dx, and partial sums of g and g * n, of `tiles` tiles of pixels, from statistics that are constants."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -286,8 +435,9 @@ def _check(x: torch.Tensor, weight, bias, activation: str, **statistics: torch.T
     dtype = accumulator_dtype(x.dtype)
     for name, tensor in statistics.items():
         if tensor.shape != (channels,) or tensor.dtype != dtype or not tensor.is_contiguous():
-            raise ValueError(f"{name} must be a dense ({channels},) tensor of {dtype}, not {tuple(tensor.shape)}, "
-                             f"{tensor.dtype}")
+            raise ValueError(
+                f"{name} must be a dense ({channels},) tensor of {dtype}, not {tuple(tensor.shape)}, {tensor.dtype}"
+            )
     return "nhwc" if x.shape[2] * x.shape[3] == 1 else layout
 
 
@@ -341,9 +491,7 @@ def forward(
     """
     layout = _check(x, weight, bias, activation)
     channels = x.shape[1]
-    mean, rstd, variance = (
-        torch.empty(channels, dtype=accumulator_dtype(x.dtype), device=x.device) for _ in range(3)
-    )
+    mean, rstd, variance = (torch.empty(channels, dtype=accumulator_dtype(x.dtype), device=x.device) for _ in range(3))
     if x.numel() == 0:
         return _empty(x), *(t.fill_(float("nan")) for t in (mean, rstd, variance))
     if layout == "nhwc":
@@ -358,12 +506,34 @@ def forward(
     grid = (channels * splits,)
     with on_device(x):
         _nchw_batch_statistics[grid](
-            x, offset, square, channels, *size, splits, tiles,
-            ROWS=cut.rows, COLS=cut.cols, **launch_options(cut.warps, 128),
+            x,
+            offset,
+            square,
+            channels,
+            *size,
+            splits,
+            tiles,
+            ROWS=cut.rows,
+            COLS=cut.cols,
+            **launch_options(cut.warps, 128),
         )
         _nchw_batch_apply[grid](
-            x, *_parameters(x, weight, bias), y, mean, rstd, variance, offset, square, channels, *size, splits, tiles,
-            float(eps), float(negative_slope), FIXED=False, SPLITS=cut.split_block,
+            x,
+            *_parameters(x, weight, bias),
+            y,
+            mean,
+            rstd,
+            variance,
+            offset,
+            square,
+            channels,
+            *size,
+            splits,
+            tiles,
+            float(eps),
+            float(negative_slope),
+            FIXED=False,
+            SPLITS=cut.split_block,
             **_flags(weight, bias, activation, cut),
         )
     return y, mean, rstd, variance
@@ -391,13 +561,37 @@ def apply(
     with on_device(x):
         if layout == "nchw":
             _nchw_batch_apply[(channels * splits,)](
-                x, *parameters, y, mean, rstd, mean, mean, mean, channels, *size, splits, tiles, 0.0, slope,
-                FIXED=True, SPLITS=1, **flags,
+                x,
+                *parameters,
+                y,
+                mean,
+                rstd,
+                mean,
+                mean,
+                mean,
+                channels,
+                *size,
+                splits,
+                tiles,
+                0.0,
+                slope,
+                FIXED=True,
+                SPLITS=1,
+                **flags,
             )
         else:
             _nhwc_batch_apply[(triton.cdiv(channels, cut.cols) * splits,)](
-                x, *parameters, y, mean, rstd, channels, *size, tiles, slope,
-                EVEN=channels % cut.cols == 0, **flags,
+                x,
+                *parameters,
+                y,
+                mean,
+                rstd,
+                channels,
+                *size,
+                tiles,
+                slope,
+                EVEN=channels % cut.cols == 0,
+                **flags,
             )
     return y
 

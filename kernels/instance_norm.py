@@ -136,9 +136,26 @@ def _nchw_merged_parts(offset_ptr, square_ptr, first, parts, part, count, SPLITS
 
 @triton.jit
 def _nchw_border_write(
-    start, step, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, COLS: tl.constexpr, BORDER: tl.constexpr,
+    start,
+    step,
+    x_ptr,
+    residual_ptr,
+    y_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    residual_h,
+    height,
+    width,
+    slope,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    COLS: tl.constexpr,
+    BORDER: tl.constexpr,
 ):
     """Writes the halo of one plane: tiles start, start + step, ... of BORDER pixels each."""
     pixels = width * COLS
@@ -167,9 +184,25 @@ def _nchw_border_write(
 
 @triton.jit
 def _nchw_interior_write(
-    x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, COLS: tl.constexpr,
+    x,
+    i,
+    j,
+    mask,
+    residual_ptr,
+    y_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    residual_h,
+    width,
+    slope,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     y = _activate(_affine((x - mean) * rstd, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
     if HAS_RESIDUAL:
@@ -179,8 +212,19 @@ def _nchw_interior_write(
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_statistics(
-    x_ptr, offset_ptr, square_ptr, first_plane, channels, height, width, magic, shift, splits, tiles,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    x_ptr,
+    offset_ptr,
+    square_ptr,
+    first_plane,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Mean, relative to the plane's first element, and sum of squared deviations of `tiles` tiles of one plane."""
     DTYPE: tl.constexpr = offset_ptr.dtype.element_ty
@@ -205,12 +249,42 @@ def _nchw_statistics(
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles", "parts", "part"])
 def _nchw_forward(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
-    first_plane, channels, height, width, magic, shift, splits, tiles, parts, part, residual_n, residual_c, residual_h,
-    eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    BORDER: tl.constexpr, SPLITS: tl.constexpr, MOMENTS: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    residual_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    variance_ptr,
+    offset_ptr,
+    square_ptr,
+    first_plane,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    parts,
+    part,
+    residual_n,
+    residual_c,
+    residual_h,
+    eps: tl.float64,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    HAS_VARIANCE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    BORDER: tl.constexpr,
+    SPLITS: tl.constexpr,
+    MOMENTS: tl.constexpr,
 ):
     """Merges the statistics of a plane's `parts` parts and writes the output for `tiles` tiles of it. SPLITS 0: the
     plane is one tile, whose statistics are taken here. MOMENTS: the means of the parts are relative to zero.
@@ -252,21 +326,73 @@ def _nchw_forward(
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
     if SPLITS == 0:
         _nchw_interior_write(
-            x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
-            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
+            x,
+            i,
+            j,
+            mask,
+            residual_ptr,
+            y_ptr,
+            mean,
+            rstd,
+            weight,
+            bias,
+            residual_h,
+            width,
+            slope,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            HAS_RESIDUAL,
+            ACTIVATION,
+            HALO,
+            COLS,
         )
     else:
         for t in range(0, tiles):
             i, j, mask = _nchw_tile(split * tiles + t, height, width, magic, shift, ROWS, COLS)
             x = tl.load(x_ptr + i * (width * COLS) + j, mask=mask, other=0.0).to(DTYPE)
             _nchw_interior_write(
-                x, i, j, mask, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, width, slope,
-                HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS,
+                x,
+                i,
+                j,
+                mask,
+                residual_ptr,
+                y_ptr,
+                mean,
+                rstd,
+                weight,
+                bias,
+                residual_h,
+                width,
+                slope,
+                HAS_WEIGHT,
+                HAS_BIAS,
+                HAS_RESIDUAL,
+                ACTIVATION,
+                HALO,
+                COLS,
             )
     if HALO > 0:
         _nchw_border_write(
-            split, splits, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, residual_h, height, width, slope,
-            HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, COLS, BORDER,
+            split,
+            splits,
+            x_ptr,
+            residual_ptr,
+            y_ptr,
+            mean,
+            rstd,
+            weight,
+            bias,
+            residual_h,
+            height,
+            width,
+            slope,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            HAS_RESIDUAL,
+            ACTIVATION,
+            HALO,
+            COLS,
+            BORDER,
         )
 
 
@@ -283,8 +409,19 @@ def _nchw_fold_row(dy_ptr, row, j, mask, pixels, DTYPE: tl.constexpr, HALO: tl.c
 
 
 @triton.jit
-def _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr,
-               COLS: tl.constexpr):
+def _nchw_fold(
+    dy_ptr,
+    tile,
+    i,
+    j,
+    mask,
+    height,
+    width,
+    DTYPE: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
     """The padded gradient folded back onto a tile of pixels; mirrored rows are read only by tiles that have them."""
     pixels = width * COLS
     gradient = _nchw_fold_row(dy_ptr, i + HALO, j, mask, pixels, DTYPE, HALO)
@@ -303,9 +440,28 @@ def _nchw_fold(dy_ptr, tile, i, j, mask, height, width, DTYPE: tl.constexpr, HAL
 
 @triton.jit
 def _nchw_gradient(
-    tile, dy_ptr, dinner_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    tile,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    dresidual_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    height,
+    width,
+    magic,
+    shift,
+    slope,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """(g, n, place in the plane, mask) of a tile's pixels, g behind the activation; writes what the residual gets."""
     i, j, mask = _nchw_tile(tile, height, width, magic, shift, ROWS, COLS)
@@ -323,10 +479,31 @@ def _nchw_gradient(
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_backward_sums(
-    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
-    first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    sums_ptr,
+    dots_ptr,
+    first_plane,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    slope: tl.float64,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Partial sums of g and g * n over `tiles` tiles of one plane."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -346,8 +523,28 @@ def _nchw_backward_sums(
     dot = tl.zeros((ROWS, COLS), DTYPE)
     for t in range(0, tiles):
         gradient, n, _, _ = _nchw_gradient(
-            split * tiles + t, dy_ptr, dinner_ptr, x_ptr, x_ptr, mean, rstd, weight, bias, height, width, magic, shift,
-            slope, HAS_INNER, HAS_WEIGHT, HAS_BIAS, False, ACTIVATION, HALO, ROWS, COLS,
+            split * tiles + t,
+            dy_ptr,
+            dinner_ptr,
+            x_ptr,
+            x_ptr,
+            mean,
+            rstd,
+            weight,
+            bias,
+            height,
+            width,
+            magic,
+            shift,
+            slope,
+            HAS_INNER,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            False,
+            ACTIVATION,
+            HALO,
+            ROWS,
+            COLS,
         )
         total += gradient
         dot += gradient * n
@@ -357,11 +554,37 @@ def _nchw_backward_sums(
 
 @triton.jit(do_not_specialize=["first_plane", "magic", "shift", "splits", "tiles"])
 def _nchw_backward(
-    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
-    sums_ptr, dots_ptr,
-    first_plane, channels, height, width, magic, shift, splits, tiles, slope: tl.float64,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SPLITS: tl.constexpr,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    dx_ptr,
+    dresidual_ptr,
+    sum_ptr,
+    dot_ptr,
+    sums_ptr,
+    dots_ptr,
+    first_plane,
+    channels,
+    height,
+    width,
+    magic,
+    shift,
+    splits,
+    tiles,
+    slope: tl.float64,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
     """Merges the partial sums of a plane and writes dx for `tiles` tiles of it. SPLITS 0: the plane is one tile, and is
     summed here.
@@ -384,8 +607,28 @@ def _nchw_backward(
     bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
     if SPLITS == 0:
         gradient, n, place, mask = _nchw_gradient(
-            0, dy_ptr, dinner_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width, magic, shift, slope,
-            HAS_INNER, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
+            0,
+            dy_ptr,
+            dinner_ptr,
+            x_ptr,
+            dresidual_ptr,
+            mean,
+            rstd,
+            weight,
+            bias,
+            height,
+            width,
+            magic,
+            shift,
+            slope,
+            HAS_INNER,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            HAS_RESIDUAL,
+            ACTIVATION,
+            HALO,
+            ROWS,
+            COLS,
         )
         total = _nchw_sum(gradient)
         dot = _nchw_sum(gradient * n)
@@ -402,8 +645,28 @@ def _nchw_backward(
     else:
         for t in range(0, tiles):
             gradient, n, place, mask = _nchw_gradient(
-                split * tiles + t, dy_ptr, dinner_ptr, x_ptr, dresidual_ptr, mean, rstd, weight, bias, height, width,
-                magic, shift, slope, HAS_INNER, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS, COLS,
+                split * tiles + t,
+                dy_ptr,
+                dinner_ptr,
+                x_ptr,
+                dresidual_ptr,
+                mean,
+                rstd,
+                weight,
+                bias,
+                height,
+                width,
+                magic,
+                shift,
+                slope,
+                HAS_INNER,
+                HAS_WEIGHT,
+                HAS_BIAS,
+                HAS_RESIDUAL,
+                ACTIVATION,
+                HALO,
+                ROWS,
+                COLS,
             )
             tl.store(dx_ptr + place, (gradient - total / count - n * (dot / count)) * scale, mask=mask)
 
@@ -423,8 +686,9 @@ def _nhwc_channels(block, channels, COLS: tl.constexpr, EVEN: tl.constexpr):
 
 
 @triton.jit
-def _nhwc_mean_square(x_ptr, origin, begin, end, c, live, channels, DTYPE: tl.constexpr, ROWS: tl.constexpr,
-                      COLS: tl.constexpr):
+def _nhwc_mean_square(
+    x_ptr, origin, begin, end, c, live, channels, DTYPE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """Mean less origin, and sum of squared deviations, of pixels begin..end, per channel."""
     mean = tl.zeros((ROWS, COLS), DTYPE)
     square = tl.zeros((ROWS, COLS), DTYPE)
@@ -442,10 +706,28 @@ def _nhwc_mean_square(x_ptr, origin, begin, end, c, live, channels, DTYPE: tl.co
 
 @triton.jit
 def _nhwc_write(
-    begin, end, x_ptr, residual_ptr, y_ptr, mean, rstd, weight, bias, c, live, residual_h,
-    channels, height, width, slope,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr,
+    begin,
+    end,
+    x_ptr,
+    residual_ptr,
+    y_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    c,
+    live,
+    residual_h,
+    channels,
+    height,
+    width,
+    slope,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     """Writes output pixels begin..end (of the padded image), gathering each from the input pixel it mirrors."""
     wide = width + 2 * HALO
@@ -467,8 +749,18 @@ def _nhwc_write(
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_statistics(
-    x_ptr, offset_ptr, square_ptr, first_sample, channels, height, width, splits, tiles,
-    ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    x_ptr,
+    offset_ptr,
+    square_ptr,
+    first_sample,
+    channels,
+    height,
+    width,
+    splits,
+    tiles,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     """Mean, relative to the first pixel, and sum of squared deviations of `tiles` tiles of pixels, per channel."""
     DTYPE: tl.constexpr = offset_ptr.dtype.element_ty
@@ -503,12 +795,39 @@ def _nhwc_merged_parts(offset_ptr, square_ptr, first, channels, parts, part, cou
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles", "parts", "part"])
 def _nhwc_forward(
-    x_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, variance_ptr, offset_ptr, square_ptr,
-    first_sample, channels, height, width, splits, tiles, parts, part, residual_n, residual_h,
-    eps: tl.float64, slope: tl.float64,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_VARIANCE: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    EVEN: tl.constexpr, SPLITS: tl.constexpr, MOMENTS: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    residual_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    variance_ptr,
+    offset_ptr,
+    square_ptr,
+    first_sample,
+    channels,
+    height,
+    width,
+    splits,
+    tiles,
+    parts,
+    part,
+    residual_n,
+    residual_h,
+    eps: tl.float64,
+    slope: tl.float64,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    HAS_VARIANCE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
+    SPLITS: tl.constexpr,
+    MOMENTS: tl.constexpr,
 ):
     """Merges the statistics of a block of channels, of `parts` parts, and writes one of `splits` parts of the output
     pixels. SPLITS 0: takes the statistics, too; the second reading of x comes from cache. MOMENTS: the means of the
@@ -547,17 +866,55 @@ def _nhwc_forward(
     part = tl.cdiv(out_count, splits * ROWS) * ROWS
     begin = split * part
     _nhwc_write(
-        begin, tl.minimum(begin + part, out_count), x_ptr, residual_ptr + n * residual_n,
-        y_ptr + n * out_count * channels, mean, rstd, weight, bias, c, live, residual_h, channels, height, width, slope,
-        HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+        begin,
+        tl.minimum(begin + part, out_count),
+        x_ptr,
+        residual_ptr + n * residual_n,
+        y_ptr + n * out_count * channels,
+        mean,
+        rstd,
+        weight,
+        bias,
+        c,
+        live,
+        residual_h,
+        channels,
+        height,
+        width,
+        slope,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        HAS_RESIDUAL,
+        ACTIVATION,
+        HALO,
+        ROWS,
     )
 
 
 @triton.jit
 def _nhwc_gradient_sums(
-    begin, end, dy_ptr, dinner_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    begin,
+    end,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    c,
+    live,
+    channels,
+    height,
+    width,
+    slope,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Sums of g and g * n over output pixels begin..end; as folding is linear, dy is read as it lies."""
     total = tl.zeros((ROWS, COLS), mean.dtype)
@@ -598,10 +955,32 @@ def _nhwc_fold_row(dy_ptr, row, j, c, mask, channels, width, DTYPE: tl.constexpr
 
 @triton.jit
 def _nhwc_gradient_write(
-    begin, end, dy_ptr, dinner_ptr, x_ptr, dx_ptr, dresidual_ptr, mean, rstd, weight, bias, mean_gradient, mean_dot,
-    c, live, channels, height, width, slope,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr,
+    begin,
+    end,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    dx_ptr,
+    dresidual_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    mean_gradient,
+    mean_dot,
+    c,
+    live,
+    channels,
+    height,
+    width,
+    slope,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     """Writes dx (and dresidual) for input pixels begin..end; mirrored rows are read only by tiles that have them."""
     scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
@@ -633,10 +1012,30 @@ def _nhwc_gradient_write(
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_backward_sums(
-    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, sums_ptr, dots_ptr,
-    first_sample, channels, height, width, splits, tiles, slope: tl.float64,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    sums_ptr,
+    dots_ptr,
+    first_sample,
+    channels,
+    height,
+    width,
+    splits,
+    tiles,
+    slope: tl.float64,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
 ):
     """Partial sums of g and g * n over one of `splits` parts of the output pixels, per channel."""
     DTYPE: tl.constexpr = mean_ptr.dtype.element_ty
@@ -653,10 +1052,28 @@ def _nhwc_backward_sums(
     part = tl.cdiv(out_count, splits * ROWS) * ROWS
     begin = split * part
     total, dot = _nhwc_gradient_sums(
-        begin, tl.minimum(begin + part, out_count), dy_ptr + n * out_count * channels,
-        dinner_ptr + n * height * width * channels, x_ptr + n * height * width * channels,
-        mean, rstd, weight, bias, c, live, channels, height, width, slope,
-        HAS_INNER, HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+        begin,
+        tl.minimum(begin + part, out_count),
+        dy_ptr + n * out_count * channels,
+        dinner_ptr + n * height * width * channels,
+        x_ptr + n * height * width * channels,
+        mean,
+        rstd,
+        weight,
+        bias,
+        c,
+        live,
+        channels,
+        height,
+        width,
+        slope,
+        HAS_INNER,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        ACTIVATION,
+        HALO,
+        ROWS,
+        COLS,
     )
     tl.store(sums_ptr + (n * splits + split) * channels + c, total, mask=live)
     tl.store(dots_ptr + (n * splits + split) * channels + c, dot, mask=live)
@@ -664,11 +1081,35 @@ def _nhwc_backward_sums(
 
 @triton.jit(do_not_specialize=["first_sample", "splits", "tiles"])
 def _nhwc_backward(
-    dy_ptr, dinner_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr, dx_ptr, dresidual_ptr, sum_ptr, dot_ptr,
-    sums_ptr, dots_ptr,
-    first_sample, channels, height, width, splits, tiles, slope: tl.float64,
-    HAS_INNER: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr, HALO: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EVEN: tl.constexpr,
+    dy_ptr,
+    dinner_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    dx_ptr,
+    dresidual_ptr,
+    sum_ptr,
+    dot_ptr,
+    sums_ptr,
+    dots_ptr,
+    first_sample,
+    channels,
+    height,
+    width,
+    splits,
+    tiles,
+    slope: tl.float64,
+    HAS_INNER: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HALO: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    EVEN: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
     """Merges the partial sums of a block of channels and writes dx for `tiles` tiles of pixels. SPLITS 0: sums, too;
@@ -691,8 +1132,28 @@ def _nhwc_backward(
     dy_ptr += n * out_count * channels
     if SPLITS == 0:
         total, dot = _nhwc_gradient_sums(
-            0, out_count, dy_ptr, dinner_ptr, x_ptr, mean, rstd, weight, bias, c, live, channels, height, width, slope,
-            HAS_INNER, HAS_WEIGHT, HAS_BIAS, ACTIVATION, HALO, ROWS, COLS,
+            0,
+            out_count,
+            dy_ptr,
+            dinner_ptr,
+            x_ptr,
+            mean,
+            rstd,
+            weight,
+            bias,
+            c,
+            live,
+            channels,
+            height,
+            width,
+            slope,
+            HAS_INNER,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            ACTIVATION,
+            HALO,
+            ROWS,
+            COLS,
         )
     else:
         s = tl.arange(0, SPLITS)[:, None]
@@ -705,10 +1166,32 @@ def _nhwc_backward(
         tl.store(dot_ptr + n * channels + c, dot, mask=live)
     begin = split * (tiles * ROWS)
     _nhwc_gradient_write(
-        begin, tl.minimum(begin + tiles * ROWS, count), dy_ptr, dinner_ptr, x_ptr, dx_ptr + n * count * channels,
-        dresidual_ptr + n * count * channels, mean, rstd, weight, bias, total / count, dot / count, c, live,
-        channels, height, width, slope,
-        HAS_INNER, HAS_WEIGHT, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, HALO, ROWS,
+        begin,
+        tl.minimum(begin + tiles * ROWS, count),
+        dy_ptr,
+        dinner_ptr,
+        x_ptr,
+        dx_ptr + n * count * channels,
+        dresidual_ptr + n * count * channels,
+        mean,
+        rstd,
+        weight,
+        bias,
+        total / count,
+        dot / count,
+        c,
+        live,
+        channels,
+        height,
+        width,
+        slope,
+        HAS_INNER,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        HAS_RESIDUAL,
+        ACTIVATION,
+        HALO,
+        ROWS,
     )
 
 
@@ -818,7 +1301,8 @@ def candidates(direction: str, layout: str, shape: tuple[int, int, int, int], it
         else:
             found += [
                 cut._replace(splits=splits, samples=samples)
-                for splits in (4, 16, 64) if splits <= cut.split_block
+                for splits in (4, 16, 64)
+                if splits <= cut.split_block
                 for samples in sorted({best.samples, batch})
             ]
     return [cut for cut in dict.fromkeys(found) if layout == "nhwc" or width % cut.cols == 0]
@@ -1030,8 +1514,10 @@ def backward(
         if halo == 0:
             raise ValueError("dinner is for a halo, got a halo of 0: add it to dy")
         if dinner.shape != x.shape or dinner.dtype != x.dtype or dense_layout(dinner, "dinner") != layout:
-            raise ValueError(f"dinner must lie as the input does and be {x.dtype} of shape {tuple(x.shape)}, "
-                             f"not {tuple(dinner.shape)}, {dinner.dtype} with strides {dinner.stride()}")
+            raise ValueError(
+                f"dinner must lie as the input does and be {x.dtype} of shape {tuple(x.shape)}, "
+                f"not {tuple(dinner.shape)}, {dinner.dtype} with strides {dinner.stride()}"
+            )
     statistics = accumulator_dtype(x.dtype)
     for name, tensor in (("mean", mean), ("rstd", rstd)):
         if tensor.shape != (batch, channels) or tensor.dtype != statistics or not tensor.is_contiguous():
@@ -1076,8 +1562,15 @@ def backward(
                 if cut.splits:
                     sums_kernel[grid](*inputs, sums, dots, *sizes, slope, **flags)
                 kernel[grid](
-                    *inputs, *outputs, sums, dots, *sizes, slope,
-                    HAS_RESIDUAL=write_residual, SPLITS=cut.split_block, **flags,
+                    *inputs,
+                    *outputs,
+                    sums,
+                    dots,
+                    *sizes,
+                    slope,
+                    HAS_RESIDUAL=write_residual,
+                    SPLITS=cut.split_block,
+                    **flags,
                 )
 
     none = torch.empty(0, dtype=torch.float32, device=x.device)

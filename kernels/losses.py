@@ -42,9 +42,20 @@ def _loss(x, t, KIND: tl.constexpr):
 
 @triton.jit
 def _loss_tile(
-    input_ptr, target_ptr, value_ptr, grad_ptr, start, left, label,
-    DTYPE: tl.constexpr, KIND: tl.constexpr, HAS_TARGET: tl.constexpr, WANT_VALUE: tl.constexpr,
-    WANT_GRAD: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.constexpr,
+    input_ptr,
+    target_ptr,
+    value_ptr,
+    grad_ptr,
+    start,
+    left,
+    label,
+    DTYPE: tl.constexpr,
+    KIND: tl.constexpr,
+    HAS_TARGET: tl.constexpr,
+    WANT_VALUE: tl.constexpr,
+    WANT_GRAD: tl.constexpr,
+    MASKED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Values of BLOCK elements from `start` on; those at `left` and beyond do not exist and count 0."""
     offsets = tl.arange(0, BLOCK)
@@ -68,8 +79,20 @@ def _loss_tile(
 
 @triton.jit(do_not_specialize=["numel", "tiles"])
 def _pointwise_loss(
-    input_ptr, target_ptr, value_ptr, grad_ptr, sum_ptr, numel, tiles, label: tl.float64, scale: tl.float64,
-    DTYPE: tl.constexpr, KIND: tl.constexpr, REDUCE: tl.constexpr, HAS_TARGET: tl.constexpr, WANT_GRAD: tl.constexpr,
+    input_ptr,
+    target_ptr,
+    value_ptr,
+    grad_ptr,
+    sum_ptr,
+    numel,
+    tiles,
+    label: tl.float64,
+    scale: tl.float64,
+    DTYPE: tl.constexpr,
+    KIND: tl.constexpr,
+    REDUCE: tl.constexpr,
+    HAS_TARGET: tl.constexpr,
+    WANT_GRAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Each program takes `tiles` tiles of BLOCK elements. REDUCE: "none", "partial" (a sum per program) or "final"."""
@@ -78,15 +101,39 @@ def _pointwise_loss(
     total = tl.zeros((BLOCK,), DTYPE)
     for _ in range(0, (left // BLOCK).to(tl.int32)):
         total += _loss_tile(
-            input_ptr, target_ptr, value_ptr, grad_ptr, start, BLOCK, label,
-            DTYPE, KIND, HAS_TARGET, REDUCE == "none", WANT_GRAD, False, BLOCK,
+            input_ptr,
+            target_ptr,
+            value_ptr,
+            grad_ptr,
+            start,
+            BLOCK,
+            label,
+            DTYPE,
+            KIND,
+            HAS_TARGET,
+            REDUCE == "none",
+            WANT_GRAD,
+            False,
+            BLOCK,
         )
         start += BLOCK
     rest = (left % BLOCK).to(tl.int32)
     if rest > 0:
         total += _loss_tile(
-            input_ptr, target_ptr, value_ptr, grad_ptr, start, rest, label,
-            DTYPE, KIND, HAS_TARGET, REDUCE == "none", WANT_GRAD, True, BLOCK,
+            input_ptr,
+            target_ptr,
+            value_ptr,
+            grad_ptr,
+            start,
+            rest,
+            label,
+            DTYPE,
+            KIND,
+            HAS_TARGET,
+            REDUCE == "none",
+            WANT_GRAD,
+            True,
+            BLOCK,
         )
     if REDUCE == "partial":
         tl.store(sum_ptr + tl.program_id(0), tl.sum(total, axis=0))

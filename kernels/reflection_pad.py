@@ -39,7 +39,17 @@ def _position(tile, period, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def _nchw_pad(
-    x_ptr, y_ptr, lines, height, width, left, right, top, bottom, ROWS: tl.constexpr, COLS: tl.constexpr,
+    x_ptr,
+    y_ptr,
+    lines,
+    height,
+    width,
+    left,
+    right,
+    top,
+    bottom,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """y: `lines` = N C (top + H + bottom) lines of left + W + right pixels."""
@@ -55,8 +65,19 @@ def _nchw_pad(
 
 @triton.jit
 def _nchw_fold(
-    dy_ptr, dx_ptr, lines, height, width, left, right, top, bottom,
-    DTYPE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, WIDE: tl.constexpr,
+    dy_ptr,
+    dx_ptr,
+    lines,
+    height,
+    width,
+    left,
+    right,
+    top,
+    bottom,
+    DTYPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """dx: `lines` = N C H lines of W pixels."""
     blocks = tl.cdiv(width, COLS)
@@ -76,7 +97,18 @@ def _nchw_fold(
 
 @triton.jit
 def _nhwc_pad(
-    x_ptr, y_ptr, pixels, channels, height, width, left, right, top, bottom, ROWS: tl.constexpr, COLS: tl.constexpr,
+    x_ptr,
+    y_ptr,
+    pixels,
+    channels,
+    height,
+    width,
+    left,
+    right,
+    top,
+    bottom,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """y: `pixels` = N (top + H + bottom) (left + W + right) pixels of C channels."""
@@ -93,8 +125,20 @@ def _nhwc_pad(
 
 @triton.jit
 def _nhwc_fold(
-    dy_ptr, dx_ptr, pixels, channels, height, width, left, right, top, bottom,
-    DTYPE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, WIDE: tl.constexpr,
+    dy_ptr,
+    dx_ptr,
+    pixels,
+    channels,
+    height,
+    width,
+    left,
+    right,
+    top,
+    bottom,
+    DTYPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """dx: `pixels` = N H W pixels of C channels."""
     blocks = tl.cdiv(channels, COLS)
@@ -166,8 +210,17 @@ def _launch(kernel, source, output, direction: str, layout: str, size: tuple, pa
     cut = cut or config(direction, layout, inner)
     with on_device(output):
         kernel[(triton.cdiv(rows, cut.rows) * triton.cdiv(inner, cut.cols),)](
-            source, output, rows, *counts, *size, *padding,
-            ROWS=cut.rows, COLS=cut.cols, WIDE=rows + cut.rows >= 2**31, **constants, **launch_options(cut.warps),
+            source,
+            output,
+            rows,
+            *counts,
+            *size,
+            *padding,
+            ROWS=cut.rows,
+            COLS=cut.cols,
+            WIDE=rows + cut.rows >= 2**31,
+            **constants,
+            **launch_options(cut.warps),
         )
 
 

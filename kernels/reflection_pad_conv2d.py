@@ -142,7 +142,16 @@ def _mirrored(rank, size, pad):
 
 @triton.jit
 def _targets(
-    tile, batch, tall, wide, pad_h, pad_w, plain_h, plain_w, NCHW: tl.constexpr, PIXELS: tl.constexpr,
+    tile,
+    batch,
+    tall,
+    wide,
+    pad_h,
+    pad_w,
+    plain_h,
+    plain_w,
+    NCHW: tl.constexpr,
+    PIXELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Sample (64 bits), row, column and liveness of the pixels of a tile; dead ones stand on a pixel that exists.
@@ -218,12 +227,40 @@ def _store_moments(total, y_ptr, moments_ptr, tile, tiles, parts, n, outputs, NC
 
 @triton.jit(do_not_specialize=["batch", "plain_h", "plain_w"])
 def _conv_tile(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, moments_ptr,
-    batch, channels, height, width, outputs, tall, wide, plain_h, plain_w,
-    pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w,
-    KH: tl.constexpr, KW: tl.constexpr, GRADIENT: tl.constexpr, PIXELS: tl.constexpr, NCHW: tl.constexpr,
-    HAS_BIAS: tl.constexpr, EVEN: tl.constexpr, MOMENTS: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    moments_ptr,
+    batch,
+    channels,
+    height,
+    width,
+    outputs,
+    tall,
+    wide,
+    plain_h,
+    plain_w,
+    pad_h,
+    pad_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    PIXELS: tl.constexpr,
+    NCHW: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    EVEN: tl.constexpr,
+    MOMENTS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """BLOCK_M pixels by BLOCK_N channels of the target (batch, outputs, tall, wide) from the source (.., channels,
     height, width) and the weight (outputs, KH, KW, channels). EVEN: BLOCK_K divides the source channels. MOMENTS:
@@ -279,11 +316,37 @@ def _conv_tile(
 
 @triton.jit(do_not_specialize=["batch", "plain_h", "plain_w"])
 def _conv_thin_input(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, batch, height, width, outputs, tall, wide, plain_h, plain_w,
-    pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w,
-    KH: tl.constexpr, KW: tl.constexpr, CHANNELS: tl.constexpr, GRADIENT: tl.constexpr, PIXELS: tl.constexpr,
-    NCHW: tl.constexpr, HAS_BIAS: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    batch,
+    height,
+    width,
+    outputs,
+    tall,
+    wide,
+    plain_h,
+    plain_w,
+    pad_h,
+    pad_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    PIXELS: tl.constexpr,
+    NCHW: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """As `_conv_tile`, with KW * CHANNELS <= BLOCK_K: where a kernel row's factors lie in the source's row is worked
     out once, for all kernel rows.
@@ -310,9 +373,7 @@ def _conv_thin_input(
         else:
             p = row
             q = column
-        j, in_column = _tap(
-            _down(q, NCHW), _across(k // CHANNELS, NCHW), width, pad_w, stride_w, dilation_w, GRADIENT
-        )
+        j, in_column = _tap(_down(q, NCHW), _across(k // CHANNELS, NCHW), width, pad_w, stride_w, dilation_w, GRADIENT)
         found = in_column & _across(used, NCHW) & _down(shown, NCHW)
         offsets = (j if NCHW else j * CHANNELS) + c
         for kh in range(0, rows):
@@ -327,11 +388,33 @@ def _conv_thin_input(
 
 @triton.jit(do_not_specialize=["batch"])
 def _conv_thin_output(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, batch, channels, height, width, outputs, tall, wide, edge_h, edge_w,
-    dilation_h, dilation_w,
-    KH: tl.constexpr, KW: tl.constexpr, GRADIENT: tl.constexpr, NCHW: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DTYPE: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, TAPS: tl.constexpr, OUTPUTS: tl.constexpr,
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    batch,
+    channels,
+    height,
+    width,
+    outputs,
+    tall,
+    wide,
+    edge_h,
+    edge_w,
+    dilation_h,
+    dilation_w,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    NCHW: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    TAPS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
 ):
     """Stride 1. TAPS >= KW taps by OUTPUTS >= outputs channels (powers of two) are the columns of the product; its rows
     are BLOCK_M neighbours of the source, extended by edge_h and edge_w on every side: reflected, or in the gradient,
@@ -394,14 +477,38 @@ def _part(split, span, pixels, period):
     return sample, (first - sample * period).to(tl.int32), rest
 
 
-@triton.jit(
-    do_not_specialize=["pixels", "span", "period_magic", "period_shift", "across_magic", "across_shift"]
-)
+@triton.jit(do_not_specialize=["pixels", "span", "period_magic", "period_shift", "across_magic", "across_shift"])
 def _weight_gradient_tile(
-    dy_ptr, x_ptr, parts_ptr, pixels, span, channels, height, width, outputs, tall, wide,
-    period_magic, period_shift, across_magic, across_shift, pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w,
-    KH: tl.constexpr, KW: tl.constexpr, NCHW: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    WIDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    dy_ptr,
+    x_ptr,
+    parts_ptr,
+    pixels,
+    span,
+    channels,
+    height,
+    width,
+    outputs,
+    tall,
+    wide,
+    period_magic,
+    period_shift,
+    across_magic,
+    across_shift,
+    pad_h,
+    pad_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    NCHW: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """One tap, BLOCK_M output by BLOCK_N input channels, summed over `span` of the `pixels` of the gradient."""
     rows = tl.cdiv(outputs, BLOCK_M)
@@ -444,15 +551,40 @@ def _weight_gradient_tile(
     tl.store(parts_ptr + split.to(tl.int64) * (outputs * weights) + place, total, mask=mask)
 
 
-@triton.jit(
-    do_not_specialize=["pixels", "span", "period_magic", "period_shift", "across_magic", "across_shift"]
-)
+@triton.jit(do_not_specialize=["pixels", "span", "period_magic", "period_shift", "across_magic", "across_shift"])
 def _weight_gradient_thin(
-    dy_ptr, x_ptr, parts_ptr, pixels, span, channels, height, width, outputs, tall, wide, across,
-    period_magic, period_shift, across_magic, across_shift, pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w,
-    KH: tl.constexpr, KW: tl.constexpr, THIN_INPUT: tl.constexpr, NCHW: tl.constexpr, DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    dy_ptr,
+    x_ptr,
+    parts_ptr,
+    pixels,
+    span,
+    channels,
+    height,
+    width,
+    outputs,
+    tall,
+    wide,
+    across,
+    period_magic,
+    period_shift,
+    across_magic,
+    across_shift,
+    pad_h,
+    pad_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    THIN_INPUT: tl.constexpr,
+    NCHW: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """One kernel row: BLOCK_M channels of the wide side by all taps and channels, at most BLOCK_N, of the thin side.
 
@@ -645,8 +777,7 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     elif kind == "thin_input" and not weights:
         # The gradient keeps a mask beside every address; without tensor cores all factors are in registers, too.
         rows = 32 if exact else rows if direction == "forward" else rows // 2
-        cut = Config(kind, rows, min(block_n, 32 if exact else 64),
-                     _power(g.kernel[1] * source, 16), 8, 2)
+        cut = Config(kind, rows, min(block_n, 32 if exact else 64), _power(g.kernel[1] * source, 16), 8, 2)
     elif weights:
         if layout == "nchw" and itemsize == 4:
             block_n = min(block_n, 64)
@@ -783,7 +914,15 @@ def _plain_count(side: int, pad: int) -> int:
 
 
 def _launch(
-    source, weight, bias, target, g: Geometry, layout: str, gradient: bool, precision: str, cut: Config,
+    source,
+    weight,
+    bias,
+    target,
+    g: Geometry,
+    layout: str,
+    gradient: bool,
+    precision: str,
+    cut: Config,
     moments=None,
 ) -> None:
     """Runs kind tile or thin_input over the target; weight: (target channels, KH, KW, source channels) in memory.
@@ -797,7 +936,9 @@ def _launch(
     if gradient:
         counts = {PLAIN: plain[0] * plain[1], MIRRORED: tall * wide - plain[0] * plain[1]}
     flags = dict(
-        GRADIENT=gradient, HAS_BIAS=bias is not None, BLOCK_N=cut.block_n,
+        GRADIENT=gradient,
+        HAS_BIAS=bias is not None,
+        BLOCK_N=cut.block_n,
         **_constants(source, layout, g, precision, cut),
     )
     if cut.kind == "tile":
@@ -816,14 +957,38 @@ def _launch(
             block_m = min(cut.block_m, most[pixels])
             options = launch_options(cut.warps, _registers(source, precision, cut, pixels))
             kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
-                source, weight, source if bias is None else bias, target, *further,
-                batch, *depth, height, width, outputs, tall, wide, *plain,
-                *g.padding, *g.stride, *g.dilation, PIXELS=pixels, BLOCK_M=block_m, **{**flags, **options},
+                source,
+                weight,
+                source if bias is None else bias,
+                target,
+                *further,
+                batch,
+                *depth,
+                height,
+                width,
+                outputs,
+                tall,
+                wide,
+                *plain,
+                *g.padding,
+                *g.stride,
+                *g.dilation,
+                PIXELS=pixels,
+                BLOCK_M=block_m,
+                **{**flags, **options},
             )
 
 
 def _launch_thin_output(
-    source, weight, bias, target, g: Geometry, edge: tuple[int, int], layout: str, gradient: bool, precision: str,
+    source,
+    weight,
+    bias,
+    target,
+    g: Geometry,
+    edge: tuple[int, int],
+    layout: str,
+    gradient: bool,
+    precision: str,
     cut: Config,
 ) -> None:
     _, channels, height, width = source.shape
@@ -831,10 +996,25 @@ def _launch_thin_output(
     reach = (g.kernel[1] - 1) * g.dilation[1]
     with on_device(source):
         _conv_thin_output[(triton.cdiv(batch * tall * (wide + reach), cut.block_m - reach),)](
-            source, weight, source if bias is None else bias, target,
-            batch, channels, height, width, outputs, tall, wide, *edge, *g.dilation,
-            GRADIENT=gradient, HAS_BIAS=bias is not None, BLOCK_M=cut.block_m, TAPS=cut.block_n // _power(outputs),
-            OUTPUTS=_power(outputs), **_constants(source, layout, g, precision, cut),
+            source,
+            weight,
+            source if bias is None else bias,
+            target,
+            batch,
+            channels,
+            height,
+            width,
+            outputs,
+            tall,
+            wide,
+            *edge,
+            *g.dilation,
+            GRADIENT=gradient,
+            HAS_BIAS=bias is not None,
+            BLOCK_M=cut.block_m,
+            TAPS=cut.block_n // _power(outputs),
+            OUTPUTS=_power(outputs),
+            **_constants(source, layout, g, precision, cut),
         )
 
 
@@ -927,7 +1107,9 @@ def input_gradient(
     (top, left), edge = g.padding, tuple(g.dilation[axis] * (g.kernel[axis] - 1) for axis in (0, 1))
     padded = torch.empty(
         (g.batch, g.channels, g.height + 2 * top, g.width + 2 * left),
-        dtype=accumulator_dtype(dy.dtype), device=dy.device, memory_format=memory_format(layout),
+        dtype=accumulator_dtype(dy.dtype),
+        device=dy.device,
+        memory_format=memory_format(layout),
     )
     _launch_thin_output(dy, turned, None, padded, g, edge, layout, True, precision, cut)
     return reflection_pad.backward(padded, left, left, top, top, dtype=dy.dtype)
@@ -952,7 +1134,9 @@ def weight_gradient(
     g = geometry(x.shape, (dy.shape[1], x.shape[1], *kernel), stride, padding, dilation)
     _check_gradient(dy, g, layout)
     dw = torch.empty(
-        (g.outputs, g.channels, *g.kernel), dtype=x.dtype, device=x.device,
+        (g.outputs, g.channels, *g.kernel),
+        dtype=x.dtype,
+        device=x.device,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     if dw.numel() == 0 or dy.numel() == 0:
@@ -977,7 +1161,14 @@ def weight_gradient(
                 dy, x, parts, *sizes, across, *tail, THIN_INPUT=cut.kind == "thin_input", **flags
             )
         _sum_parts[(triton.cdiv(dw.numel(), 512),)](
-            parts, dw, dw.numel(), splits, g.channels, g.kernel[0] * g.kernel[1], NCHW=not channels_last, BLOCK=512,
+            parts,
+            dw,
+            dw.numel(),
+            splits,
+            g.channels,
+            g.kernel[0] * g.kernel[1],
+            NCHW=not channels_last,
+            BLOCK=512,
             **launch_options(4),
         )
     return dw

@@ -298,7 +298,9 @@ def in_a_subprocess(code, **environment):
 
 
 def test_environment_variable():
-    show = "from fastgan.ops._backend import forced, ops; print([(op, forced(op)) for op in sorted(ops()) if forced(op)])"
+    show = (
+        "from fastgan.ops._backend import forced, ops; print([(op, forced(op)) for op in sorted(ops()) if forced(op)])"
+    )
     result = in_a_subprocess(show, FASTGAN_BACKEND="cuda, l1_loss=reference")
     assert result.stdout.strip() == "[('conv_transpose2d', 'cuda'), ('l1_loss', 'reference')]", result.stderr
 

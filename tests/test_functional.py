@@ -147,8 +147,10 @@ def test_tensors_on_several_devices_are_refused(call, name):
 def test_whole_numbers_are_read_as_in_torch():
     weight = torch.randn(3, 3, 3, 3)
     for one in (np.int64(1), (1,), [1, 1]):
-        torch.testing.assert_close(ours.reflection_pad_conv2d(X, weight, None, one, one, one),
-                                   ours.reflection_pad_conv2d(X, weight, None, 1, 1, 1))
+        torch.testing.assert_close(
+            ours.reflection_pad_conv2d(X, weight, None, one, one, one),
+            ours.reflection_pad_conv2d(X, weight, None, 1, 1, 1),
+        )
         assert ours.conv_transpose2d(X, weight, None, one, one).shape == X.shape
     assert ours.reflection_pad2d(X, np.int32(2)).shape == (2, 3, 8, 9)
 

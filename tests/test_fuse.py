@@ -85,7 +85,7 @@ def passes(model):
     """How many calls of layers a Sequential needs."""
     layers, count = list(model), 0
     while layers:
-        del layers[:2 if isinstance(model, fastgan.nn.Sequential) and fastgan.nn.in_one_pass(*layers[:2]) else 1]
+        del layers[: 2 if isinstance(model, fastgan.nn.Sequential) and fastgan.nn.in_one_pass(*layers[:2]) else 1]
         count += 1
     return count
 
@@ -143,8 +143,15 @@ def test_parameters_and_buffers_are_the_same_objects(network):
 
 def test_an_optimizer_made_before_goes_on():
     torch.manual_seed(0)
-    models = [nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(True),
-                            nn.ConvTranspose2d(4, 2, 4, 2, 1)).double()]
+    models = [
+        nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(True),
+            nn.ConvTranspose2d(4, 2, 4, 2, 1),
+        ).double()
+    ]
     models.append(copy.deepcopy(models[0]))
     optimizers = [torch.optim.Adam(model.parameters(), 0.01) for model in models]
     for step in range(6):
@@ -167,7 +174,7 @@ def test_gradient_penalty():
     results = []
     for model in (fused, original):
         leaf = x.clone().requires_grad_()
-        gradient, = torch.autograd.grad(model(leaf * 1.0).sum(), leaf, create_graph=True)
+        (gradient,) = torch.autograd.grad(model(leaf * 1.0).sum(), leaf, create_graph=True)
         weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
         results.append(torch.autograd.grad((gradient.flatten(1).norm(dim=1) - 1).square().mean(), weights))
     torch.testing.assert_close(*results, rtol=1e-8, atol=1e-10)
@@ -188,14 +195,18 @@ def test_our_own_networks_compute_the_same(make):
 SINGLE = {
     "instance norm": (nn.InstanceNorm2d(3, 1e-3, 0.3, True, True), fastgan.nn.InstanceNorm2d),
     "instance norm, momentum None": (
-        nn.InstanceNorm2d(3, momentum=None, track_running_stats=True), fastgan.nn.InstanceNorm2d),
+        nn.InstanceNorm2d(3, momentum=None, track_running_stats=True),
+        fastgan.nn.InstanceNorm2d,
+    ),
     "batch norm": (nn.BatchNorm2d(3), fastgan.nn.BatchNorm2d),
     "batch norm, cumulative": (nn.BatchNorm2d(3, momentum=None), fastgan.nn.BatchNorm2d),
     "batch norm, not tracking": (nn.BatchNorm2d(3, 0.8, 0.2, False, False), fastgan.nn.BatchNorm2d),
     "padding": (nn.ReflectionPad2d((0, 1, 2, 3)), fastgan.nn.ReflectionPad2d),
     "convolution": (nn.Conv2d(3, 4, 3, 2, (0, 1)), fastgan.nn.Conv2d),
     "reflecting convolution": (
-        nn.Conv2d(3, 6, 3, padding=(2, 1), groups=3, padding_mode="reflect"), fastgan.nn.ReflectionPadConv2d),
+        nn.Conv2d(3, 6, 3, padding=(2, 1), groups=3, padding_mode="reflect"),
+        fastgan.nn.ReflectionPadConv2d,
+    ),
     "transposed convolution": (nn.ConvTranspose2d(3, 6, 3, 2, 1, 1, 3, True, 2), fastgan.nn.ConvTranspose2d),
 }
 
@@ -211,8 +222,9 @@ def test_single_layers(name, training):
         assert ours in kinds(fused)
         for _ in range(2):
             assert_same(fused, original, torch.randn(2, 3, 8, 7, dtype=torch.double))
-    fresh = ours(*{fastgan.nn.ReflectionPad2d: (1,)}.get(ours, (3, 6, 3) if issubclass(ours, nn.modules.conv._ConvNd)
-                                                         else (3,)))
+    fresh = ours(
+        *{fastgan.nn.ReflectionPad2d: (1,)}.get(ours, (3, 6, 3) if issubclass(ours, nn.modules.conv._ConvNd) else (3,))
+    )
     assert set(vars(fastgan.fuse(copy.deepcopy(stock)))) == set(vars(fresh))
 
 
@@ -344,8 +356,7 @@ def test_left_alone(name):
 def test_weighted_bce_is_left_alone():
     weights = torch.rand(5)
     for loss in (nn.BCEWithLogitsLoss(weights), nn.BCEWithLogitsLoss(pos_weight=weights)):
-        assert sentences(loss) == [
-            "the model: BCEWithLogitsLoss left alone: weight and pos_weight are left to torch"]
+        assert sentences(loss) == ["the model: BCEWithLogitsLoss left alone: weight and pos_weight are left to torch"]
         assert type(loss) is nn.BCEWithLogitsLoss
 
 
@@ -527,8 +538,12 @@ def test_compiled_in_one_graph(name):
     late = torch.compile(model, backend="aot_eager", fullgraph=True)
     for f in (early, late, model):  # compiled before, compiled since, eager
         torch.testing.assert_close(f(x), expected, rtol=1e-4, atol=1e-5)
-    for a, b in zip(*(torch.autograd.grad(f(x).sum(), model.model[1].weight if name == "generator" else
-                                          model[0].weight) for f in (late, model))):
+    for a, b in zip(
+        *(
+            torch.autograd.grad(f(x).sum(), model.model[1].weight if name == "generator" else model[0].weight)
+            for f in (late, model)
+        )
+    ):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
     torch._dynamo.reset()
 
@@ -565,9 +580,10 @@ def seen_in_a_loop(model, x):
 def seen_by_hooks(model, x, every=1):
     """What forward hooks on the layers see, going in and coming out."""
     seen = []
-    handles = [layer.register_forward_hook(lambda _, inputs, y: seen.append((inputs[0].detach().clone(),
-                                                                             y.detach().clone())))
-               for layer in list(model)[::every]]
+    handles = [
+        layer.register_forward_hook(lambda _, inputs, y: seen.append((inputs[0].detach().clone(), y.detach().clone())))
+        for layer in list(model)[::every]
+    ]
     model(x)
     for handle in handles:
         handle.remove()
@@ -578,8 +594,11 @@ def looked_at(model, x):
     """Features by every way to look between the layers of a Sequential."""
     half = len(model) // 2
     gradients = []
-    handles = [layer.register_full_backward_hook(lambda _, dx, dy: gradients.append((dx, dy))) for layer in model
-               if not getattr(layer, "inplace", False)]
+    handles = [
+        layer.register_full_backward_hook(lambda _, dx, dy: gradients.append((dx, dy)))
+        for layer in model
+        if not getattr(layer, "inplace", False)
+    ]
     if not any(getattr(layer, "inplace", False) for layer in model):  # which backward hooks do not take
         model(x.clone().requires_grad_()).square().sum().backward()
     for handle in handles:
@@ -641,8 +660,11 @@ def test_layers_that_are_exchanged_or_changed_afterwards():
 def test_tools_that_replace_or_fold_batch_norms(tool, act, when):
     torch.manual_seed(0)
     linear = tool == "fuse_linear_bn_eval"
-    original = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), act) if linear else nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act)
+    original = (
+        nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), act)
+        if linear
+        else nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act)
+    )
     nn.init.normal_(original[1].weight), nn.init.normal_(original[1].bias)
     original.double().eval()
     x = torch.randn(2, 3, dtype=torch.double) if linear else torch.randn(2, 3, 6, 5, dtype=torch.double)
@@ -673,8 +695,16 @@ def test_traced_by_fx(name):
 def test_a_traced_model_learns_as_the_model():
     """Running statistics too: tracing itself is no step."""
     torch.manual_seed(0)
-    model = fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
-                                       nn.ConvTranspose2d(4, 3, 3), nn.InstanceNorm2d(3, affine=True))).double()
+    model = fastgan.fuse(
+        nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 3, 3),
+            nn.InstanceNorm2d(3, affine=True),
+        )
+    ).double()
     traced = torch.fx.symbolic_trace(copy.deepcopy(model))
     assert traced.get_submodule("2").num_batches_tracked == 0
     x = torch.randn(2, 3, 6, 5, dtype=torch.double)
@@ -754,8 +784,17 @@ def test_subclasses_of_sequential_stay_themselves():
 
 def test_exported():
     torch.manual_seed(0)
-    model = fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
-                                       nn.ConvTranspose2d(4, 3, 3), nn.ReLU(), Blocks(3, slope=0.2))).eval()
+    model = fastgan.fuse(
+        nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 3, 3),
+            nn.ReLU(),
+            Blocks(3, slope=0.2),
+        )
+    ).eval()
     x = torch.randn(2, 3, 6, 5)
     program = torch.export.export(model, (x,)).module()
     torch.testing.assert_close(program(x), model(x))
@@ -806,8 +845,15 @@ def sequentials(draw):
             channels, (h, w) = outputs, size
         elif kind == "norm":
             norm = draw(st.sampled_from([nn.InstanceNorm2d, nn.BatchNorm2d]))
-            layers.append(norm(channels, draw(st.sampled_from([1e-5, 1e-2])), draw(st.sampled_from([0.1, 0.7, None])),
-                               draw(st.booleans()), draw(st.booleans())))
+            layers.append(
+                norm(
+                    channels,
+                    draw(st.sampled_from([1e-5, 1e-2])),
+                    draw(st.sampled_from([0.1, 0.7, None])),
+                    draw(st.booleans()),
+                    draw(st.booleans()),
+                )
+            )
         elif kind == "activation":
             overwrite = not after_activation and draw(st.booleans())
             slope = draw(st.sampled_from([None, 0.2, -0.3, 0]))
@@ -822,7 +868,8 @@ def sequentials(draw):
         else:
             layers.append(draw(st.sampled_from([nn.Tanh, nn.Identity]))())
         after_activation = isinstance(layers[-1], (nn.ReLU, nn.LeakyReLU, nn.Tanh)) or (
-            after_activation and isinstance(layers[-1], nn.Identity))
+            after_activation and isinstance(layers[-1], nn.Identity)
+        )
     return nn.Sequential(*layers)
 
 

@@ -73,9 +73,15 @@ def test_no_import_changes_the_process():
 
 
 CHANGES = [
-    "sys.excepthook = print", "os.environ['A'] = 'b'", "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
-    "warnings.simplefilter('ignore')", "torch.set_num_threads(torch.get_num_threads() + 1)", "ctypes.CDLL(None)",
-    "torch.set_default_dtype(torch.float64)", "torch.rand(1)", "logging.basicConfig()",
+    "sys.excepthook = print",
+    "os.environ['A'] = 'b'",
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "warnings.simplefilter('ignore')",
+    "torch.set_num_threads(torch.get_num_threads() + 1)",
+    "ctypes.CDLL(None)",
+    "torch.set_default_dtype(torch.float64)",
+    "torch.rand(1)",
+    "logging.basicConfig()",
 ]
 
 

@@ -28,7 +28,11 @@ def source(tmp_path_factory):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name, ignore=left_out)
     for path in ROOT.iterdir():
-        if path.is_file() and path.suffix in ("", ".in", ".md", ".py", ".toml", ".txt") and not path.name.startswith("."):
+        if (
+            path.is_file()
+            and path.suffix in ("", ".in", ".md", ".py", ".toml", ".txt")
+            and not path.name.startswith(".")
+        ):
             shutil.copy(path, source)
     (source / "fastgan" / "tables" / "a-device.json").write_text('{"device": "A Device", "entries": []}')
     return source
@@ -55,8 +59,11 @@ def python(installed, code, **environment):
     """Runs code in a fresh interpreter that finds the installed copy first and no checkout; its standard output."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("FASTGAN_")}
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=installed, env=variables | {"PYTHONPATH": str(installed), **environment},
-        capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=installed,
+        env=variables | {"PYTHONPATH": str(installed), **environment},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
@@ -89,8 +96,12 @@ def test_a_wheel_names_its_licence(installed):
 
 
 def test_a_source_distribution_holds_what_a_build_needs(source, tmp_path):
-    result = subprocess.run([sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)], cwd=source,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as files:

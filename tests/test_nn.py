@@ -261,8 +261,10 @@ def test_old_state_dicts_with_running_statistics_are_refused_as_in_stock():
         (lambda: fastgan.nn.InstanceNorm2d(3, halo=0.5), "halo must be a whole number of at least 0, got 0.5"),
         (lambda: fastgan.nn.ReflectionPadConv2d(3, 3, 3, padding_mode="zeros"), "must be 'reflect', got 'zeros'"),
         (lambda: fastgan.nn.ConvTranspose2d(3, 3, 3, activation="elu"), "unknown activation 'elu'"),
-        (lambda: fastgan.nn.InstanceNorm2d(3, affine=True)(torch.zeros(2, 4, 5, 5)),
-         r"expected 3 channels, got .* \(2, 4, 5, 5\)"),
+        (
+            lambda: fastgan.nn.InstanceNorm2d(3, affine=True)(torch.zeros(2, 4, 5, 5)),
+            r"expected 3 channels, got .* \(2, 4, 5, 5\)",
+        ),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 5)), "expected 3D or 4D input"),
         (lambda: fastgan.nn.InstanceNorm2d(3)(torch.zeros(3, 1, 1)), "more than one spatial element"),
         (lambda: fastgan.nn.BatchNorm2d(3, activation="elu"), "unknown activation 'elu'"),

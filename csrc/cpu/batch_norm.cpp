@@ -176,8 +176,8 @@ struct PixelParams {
       scale[static_cast<size_t>(c)] = p.scale;
       shift[static_cast<size_t>(c)] = p.shift;
     }
-    return {at<A>(channels.mean, 0), at<A>(channels.rstd, 0), scale.data(), shift.data(), static_cast<A>(s.slope),
-            streams};
+    return {
+        at<A>(channels.mean, 0), at<A>(channels.rstd, 0), scale.data(), shift.data(), static_cast<A>(s.slope), streams};
   }
 };
 
@@ -243,10 +243,14 @@ void pixels_backward_fixed(const BatchNormShape& s, const BatchNormBackward& a) 
 template <class F>
 void with_type(Dtype dtype, const F& f) {
   switch (dtype) {
-    case Dtype::float32: return f(float{});
-    case Dtype::bfloat16: return f(BFloat16{});
-    case Dtype::float64: return f(double{});
-    case Dtype::float16: break;  // refused by batch_norm.cpp of csrc
+    case Dtype::float32:
+      return f(float{});
+    case Dtype::bfloat16:
+      return f(BFloat16{});
+    case Dtype::float64:
+      return f(double{});
+    case Dtype::float16:
+      break;  // refused by batch_norm.cpp of csrc
   }
 }
 

@@ -42,10 +42,15 @@ class Panels {
   };
 
   Panels(const Job& job, int64_t depth, const TileKernels<S, T>& kernels, const T* weight, const T* bias)
-      : job_(job), kernels_(kernels), depth_(depth), panels_(panels(job, depth, kernels.gemm.lanes)),
+      : job_(job),
+        kernels_(kernels),
+        depth_(depth),
+        panels_(panels(job, depth, kernels.gemm.lanes)),
         group_(panels_.empty() ? 0 : panels_.back().offset + job.taps() * depth * panels_.back().width),
         padded_(panels_.empty() ? 0 : panels_.back().first + panels_.back().width),
-        data_(group_ * job.groups), bias_(bias != nullptr ? padded_ * job.groups : 0), has_bias_(bias != nullptr) {
+        data_(group_ * job.groups),
+        bias_(bias != nullptr ? padded_ * job.groups : 0),
+        has_bias_(bias != nullptr) {
     const int64_t count = job.groups * static_cast<int64_t>(panels_.size());
     parallel_for(count, copy_grain(group_ * job.groups / std::max<int64_t>(1, count)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
@@ -156,9 +161,9 @@ class Panels {
 
 // How the work is cut: items of some rows of one image, or of some whole images.
 struct Blocks {
-  int64_t rows, images;        // of the target's phase rows, of an item
+  int64_t rows, images;  // of the target's phase rows, of an item
   int64_t row_blocks, image_blocks;
-  int64_t staged_rows;         // source rows that one block of one image reads, at most
+  int64_t staged_rows;  // source rows that one block of one image reads, at most
 };
 
 Blocks blocks(const Job& job, int64_t row_bytes) {
@@ -169,8 +174,8 @@ Blocks blocks(const Job& job, int64_t row_bytes) {
   };
   const int64_t wanted = kItemsPerThread * thread_count();
   Blocks b{total, 1, 1, job.n, 0};
-  while (b.rows > 1 && (staged(b.rows) * row_bytes > kStagedBytes ||
-                        job.n * job.groups * ceil_div(total, b.rows) < wanted)) {
+  while (b.rows > 1 &&
+         (staged(b.rows) * row_bytes > kStagedBytes || job.n * job.groups * ceil_div(total, b.rows) < wanted)) {
     b.rows = (b.rows + 1) / 2;
   }
   b.row_blocks = ceil_div(total, b.rows);
@@ -191,9 +196,16 @@ class TapConvolution {
 
   TapConvolution(const Job& job, const TileKernels<S, T>& kernels, const T* source, const T* weight, const T* bias,
                  T* target)
-      : job_(job), kernels_(kernels), source_(source), target_(target), columns_(job.column_offsets()),
-        merged_(job.columns_adjacent()), depth_(depth(job, merged_)), pitch_(pitch(depth_, merged_)),
-        width_(job.staged_width()), panels_(job, depth_, kernels, weight, bias),
+      : job_(job),
+        kernels_(kernels),
+        source_(source),
+        target_(target),
+        columns_(job.column_offsets()),
+        merged_(job.columns_adjacent()),
+        depth_(depth(job, merged_)),
+        pitch_(pitch(depth_, merged_)),
+        width_(job.staged_width()),
+        panels_(job, depth_, kernels, weight, bias),
         blocks_(blocks(job, width_ * pitch_ * static_cast<int64_t>(sizeof(S)))) {}
 
   void run() const {

@@ -118,20 +118,36 @@ inline std::vector<Phase> input_gradient_phases(const ConvTranspose2dShape& s, i
 
 inline Job forward_job(const ConvTranspose2dShape& s) {
   const int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
-  return {s.layout, s.n, s.groups, {in, {s.in[0], s.in[1]}}, {out, {s.out[0], s.out[1]}}, {1, 1},
-          {s.stride[0], s.stride[1]}, forward_phases(s, 0), forward_phases(s, 1),
+  return {s.layout,
+          s.n,
+          s.groups,
+          {in, {s.in[0], s.in[1]}},
+          {out, {s.out[0], s.out[1]}},
+          {1, 1},
+          {s.stride[0], s.stride[1]},
+          forward_phases(s, 0),
+          forward_phases(s, 1),
           {in * s.weight_stride[0], s.weight_stride[0], s.weight_stride[1], s.weight_stride[3],
            s.kernel[0] * s.kernel[1], s.kernel[1]},
-          s.activation, s.slope};
+          s.activation,
+          s.slope};
 }
 
 inline Job input_gradient_job(const ConvTranspose2dShape& s) {
   const int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
-  return {s.layout, s.n, s.groups, {out, {s.out[0], s.out[1]}}, {in, {s.in[0], s.in[1]}},
-          {s.stride[0], s.stride[1]}, {1, 1}, input_gradient_phases(s, 0), input_gradient_phases(s, 1),
+  return {s.layout,
+          s.n,
+          s.groups,
+          {out, {s.out[0], s.out[1]}},
+          {in, {s.in[0], s.in[1]}},
+          {s.stride[0], s.stride[1]},
+          {1, 1},
+          input_gradient_phases(s, 0),
+          input_gradient_phases(s, 1),
           {in * s.weight_stride[0], s.weight_stride[1], s.weight_stride[0], s.weight_stride[3],
            s.kernel[0] * s.kernel[1], s.kernel[1]},
-          Activation::none, 0.0};
+          Activation::none,
+          0.0};
 }
 
 }  // namespace fastgan

@@ -32,10 +32,17 @@ class NarrowForward {
 
   NarrowForward(const ConvTranspose2dShape& s, const TileKernels<S, T>& kernels, const T* x, const T* weight,
                 const T* bias, T* y)
-      : s_(s), kernels_(kernels), x_(x), y_(y), lanes_(kernels.gemm.lanes), depth_(ceil_div(s.c_in, G) * G),
-        columns_(s.kernel[0] * s.kernel[1] * s.c_out), width_(ceil_div(columns_, lanes_) * lanes_),
+      : s_(s),
+        kernels_(kernels),
+        x_(x),
+        y_(y),
+        lanes_(kernels.gemm.lanes),
+        depth_(ceil_div(s.c_in, G) * G),
+        columns_(s.kernel[0] * s.kernel[1] * s.c_out),
+        width_(ceil_div(columns_, lanes_) * lanes_),
         weight_(depth_ * width_),
-        in_place_(std::is_same_v<S, T> && s.layout == Layout::nhwc && s.c_in == depth_), rows_(s.out[0]) {
+        in_place_(std::is_same_v<S, T> && s.layout == Layout::nhwc && s.c_in == depth_),
+        rows_(s.out[0]) {
     pack(weight);
     for (int64_t o = 0; o < s.c_out; ++o) bias_.push_back(bias != nullptr ? element<A>(bias[o]) : A{});
     const int64_t row_bytes = s.out[1] * s.c_out * static_cast<int64_t>(sizeof(A));
@@ -178,8 +185,8 @@ template <class S, class T>
 bool forward(const TileKernels<S, T>& kernels, const ConvTranspose2dShape& s, const void* x, const void* weight,
              const void* bias, void* y) {
   if (!NarrowForward<S, T>::serves(s, kernels.gemm.lanes)) return false;
-  NarrowForward<S, T>(s, kernels, static_cast<const T*>(x), static_cast<const T*>(weight),
-                      static_cast<const T*>(bias), static_cast<T*>(y))
+  NarrowForward<S, T>(s, kernels, static_cast<const T*>(x), static_cast<const T*>(weight), static_cast<const T*>(bias),
+                      static_cast<T*>(y))
       .run();
   return true;
 }

@@ -32,12 +32,21 @@ class WeightGradient {
   static constexpr int64_t G = kTileGroup<S>;
 
   WeightGradient(const ConvTranspose2dShape& s, const TileKernels<S, T>& kernels, const T* dy, const T* x, T* dweight)
-      : s_(s), kernels_(kernels), dy_(dy), x_(x), dweight_(dweight), in_(s.c_in / s.groups), out_(s.c_out / s.groups),
-        lanes_(kernels.gemm.lanes), panels_(ceil_div(in_, widest())), tiles_(tiles()),
-        pixels_(ceil_div(s.in[1], G) * G), block_(kBlockBytes / (widest() * static_cast<int64_t>(sizeof(S)))),
+      : s_(s),
+        kernels_(kernels),
+        dy_(dy),
+        x_(x),
+        dweight_(dweight),
+        in_(s.c_in / s.groups),
+        out_(s.c_out / s.groups),
+        lanes_(kernels.gemm.lanes),
+        panels_(ceil_div(in_, widest())),
+        tiles_(tiles()),
+        pixels_(ceil_div(s.in[1], G) * G),
+        block_(kBlockBytes / (widest() * static_cast<int64_t>(sizeof(S)))),
         sums_(items() * s.kernel[1] * out_ * widest()) {
-    const int64_t bytes = (row_elements() * s.stride[0] + pixels_ * panels_ * widest()) * s.groups *
-                          static_cast<int64_t>(sizeof(S));
+    const int64_t bytes =
+        (row_elements() * s.stride[0] + pixels_ * panels_ * widest()) * s.groups * static_cast<int64_t>(sizeof(S));
     const auto fit = [&](int64_t size, int64_t& rows, int64_t& images) {
       const int64_t count = std::max<int64_t>(1, size / bytes);
       rows = ceil_div(s.in[0], ceil_div(s.in[0], count));
@@ -115,9 +124,7 @@ class WeightGradient {
   }
 
   // The row of dy that tap row `tap` puts beside row `row` of x; it may lie outside.
-  int64_t dy_row(int64_t row, int64_t tap) const {
-    return row * s_.stride[0] + tap * s_.dilation[0] - s_.padding[0];
-  }
+  int64_t dy_row(int64_t row, int64_t tap) const { return row * s_.stride[0] + tap * s_.dilation[0] - s_.padding[0]; }
   // Rows of dy that the chunk meets.
   int64_t first_dy(const Chunk& chunk) const { return std::clamp<int64_t>(dy_row(chunk.first, 0), 0, s_.out[0]); }
   int64_t last_dy(const Chunk& chunk) const {
@@ -279,8 +286,8 @@ class WeightGradient {
   int64_t block_;          // pixels of a panel of x that are multiplied at once
   int64_t rows_, images_;  // of a chunk, at most
   int64_t part_rows_, part_images_;
-  int64_t slots_;          // for rows of dy that are equal modulo the stride
-  Scratch<A> sums_;        // [group][panel][tap row][tap column][output channel][input channel of the panel]
+  int64_t slots_;    // for rows of dy that are equal modulo the stride
+  Scratch<A> sums_;  // [group][panel][tap row][tap column][output channel][input channel of the panel]
 };
 
 template <class S, class T>

@@ -41,9 +41,9 @@ struct GemmTile {
   int64_t count;
   int64_t row, step;  // of a
 
-  A* c;           // sums go here, or are added where `add` is set: whole vectors, rows `out_row` apart
+  A* c;  // sums go here, or are added where `add` is set: whole vectors, rows `out_row` apart
   bool add;
-  T* y;           // act(sum + bias) goes here: `columns` elements a row, rows `out_row` apart
+  T* y;  // act(sum + bias) goes here: `columns` elements a row, rows `out_row` apart
   int64_t out_row;
   int64_t columns;
   const A* bias;  // whole vectors, or null

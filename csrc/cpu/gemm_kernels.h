@@ -50,8 +50,13 @@ struct Step<BFloat16> {
 template <int I, class S>
 FASTGAN_INLINE const S* row_of(const S* const (&bases)[2], int64_t row, int64_t row3, int64_t row5) {
   constexpr int R = I % 7;
-  const int64_t offset = R == 0 ? 0 : R == 1 ? row : R == 2 ? 2 * row : R == 3 ? row3 : R == 4 ? 4 * row
-                         : R == 5 ? row5 : 2 * row3;
+  const int64_t offset = R == 0   ? 0
+                         : R == 1 ? row
+                         : R == 2 ? 2 * row
+                         : R == 3 ? row3
+                         : R == 4 ? 4 * row
+                         : R == 5 ? row5
+                                  : 2 * row3;
   return bases[I / 7] + offset;
 }
 

@@ -21,8 +21,8 @@
 namespace fastgan {
 namespace {
 
-constexpr int64_t kFoldBlock = 4096;          // elements folded at a time into a scratch row
-constexpr int64_t kGroupBytes = 8 << 20;      // of samples that are held in the last-level cache
+constexpr int64_t kFoldBlock = 4096;      // elements folded at a time into a scratch row
+constexpr int64_t kGroupBytes = 8 << 20;  // of samples that are held in the last-level cache
 
 // While a plane is written the next one is fetched, where its inputs take no more than a quarter of 1 MB of L2.
 constexpr int64_t kFetchBytes = 256 * 1024;
@@ -251,7 +251,6 @@ struct PlanesBackward {
   }
 };
 
-
 // Loops over all blocks of the samples [first, last): body(sample, block). A thread walks its range backwards on
 // request.
 template <class F>
@@ -305,40 +304,43 @@ struct PixelsForward {
 
   void group_finish(int64_t first, int64_t last, double* partial, ChannelArrays<A>& arrays) const {
     const int64_t channel_blocks = ceil_div(c, kChannelBlock);
-    parallel_for((last - first) * channel_blocks, ceil_div(kGrain, blocks * kChannelBlock),
-                 [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t sample = i / channel_blocks, channel = i % channel_blocks * kChannelBlock;
-        const int64_t count = std::min(kChannelBlock, c - channel);
-        double* const mean = partial + sample * blocks * 2 * c + channel;
-        for (int64_t block = 1; block < blocks; ++block) {
-          const double* const more = mean + block * 2 * c;
-          const int64_t seen = block * block_pixels;
-          k.merge_moments(mean, mean + c, static_cast<double>(seen), more, more + c,
-                          static_cast<double>(std::min(block_pixels, hw - seen)), count);
-        }
-        for (int64_t j = 0; j < count; ++j) {
-          const A middle = static_cast<A>(mean[j]), rstd = rstd_of<A>(mean[c + j], hw, a.eps);
-          *at<A>(a.mean, (first + sample) * c + channel + j) = middle;
-          *at<A>(a.rstd, (first + sample) * c + channel + j) = rstd;
-          if (a.variance != nullptr) {
-            *at<A>(a.variance, (first + sample) * c + channel + j) =
-                static_cast<A>(mean[c + j] / static_cast<double>(hw - 1));
+    parallel_for(
+        (last - first) * channel_blocks, ceil_div(kGrain, blocks * kChannelBlock), [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t sample = i / channel_blocks, channel = i % channel_blocks * kChannelBlock;
+            const int64_t count = std::min(kChannelBlock, c - channel);
+            double* const mean = partial + sample * blocks * 2 * c + channel;
+            for (int64_t block = 1; block < blocks; ++block) {
+              const double* const more = mean + block * 2 * c;
+              const int64_t seen = block * block_pixels;
+              k.merge_moments(mean, mean + c, static_cast<double>(seen), more, more + c,
+                              static_cast<double>(std::min(block_pixels, hw - seen)), count);
+            }
+            for (int64_t j = 0; j < count; ++j) {
+              const A middle = static_cast<A>(mean[j]), rstd = rstd_of<A>(mean[c + j], hw, a.eps);
+              *at<A>(a.mean, (first + sample) * c + channel + j) = middle;
+              *at<A>(a.rstd, (first + sample) * c + channel + j) = rstd;
+              if (a.variance != nullptr) {
+                *at<A>(a.variance, (first + sample) * c + channel + j) =
+                    static_cast<A>(mean[c + j] / static_cast<double>(hw - 1));
+              }
+              const PlaneParams<A> p = plane_params<A>(middle, rstd, a.weight, a.bias, channel + j, s.slope, streams);
+              arrays.scale[static_cast<size_t>(sample * c + channel + j)] = p.scale;
+              arrays.shift[static_cast<size_t>(sample * c + channel + j)] = p.shift;
+            }
           }
-          const PlaneParams<A> p = plane_params<A>(middle, rstd, a.weight, a.bias, channel + j, s.slope, streams);
-          arrays.scale[static_cast<size_t>(sample * c + channel + j)] = p.scale;
-          arrays.shift[static_cast<size_t>(sample * c + channel + j)] = p.shift;
-        }
-      }
-    });
+        });
   }
 
   void group_write(int64_t first, int64_t last, const ChannelArrays<A>& arrays) const {
     const auto params = [&](int64_t sample) {
       const int64_t local = (sample - first) * c, global = sample * c;
       return ChannelParams<A>{at<A>(static_cast<const void*>(a.mean), global),
-                              at<A>(static_cast<const void*>(a.rstd), global), arrays.scale.data() + local,
-                              arrays.shift.data() + local, static_cast<A>(s.slope), streams};
+                              at<A>(static_cast<const void*>(a.rstd), global),
+                              arrays.scale.data() + local,
+                              arrays.shift.data() + local,
+                              static_cast<A>(s.slope),
+                              streams};
     };
     if (flat) {
       each_block(first, last, blocks, block_pixels * c, true, [&] {
@@ -395,8 +397,12 @@ struct PixelsBackward {
   PaddedImage image = {s.h, s.w, c, s.halo, s.halo, s.halo, s.halo};
 
   ChannelParams<A> params(int64_t sample, int64_t first, const ChannelArrays<A>& arrays) const {
-    return {at<A>(a.mean, sample * c), at<A>(a.rstd, sample * c), arrays.scale.data() + (sample - first) * c,
-            arrays.shift.data() + (sample - first) * c, static_cast<A>(s.slope), streams};
+    return {at<A>(a.mean, sample * c),
+            at<A>(a.rstd, sample * c),
+            arrays.scale.data() + (sample - first) * c,
+            arrays.shift.data() + (sample - first) * c,
+            static_cast<A>(s.slope),
+            streams};
   }
 
   void fold_row(int64_t sample, int64_t i, A* folded) const {
@@ -482,8 +488,8 @@ struct PixelsBackward {
       }
       for (int64_t i = 0; i < samples * c; ++i) {
         const int64_t plane = first * c + i;
-        const PlaneParams<A> p = plane_params<A>(*at<A>(a.mean, plane), *at<A>(a.rstd, plane), a.weight, a.bias, i % c,
-                                                 s.slope, streams);
+        const PlaneParams<A> p =
+            plane_params<A>(*at<A>(a.mean, plane), *at<A>(a.rstd, plane), a.weight, a.bias, i % c, s.slope, streams);
         arrays.scale[static_cast<size_t>(i)] = p.scale;
         arrays.shift[static_cast<size_t>(i)] = p.shift;
       }
@@ -530,19 +536,27 @@ void backward_as(const InstanceNormShape& shape, const InstanceNormBackward& arg
 
 void instance_norm_forward(const InstanceNormShape& shape, const InstanceNormForward& args) {
   switch (shape.dtype) {
-    case Dtype::float32: return forward_as<float>(shape, args);
-    case Dtype::bfloat16: return forward_as<BFloat16>(shape, args);
-    case Dtype::float64: return forward_as<double>(shape, args);
-    case Dtype::float16: break;  // refused by ops.cpp
+    case Dtype::float32:
+      return forward_as<float>(shape, args);
+    case Dtype::bfloat16:
+      return forward_as<BFloat16>(shape, args);
+    case Dtype::float64:
+      return forward_as<double>(shape, args);
+    case Dtype::float16:
+      break;  // refused by ops.cpp
   }
 }
 
 void instance_norm_backward(const InstanceNormShape& shape, const InstanceNormBackward& args) {
   switch (shape.dtype) {
-    case Dtype::float32: return backward_as<float>(shape, args);
-    case Dtype::bfloat16: return backward_as<BFloat16>(shape, args);
-    case Dtype::float64: return backward_as<double>(shape, args);
-    case Dtype::float16: break;  // refused by ops.cpp
+    case Dtype::float32:
+      return backward_as<float>(shape, args);
+    case Dtype::bfloat16:
+      return backward_as<BFloat16>(shape, args);
+    case Dtype::float64:
+      return backward_as<double>(shape, args);
+    case Dtype::float16:
+      break;  // refused by ops.cpp
   }
 }
 

@@ -19,14 +19,14 @@ struct InstanceNormShape {
 
 struct InstanceNormForward {
   const void* x;
-  const void* residual;  // or null
+  const void* residual;                                             // or null
   int64_t residual_stride_n, residual_stride_c, residual_stride_h;  // elements; stride_c is read in NCHW only
-  const void* weight;  // A[c] or null
-  const void* bias;    // A[c] or null
+  const void* weight;                                               // A[c] or null
+  const void* bias;                                                 // A[c] or null
   double eps;
-  void* y;     // with the halo
-  void* mean;  // A[n * c]
-  void* rstd;  // A[n * c]
+  void* y;         // with the halo
+  void* mean;      // A[n * c]
+  void* rstd;      // A[n * c]
   void* variance;  // A[n * c], the unbiased one, or null
 };
 

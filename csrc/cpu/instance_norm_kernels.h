@@ -253,8 +253,8 @@ void plane_sums_as(const G* dy, const T* x, int64_t n, const PlaneParams<Accumul
 }
 
 template <class G, class T>
-void plane_sums(Activation act, const G* dy, const T* x, int64_t n, const PlaneParams<Accumulate<T>>& p,
-                double* sum_g, double* sum_gn) {
+void plane_sums(Activation act, const G* dy, const T* x, int64_t n, const PlaneParams<Accumulate<T>>& p, double* sum_g,
+                double* sum_gn) {
   if (act == Activation::none) plane_sums_as<Activation::none>(dy, x, n, p, sum_g, sum_gn);
   if (act == Activation::relu) plane_sums_as<Activation::relu>(dy, x, n, p, sum_g, sum_gn);
   if (act == Activation::leaky_relu) plane_sums_as<Activation::leaky_relu>(dy, x, n, p, sum_g, sum_gn);
@@ -437,8 +437,8 @@ void channel_forward(Activation act, const T* x, const T* residual, T* y, int64_
 }
 
 template <Activation ACT, class G, class T>
-void channel_sums_as(const G* dy, const T* x, int64_t pixels, int64_t channels,
-                     const ChannelParams<Accumulate<T>>& p, double* sum_g, double* sum_gn) {
+void channel_sums_as(const G* dy, const T* x, int64_t pixels, int64_t channels, const ChannelParams<Accumulate<T>>& p,
+                     double* sum_g, double* sum_gn) {
   using A = Accumulate<T>;
   each_tile<A>(channels, [&](auto size, auto lane, int64_t c) __attribute__((always_inline)) {
     using V = decltype(lane);
@@ -509,8 +509,7 @@ void channel_backward_as(const G* dy, const T* x, T* dx, int64_t pixels, int64_t
 
 template <class G, class T>
 void channel_backward(Activation act, const G* dy, const T* x, T* dx, int64_t pixels, int64_t channels,
-                      const ChannelParams<Accumulate<T>>& p, const Accumulate<T>* mean_g,
-                      const Accumulate<T>* slant) {
+                      const ChannelParams<Accumulate<T>>& p, const Accumulate<T>* mean_g, const Accumulate<T>* slant) {
   constexpr auto none = Activation::none, relu = Activation::relu, leaky = Activation::leaky_relu;
   if (act == none) channel_backward_as<none>(dy, x, dx, pixels, channels, p, mean_g, slant);
   if (act == relu) channel_backward_as<relu>(dy, x, dx, pixels, channels, p, mean_g, slant);
@@ -521,10 +520,9 @@ template <class T>
 constexpr NormKernels<T> norm_table() {
   using A = Accumulate<T>;
   return {
-      plane_moments<T>,       plane_forward<T>,       plane_sums<T, T>,   plane_sums<A, T>,
-      plane_backward<T, T>,   plane_backward<A, T>,   channel_moments<T>, channel_forward<T>,
-      channel_sums<T, T>,     channel_sums<A, T>,     channel_backward<T, T>, channel_backward<A, T>,
-      merge_moments,
+      plane_moments<T>,       plane_forward<T>,       plane_sums<T, T>,   plane_sums<A, T>,   plane_backward<T, T>,
+      plane_backward<A, T>,   channel_moments<T>,     channel_forward<T>, channel_sums<T, T>, channel_sums<A, T>,
+      channel_backward<T, T>, channel_backward<A, T>, merge_moments,
   };
 }
 

@@ -40,11 +40,11 @@ struct NormKernels {
   // Adds sum(g) and sum(g * n) to the outputs, g = dy * act'(z). The second form reads folded gradients.
   void (*plane_sums)(Activation act, const T* dy, const T* x, int64_t n, const PlaneParams<A>& p, double* sum_g,
                      double* sum_gn);
-  void (*plane_sums_folded)(Activation act, const A* dy, const T* x, int64_t n, const PlaneParams<A>& p,
-                            double* sum_g, double* sum_gn);
+  void (*plane_sums_folded)(Activation act, const A* dy, const T* x, int64_t n, const PlaneParams<A>& p, double* sum_g,
+                            double* sum_gn);
   // dx = scale * (g - mean_g - n * mean_gn) = scale * (g - mean_g + t * slant), slant = -rstd * mean(g * n)
-  void (*plane_backward)(Activation act, const T* dy, const T* x, T* dx, int64_t n, const PlaneParams<A>& p,
-                         A mean_g, A slant);
+  void (*plane_backward)(Activation act, const T* dy, const T* x, T* dx, int64_t n, const PlaneParams<A>& p, A mean_g,
+                         A slant);
   void (*plane_backward_folded)(Activation act, const A* dy, const T* x, T* dx, int64_t n, const PlaneParams<A>& p,
                                 A mean_g, A slant);
 

@@ -25,7 +25,7 @@ namespace fastgan {
 const TileKernels<BFloat16, BFloat16> tile_avx512_bf16 = isa_avx512_bf16::tile_table<BFloat16, BFloat16>();
 const NormKernels<BFloat16> norm_avx512_bf16 = isa_avx512_bf16::norm_table<BFloat16>();
 const BatchNormKernels<BFloat16> batch_norm_avx512_bf16 = isa_avx512_bf16::batch_norm_table<BFloat16>();
-}
+}  // namespace fastgan
 
 #if defined(__clang__)
 #pragma clang attribute pop

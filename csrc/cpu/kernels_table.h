@@ -12,24 +12,12 @@ namespace FASTGAN_ISA {
 // A constant: making the table runs no code of this instruction set.
 constexpr Kernels table() {
   return {
-      norm_table<float>(),
-      norm_table<BFloat16>(),
-      norm_table<double>(),
-      batch_norm_table<float>(),
-      batch_norm_table<BFloat16>(),
-      batch_norm_table<double>(),
-      fold_table<float>(),
-      fold_table<BFloat16>(),
-      fold_table<Half>(),
-      fold_table<double>(),
-      {loss_block<float>},
-      {loss_block<BFloat16>},
-      {loss_block<double>},
-      tile_table<float, float>(),
-      tile_table<float, BFloat16>(),
-      tile_table<double, double>(),
-      winograd_table<float>(),
-      winograd_table<BFloat16>(),
+      norm_table<float>(),          norm_table<BFloat16>(),       norm_table<double>(),
+      batch_norm_table<float>(),    batch_norm_table<BFloat16>(), batch_norm_table<double>(),
+      fold_table<float>(),          fold_table<BFloat16>(),       fold_table<Half>(),
+      fold_table<double>(),         {loss_block<float>},          {loss_block<BFloat16>},
+      {loss_block<double>},         tile_table<float, float>(),   tile_table<float, BFloat16>(),
+      tile_table<double, double>(), winograd_table<float>(),      winograd_table<BFloat16>(),
       winograd_weight_table(),
   };
 }

@@ -27,9 +27,9 @@ double loss_as(const PointwiseLoss& a) {
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t offset = i * kBlock, count = std::min(kBlock, a.count - offset);
-      partial[static_cast<size_t>(i)] = k.block(a.kind, from(a.input, offset), from(a.target, offset),
-                                                static_cast<A>(a.label), into(a.value, offset), into(a.grad, offset),
-                                                count);
+      partial[static_cast<size_t>(i)] =
+          k.block(a.kind, from(a.input, offset), from(a.target, offset), static_cast<A>(a.label), into(a.value, offset),
+                  into(a.grad, offset), count);
     }
   });
   double sum = 0;
@@ -41,10 +41,14 @@ double loss_as(const PointwiseLoss& a) {
 
 double pointwise_loss(const PointwiseLoss& args) {
   switch (args.dtype) {
-    case Dtype::float32: return loss_as<float>(args);
-    case Dtype::bfloat16: return loss_as<BFloat16>(args);
-    case Dtype::float64: return loss_as<double>(args);
-    case Dtype::float16: break;  // refused by ops.cpp
+    case Dtype::float32:
+      return loss_as<float>(args);
+    case Dtype::bfloat16:
+      return loss_as<BFloat16>(args);
+    case Dtype::float64:
+      return loss_as<double>(args);
+    case Dtype::float16:
+      break;  // refused by ops.cpp
   }
   return 0;
 }

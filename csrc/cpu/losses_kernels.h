@@ -15,7 +15,7 @@ constexpr int64_t kLossLength = 32 * FASTGAN_VECTOR_BYTES;
 // exp(a) and log1p(e) for a <= 0 (NaN passes) and 0 <= e <= 1: what the logistic loss needs. In float both are within
 // 2 ulp of the true value, subnormal results included.
 FASTGAN_INLINE VecF exp_nonpositive(VecF a) {
-  a = a < -104.0f ? VecF{} - 104.0f : a;  // exp(-104) rounds to zero
+  a = a < -104.0f ? VecF{} - 104.0f : a;                                 // exp(-104) rounds to zero
   const VecI n = __builtin_convertvector(a * 1.44269504f - 0.5f, VecI);  // rounds towards zero, so to nearest
   const VecF whole = __builtin_convertvector(n, VecF);
   VecF r = fma(whole, VecF{} - 0.693359375f, a);

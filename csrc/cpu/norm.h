@@ -9,9 +9,9 @@
 
 namespace fastgan {
 
-constexpr int64_t kBlock = 16384;             // elements of a plane that are summed, or written, at a time
-constexpr int64_t kPixelBytes = 64 * 1024;    // of pixels whose sums are taken at a time, channels innermost
-constexpr int64_t kGrain = 32768;             // elements that are worth a thread
+constexpr int64_t kBlock = 16384;           // elements of a plane that are summed, or written, at a time
+constexpr int64_t kPixelBytes = 64 * 1024;  // of pixels whose sums are taken at a time, channels innermost
+constexpr int64_t kGrain = 32768;           // elements that are worth a thread
 
 // Results of at least this size are stored past the caches. Measured with cold caches on two cores (1 MB of L2 each, 32
 // MB of L3): at 4 MB this takes a fifth off the NCHW backward pass, and pass and following convolution together take no

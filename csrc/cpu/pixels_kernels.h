@@ -50,9 +50,7 @@ FASTGAN_INLINE void store_some(T* p, V v, int64_t n) {
 }
 #if defined(FASTGAN_X86) && FASTGAN_VECTOR_BYTES == 64
 FASTGAN_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-FASTGAN_INLINE VecF load_some(const float* p, int64_t n) {
-  return (VecF)_mm512_maskz_loadu_ps(first_lanes(n), p);
-}
+FASTGAN_INLINE VecF load_some(const float* p, int64_t n) { return (VecF)_mm512_maskz_loadu_ps(first_lanes(n), p); }
 FASTGAN_INLINE VecD load_some(const double* p, int64_t n) {
   return (VecD)_mm512_maskz_loadu_pd(static_cast<__mmask8>(first_lanes(n)), p);
 }
@@ -60,9 +58,7 @@ FASTGAN_INLINE VecF load_some(const BFloat16* p, int64_t n) {
   const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(n), p);
   return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
 }
-FASTGAN_INLINE void store_some(float* p, VecF v, int64_t n) {
-  _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v);
-}
+FASTGAN_INLINE void store_some(float* p, VecF v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
 FASTGAN_INLINE void store_some(double* p, VecD v, int64_t n) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(n)), (__m512d)v);
 }
@@ -76,9 +72,7 @@ FASTGAN_INLINE void store_some(BFloat16* p, VecF v, int64_t n) {
 // Values that were read from T, which needs no rounding in S.
 FASTGAN_INLINE void keep(float* p, VecF v) { store(p, v); }
 FASTGAN_INLINE void keep(double* p, VecD v) { store(p, v); }
-FASTGAN_INLINE void keep(BFloat16* p, VecF v) {
-  *reinterpret_cast<VecHUnaligned*>(p) = narrow(float_to_bits(v) >> 16);
-}
+FASTGAN_INLINE void keep(BFloat16* p, VecF v) { *reinterpret_cast<VecHUnaligned*>(p) = narrow(float_to_bits(v) >> 16); }
 
 template <class S, class T>
 struct Pixels {

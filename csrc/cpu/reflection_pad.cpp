@@ -79,19 +79,27 @@ void backward_as(const Images& s, const void* gradient, void* result) {
 
 void reflection_pad_forward(const ReflectionPad& shape, const void* x, void* y) {
   switch (shape.dtype) {
-    case Dtype::float32: return forward_as<float>(Images(shape), x, y);
-    case Dtype::bfloat16: return forward_as<BFloat16>(Images(shape), x, y);
-    case Dtype::float16: return forward_as<Half>(Images(shape), x, y);
-    case Dtype::float64: return forward_as<double>(Images(shape), x, y);
+    case Dtype::float32:
+      return forward_as<float>(Images(shape), x, y);
+    case Dtype::bfloat16:
+      return forward_as<BFloat16>(Images(shape), x, y);
+    case Dtype::float16:
+      return forward_as<Half>(Images(shape), x, y);
+    case Dtype::float64:
+      return forward_as<double>(Images(shape), x, y);
   }
 }
 
 void reflection_pad_backward(const ReflectionPad& shape, const void* dy, void* dx) {
   switch (shape.dtype) {
-    case Dtype::float32: return backward_as<float>(Images(shape), dy, dx);
-    case Dtype::bfloat16: return backward_as<BFloat16>(Images(shape), dy, dx);
-    case Dtype::float16: return backward_as<Half>(Images(shape), dy, dx);
-    case Dtype::float64: return backward_as<double>(Images(shape), dy, dx);
+    case Dtype::float32:
+      return backward_as<float>(Images(shape), dy, dx);
+    case Dtype::bfloat16:
+      return backward_as<BFloat16>(Images(shape), dy, dx);
+    case Dtype::float16:
+      return backward_as<Half>(Images(shape), dy, dx);
+    case Dtype::float64:
+      return backward_as<double>(Images(shape), dy, dx);
   }
 }
 

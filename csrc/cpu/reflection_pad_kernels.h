@@ -54,7 +54,8 @@ void fold_rows(const T* padded, const T* inner, const PaddedImage& image, int64_
     const T* const own = inner != nullptr ? inner + i * w * pixel : nullptr;
     add_rows<false>(padded, row_size, rows, image.left * pixel, own, out, w * pixel);
     for (int64_t j = 1; j <= image.left; ++j) {
-      add_rows<true>(padded, row_size, rows, (image.left - j) * pixel, static_cast<const T*>(nullptr), out + j * pixel, pixel);
+      add_rows<true>(padded, row_size, rows, (image.left - j) * pixel, static_cast<const T*>(nullptr), out + j * pixel,
+                     pixel);
     }
     for (int64_t j = w - 1 - image.right; j <= w - 2; ++j) {
       add_rows<true>(padded, row_size, rows, (image.left + 2 * (w - 1) - j) * pixel, static_cast<const T*>(nullptr),

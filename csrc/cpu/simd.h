@@ -116,9 +116,7 @@ FASTGAN_INLINE VecF load(const Half* p) {
 FASTGAN_INLINE void store(float* p, VecF v) { *reinterpret_cast<VecFUnaligned*>(p) = v; }
 FASTGAN_INLINE void store(double* p, VecD v) { *reinterpret_cast<VecDUnaligned*>(p) = v; }
 FASTGAN_INLINE void store(BFloat16* p, VecF v) { *reinterpret_cast<VecHUnaligned*>(p) = to_bfloat16(v); }
-FASTGAN_INLINE void store(Half* p, VecF v) {
-  *reinterpret_cast<VecHUnaligned*>(p) = narrow(half_bits<VecU>(v));
-}
+FASTGAN_INLINE void store(Half* p, VecF v) { *reinterpret_cast<VecHUnaligned*>(p) = narrow(half_bits<VecU>(v)); }
 
 // Stores past the caches, to addresses of the vector's alignment: for results larger than the caches, which would only
 // be read in to be overwritten. stream_end() orders them before later stores.

@@ -13,12 +13,15 @@ namespace fastgan {
 template <class Body>
 void with_tiles(Dtype dtype, Body body) {
   switch (dtype) {
-    case Dtype::float32: return body(tile_kernels<float>());
-    case Dtype::float64: return body(tile_kernels<double>());
+    case Dtype::float32:
+      return body(tile_kernels<float>());
+    case Dtype::float64:
+      return body(tile_kernels<double>());
     case Dtype::bfloat16:
       if (const auto* const dot = capability().bfloat16_dot; dot != nullptr) return body(*dot);
       return body(tile_kernels<BFloat16>());
-    case Dtype::float16: return;
+    case Dtype::float16:
+      return;
   }
 }
 

@@ -82,8 +82,14 @@ class Source {
  public:
   Source(const Grid& grid, const T* data, int64_t h, int64_t w, int64_t channels, int64_t first_row,
          int64_t first_column, int64_t pad_h, int64_t pad_w)
-      : grid_(grid), data_(data), h_(h), w_(w), channels_(channels), rows_(map(grid.rows, first_row, h, pad_h)),
-        columns_(map(grid.columns, first_column, w, pad_w)), zeros_(static_cast<size_t>(channels)) {}
+      : grid_(grid),
+        data_(data),
+        h_(h),
+        w_(w),
+        channels_(channels),
+        rows_(map(grid.rows, first_row, h, pad_h)),
+        columns_(map(grid.columns, first_column, w, pad_w)),
+        zeros_(static_cast<size_t>(channels)) {}
 
   // The size x size pixels of a tile.
   void pixels(int64_t tile, int64_t size, const T** out) const {
@@ -122,8 +128,11 @@ class Weights {
   // Element (k, j) of tap t is weight[k * k_stride + j * j_stride + (turned ? 8 - t : t) * tap].
   Weights(const float* weight, int64_t depth, int64_t k_stride, int64_t columns, int64_t j_stride, int64_t tap,
           bool turned)
-      : width_(kernels().winograd_weights.width), panel_(depth * width_), panels_(ceil_div(columns, width_)),
-        point_(spread(panels_ * panel_)), data_(kWinogradPoints * point_) {
+      : width_(kernels().winograd_weights.width),
+        panel_(depth * width_),
+        panels_(ceil_div(columns, width_)),
+        point_(spread(panels_ * panel_)),
+        data_(kWinogradPoints * point_) {
     constexpr int64_t kRun = 64;
     const int64_t runs = ceil_div(depth, kRun);
     parallel_for(panels_ * runs, 1, [&](int64_t begin, int64_t end) {

@@ -10,10 +10,10 @@ namespace fastgan {
 
 // The convolution of x, padded by reflection, with stride 1: images are channels innermost, dense.
 struct WinogradShape {
-  int64_t n, c, o;             // images, channels of x, channels of the result
-  int64_t h, w;                // of x
-  int64_t pad_h, pad_w;        // reflected pixels on either side
-  Layout weight;               // of the (o, c, 3, 3) weights: nchw, or nhwc for (o, 3, 3, c) in memory
+  int64_t n, c, o;       // images, channels of x, channels of the result
+  int64_t h, w;          // of x
+  int64_t pad_h, pad_w;  // reflected pixels on either side
+  Layout weight;         // of the (o, c, 3, 3) weights: nchw, or nhwc for (o, 3, 3, c) in memory
 
   int64_t out_h() const { return h + 2 * pad_h - 2; }
   int64_t out_w() const { return w + 2 * pad_w - 2; }

@@ -109,9 +109,8 @@ FASTGAN_INLINE void transform_square(const Load& load_one, const Store& store_on
 
 template <class Transform, class T>
 FASTGAN_INLINE void transform_pixels(const T* const* pixels, int64_t channel, float* out, int64_t point) {
-  transform_square<Transform>(
-      [&](int i, int j) { return load(pixels[i * Transform::kIn + j] + channel); },
-      [&](int i, int j, VecF value) { store(out + (i * Transform::kOut + j) * point, value); });
+  transform_square<Transform>([&](int i, int j) { return load(pixels[i * Transform::kIn + j] + channel); },
+                              [&](int i, int j, VecF value) { store(out + (i * Transform::kOut + j) * point, value); });
 }
 
 template <class Transform, class T>

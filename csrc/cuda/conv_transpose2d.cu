@@ -8,10 +8,14 @@ namespace {
 
 const Passes& passes(Dtype dtype, bool tf32) {
   switch (dtype) {
-    case Dtype::bfloat16: return bfloat16_passes();
-    case Dtype::float16: return float16_passes();
-    case Dtype::float64: return float64_passes();
-    case Dtype::float32: break;
+    case Dtype::bfloat16:
+      return bfloat16_passes();
+    case Dtype::float16:
+      return float16_passes();
+    case Dtype::float64:
+      return float64_passes();
+    case Dtype::float32:
+      break;
   }
   return tf32 ? tf32_passes() : float32_passes();
 }

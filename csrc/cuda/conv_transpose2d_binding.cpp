@@ -59,8 +59,8 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
 Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                          at::IntArrayRef output_padding, int64_t groups, at::IntArrayRef dilation) {
   const c10::cuda::CUDAGuard guard(dy.device());
-  const ConvTranspose2dCall call = conv_transpose2d_input_gradient_call(dy, weight, stride, padding, output_padding,
-                                                                        groups, dilation, true);
+  const ConvTranspose2dCall call =
+      conv_transpose2d_input_gradient_call(dy, weight, stride, padding, output_padding, groups, dilation, true);
   if (!call.empty) {
     const Tensor taps = by_taps(weight);
     check(conv_transpose2d_input_gradient(call.shape, tf32(), dy.const_data_ptr(), taps.const_data_ptr(),
@@ -74,8 +74,8 @@ Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef ker
                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef output_padding,
                           int64_t groups, at::IntArrayRef dilation) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const ConvTranspose2dCall call = conv_transpose2d_weight_gradient_call(
-      dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, true);
+  const ConvTranspose2dCall call = conv_transpose2d_weight_gradient_call(dy, x, kernel, channels_last, stride, padding,
+                                                                         output_padding, groups, dilation, true);
   if (!call.empty) {
     const char* const op = "conv_transpose2d_weight_gradient";
     int64_t bytes = 0;

@@ -121,12 +121,12 @@ struct DataLayout {
   using T = typename Block::Arithmetic::Element;
   using Sum = typename Block::Arithmetic::Sum;
   using TileA = SharedTile<T, Block::kM, Block::kStep>;
-  using TileB = std::conditional_t<Forward, SharedTile<T, Block::kStep, Block::kN>,
-                                   SharedTile<T, Block::kN, Block::kStep>>;
+  using TileB =
+      std::conditional_t<Forward, SharedTile<T, Block::kStep, Block::kN>, SharedTile<T, Block::kN, Block::kStep>>;
   using TileC = SharedTile<T, Block::kM, Block::kN>;
-  static constexpr int pixels = 0;                              // SourcePixel of each row
-  static constexpr int targets = pixels + Block::kM * 16;       // int64_t offset in the target, -1 where there is none
-  static constexpr int biases = targets + Block::kM * 8;        // Sum of each column
+  static constexpr int pixels = 0;                         // SourcePixel of each row
+  static constexpr int targets = pixels + Block::kM * 16;  // int64_t offset in the target, -1 where there is none
+  static constexpr int biases = targets + Block::kM * 8;   // Sum of each column
   static constexpr int tiles = biases + Block::kN * int{sizeof(Sum)};
   static constexpr int stages = Block::kStages * (TileA::bytes + TileB::bytes);
   static constexpr int bytes = tiles + (stages > TileC::bytes ? stages : TileC::bytes);
@@ -317,7 +317,7 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
   locate_pixels(0);
   ptx::barrier();
   auto sums = multiply<Block, typename Layout::TileA, false, typename Layout::TileB, false>(memory + Layout::tiles,
-                                                                                           steps, fetch);
+                                                                                            steps, fetch);
 
   const int64_t c_in = int64_t{p.groups} * p.c;
   Sum* const partial = static_cast<Sum*>(p.partial) + split * c_in * taps * p.o;
@@ -343,8 +343,8 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
   for (int64_t split = 0; split < p.splits; ++split) sum += ptx::load(partial + split * p.count);
   const int64_t line = index / p.o, c = line / p.taps;
   const int o = static_cast<int>(index - line * p.o), tap = static_cast<int>(line - c * p.taps);
-  T* const target = static_cast<T*>(p.dweight) + c * p.strides[0] + o * p.strides[1] +
-                    tap / p.columns * p.strides[2] + tap % p.columns * p.strides[3];
+  T* const target = static_cast<T*>(p.dweight) + c * p.strides[0] + o * p.strides[1] + tap / p.columns * p.strides[2] +
+                    tap % p.columns * p.strides[3];
   ptx::store(target, ptx::from_accumulator<T>(sum));
 }
 
@@ -356,8 +356,15 @@ inline Axis axis(const ConvTranspose2dShape& s, int i) {
   const int stride = static_cast<int>(s.stride[i]), dilation = static_cast<int>(s.dilation[i]);
   const int kernel = static_cast<int>(s.kernel[i]), common = std::gcd(stride, dilation), period = stride / common;
   const int full = kernel <= period ? kernel : kernel % period == 0 ? period : kernel % period;
-  return {static_cast<int>(s.in[i]), static_cast<int>(s.out[i]), stride, static_cast<int>(s.padding[i]), dilation,
-          kernel, period, dilation / common, full};
+  return {static_cast<int>(s.in[i]),
+          static_cast<int>(s.out[i]),
+          stride,
+          static_cast<int>(s.padding[i]),
+          dilation,
+          kernel,
+          period,
+          dilation / common,
+          full};
 }
 
 // The most taps that a phase has along an axis, and the taps that follow.
@@ -396,8 +403,8 @@ struct DataLaunch {
     p.axes[0] = axis(s, 0), p.axes[1] = axis(s, 1);
     p.rows_first = most_taps(p.axes[0]) * fewer_taps(p.axes[1]) >= fewer_taps(p.axes[0]) * most_taps(p.axes[1]);
     p.n = s.n;
-    const int64_t rows = Forward ? s.n * divide_up(s.out[0], s.stride[0]) * divide_up(s.out[1], s.stride[1])
-                                 : s.n * s.in[0] * s.in[1];
+    const int64_t rows =
+        Forward ? s.n * divide_up(s.out[0], s.stride[0]) * divide_up(s.out[1], s.stride[1]) : s.n * s.in[0] * s.in[1];
     p.m_tiles = divide_up(rows, Block::kM);
     p.n_tiles = static_cast<int>(divide_up(Forward ? o : c, Block::kN));
     p.groups = static_cast<int>(s.groups);
@@ -465,11 +472,12 @@ struct WeightGradientLaunch {
     params.x_access = image_access<T>(s.layout, x, params.c);
     params.dy_access = image_access<T>(s.layout, dy, params.o);
     constexpr int shared_bytes = WeightGradientLayout<Block>::bytes;
-    const cudaError_t error = ptx::launch(weight_gradient_kernel<Block, shared_bytes>, blocks, Block::kThreads,
-                                          shared_bytes, stream, params);
+    const cudaError_t error =
+        ptx::launch(weight_gradient_kernel<Block, shared_bytes>, blocks, Block::kThreads, shared_bytes, stream, params);
     if (error != cudaSuccess) return error;
-    SumParams sum{workspace, dweight, count, splits, static_cast<int>(s.kernel[0] * s.kernel[1]),
-                  static_cast<int>(s.kernel[1]), params.o, {}};
+    SumParams sum{
+        workspace, dweight, count, splits, static_cast<int>(s.kernel[0] * s.kernel[1]), static_cast<int>(s.kernel[1]),
+        params.o,  {}};
     for (int i = 0; i < 4; ++i) sum.strides[i] = s.weight_stride[i];
     return ptx::launch(sum_kernel<T, Sum>, divide_up(count, kSumThreads), kSumThreads, 0, stream, sum);
   }

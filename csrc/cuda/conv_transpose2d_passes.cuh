@@ -11,9 +11,8 @@ template <class WeightBlock, class... Blocks>
 Passes make_passes() {
   return {
       [](const ConvTranspose2dShape& shape, int multiprocessors, const void* x, const void* weight, const void* bias,
-         void* y, cudaStream_t stream) {
-        return run_data<true, Blocks...>(shape, multiprocessors, x, weight, bias, y, stream);
-      },
+         void* y,
+         cudaStream_t stream) { return run_data<true, Blocks...>(shape, multiprocessors, x, weight, bias, y, stream); },
       [](const ConvTranspose2dShape& shape, int multiprocessors, const void* dy, const void* weight, void* dx,
          cudaStream_t stream) {
         return run_data<false, Blocks...>(shape, multiprocessors, dy, weight, nullptr, dx, stream);

@@ -209,8 +209,7 @@ cudaError_t launch(void (*kernel)(Params), int64_t blocks, int threads, int shar
   const auto* function = reinterpret_cast<const void*>(kernel);
   // Above 48 KiB a kernel must be allowed its dynamic shared memory, on every device anew.
   if (shared_bytes > 48 * 1024) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    const cudaError_t error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error;
   }
   void* arguments[] = {&params};

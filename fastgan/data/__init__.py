@@ -10,6 +10,22 @@ from .opening import open_dataset, open_pairs
 from .options import DataOptions
 from .resident import ResidentDataset, open_resident
 
-__all__ = ["AlignedDataset", "DataOptions", "ImageError", "LabelledDataset", "PairDataset", "ResidentDataset",
-           "SemiLabelledDataset", "UnalignedDataset", "make_grid", "open_dataset", "open_pairs", "open_resident",
-           "read_pixels", "save_image", "to_image", "to_pixels", "to_tensor"]
+__all__ = [
+    "AlignedDataset",
+    "DataOptions",
+    "ImageError",
+    "LabelledDataset",
+    "PairDataset",
+    "ResidentDataset",
+    "SemiLabelledDataset",
+    "UnalignedDataset",
+    "make_grid",
+    "open_dataset",
+    "open_pairs",
+    "open_resident",
+    "read_pixels",
+    "save_image",
+    "to_image",
+    "to_pixels",
+    "to_tensor",
+]

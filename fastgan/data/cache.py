@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 CACHES = ("auto", "memory", "file", "none")
-MEMORY_BYTES = 2 ** 30  # of one folder's pixels, kept in memory by "auto": 4,300 images of 286x286
-_SPARE_BYTES = 2 ** 30  # that a file leaves free on its disk
+MEMORY_BYTES = 2**30  # of one folder's pixels, kept in memory by "auto": 4,300 images of 286x286
+_SPARE_BYTES = 2**30  # that a file leaves free on its disk
 
 
 def choose(size: int, asked: str, memory_bytes: int = MEMORY_BYTES) -> str:
-    """"memory", "file" or "none" for so many bytes of pixels: what was asked for; "auto" takes a file beyond
+    """ "memory", "file" or "none" for so many bytes of pixels: what was asked for; "auto" takes a file beyond
     ``memory_bytes``, and nothing where the disk has no room for one."""
     if asked != "auto":
         return asked
@@ -51,5 +51,9 @@ def _reserve(file: int, size: int) -> None:
         else:
             os.ftruncate(file, size)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}, for a file of {size / 2 ** 30:.1f} GiB; --cache none does "
-                                   "without, TMPDIR names another folder", folder()) from None
+        raise OSError(
+            error.errno,
+            f"{error.strerror}, for a file of {size / 2**30:.1f} GiB; --cache none does "
+            "without, TMPDIR names another folder",
+            folder(),
+        ) from None

@@ -23,8 +23,10 @@ def convert(pixels: np.ndarray, channels: int) -> np.ndarray:
     if there == channels:
         return pixels
     if there not in CHANNELS or channels not in CHANNELS:
-        raise ValueError(f"it has {there} channels, and {channels} are wanted: only 1 (grey), 2 (grey with "
-                         "transparency), 3 (RGB) and 4 (RGB with transparency) become one another")
+        raise ValueError(
+            f"it has {there} channels, and {channels} are wanted: only 1 (grey), 2 (grey with "
+            "transparency), 3 (RGB) and 4 (RGB with transparency) become one another"
+        )
     if there in (2, 4):
         pixels, opacity = pixels[..., :-1], pixels[..., -1:]
         if channels not in (2, 4):

@@ -80,9 +80,10 @@ class ImageDataset(Dataset, ABC):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         picks = self.picks(key)
-        images = {name: to_tensor(source.load(index)) if generator is None
-                  else self.transform(source.load(index), generator)
-                  for name, (source, index, generator) in picks.items()}
+        images = {
+            name: to_tensor(source.load(index)) if generator is None else self.transform(source.load(index), generator)
+            for name, (source, index, generator) in picks.items()
+        }
         return images | self.about(picks)
 
 
@@ -139,8 +140,10 @@ class AlignedDataset(PairDataset):
 
     def picks(self, key: Key) -> dict[str, Pick]:
         epoch, index = _split(key, len(self))
-        return {name: Pick(source, index, random.Random(f"{self.seed} {epoch} {index}"))
-                for name, source in (("A", self.A), ("B", self.B))}
+        return {
+            name: Pick(source, index, random.Random(f"{self.seed} {epoch} {index}"))
+            for name, source in (("A", self.A), ("B", self.B))
+        }
 
     def describe(self) -> str:
         return f"{len(self)} pairs"
@@ -223,8 +226,10 @@ def _split(key: Key, length: int) -> tuple[int, int]:
 
 def _balanced(labels: Tensor, names: Sequence[str], n_labels: int, seed: int) -> list[int]:
     if not names:
-        raise ValueError("semi-supervised training needs images with labels, and these have none: "
-                         "give IDX files with labels, or a folder with a sub-folder for each class")
+        raise ValueError(
+            "semi-supervised training needs images with labels, and these have none: "
+            "give IDX files with labels, or a folder with a sub-folder for each class"
+        )
     there = [label for label in range(len(names)) if (labels == label).any()]
     if n_labels < len(there):
         raise ValueError(f"--n-labels is {n_labels}: with {len(there)} classes it must be {len(there)} or more")
@@ -234,7 +239,8 @@ def _balanced(labels: Tensor, names: Sequence[str], n_labels: int, seed: int) ->
         wanted = n_labels // len(there) + (place < n_labels % len(there))
         items = (labels == label).nonzero().flatten().tolist()
         if len(items) < wanted:
-            raise ValueError(f"--n-labels is {n_labels}, {wanted} of each class, but class {names[label]} has "
-                             f"{len(items)} images")
+            raise ValueError(
+                f"--n-labels is {n_labels}, {wanted} of each class, but class {names[label]} has {len(items)} images"
+            )
         chosen += sorted(items, key=lambda item: generator.random())[:wanted]
     return sorted(chosen)

@@ -189,8 +189,10 @@ def _decode(path: str | Path, range: Sequence[float] | None) -> tuple[np.ndarray
         if numbers.dtype.kind == "f" and range is None:
             range, kind = (0.0, 1.0), "floating-point"
             if not (0 <= numbers.min() and numbers.max() <= 1):  # true for NaN, too
-                raise OSError("floating-point pixels of an array lie in [0, 1], or in a range that is given "
-                              "(--range LOW HIGH of train and translate)")
+                raise OSError(
+                    "floating-point pixels of an array lie in [0, 1], or in a range that is given "
+                    "(--range LOW HIGH of train and translate)"
+                )
     else:
         numbers, orientation, kind = _numbers(path)
     levels, span = to_levels(numbers, range)
@@ -240,11 +242,18 @@ def _array(path: str | Path) -> np.ndarray:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         text = str(error)
-        raise OSError("truncated" if "mmap length" in text else "an array of python objects" if "in dtype" in text
-                      else "not an array of numpy") from None
+        raise OSError(
+            "truncated"
+            if "mmap length" in text
+            else "an array of python objects"
+            if "in dtype" in text
+            else "not an array of numpy"
+        ) from None
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:
-        raise OSError(f"an array of shape {getattr(array, 'shape', None)}: an image is (height, width) or (height, "
-                      "width, channels)")
+        raise OSError(
+            f"an array of shape {getattr(array, 'shape', None)}: an image is (height, width) or (height, "
+            "width, channels)"
+        )
     if array.dtype.kind not in "uif":
         raise OSError(f"an array of {array.dtype}: images are whole numbers, or floating-point")
     return array if array.ndim == 3 else array[:, :, None]
@@ -276,7 +285,9 @@ def _reason(error: Exception) -> str:
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         pixels = int(re.search("[0-9]+", str(error))[0])
-        return (f"{pixels:,} pixels, and at most {2 * Image.MAX_IMAGE_PIXELS:,} are read: make it smaller, or cut it "
-                "into pieces")
+        return (
+            f"{pixels:,} pixels, and at most {2 * Image.MAX_IMAGE_PIXELS:,} are read: make it smaller, or cut it "
+            "into pieces"
+        )
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return "truncated" if "truncated" in text.lower() else text.splitlines()[0]

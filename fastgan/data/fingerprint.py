@@ -33,8 +33,11 @@ def fingerprint(dataset: Any) -> str:
                 digest.update(f"{os.path.relpath(path, root)} {size} {seen}\n".encode(errors="surrogateescape"))
     labels = getattr(dataset, "labels", None)
     if labels is not None:
-        digest.update(f"{zlib.crc32(labels.contiguous().numpy())} {getattr(dataset, 'names', ())}\n".encode(
-            errors="surrogateescape"))
+        digest.update(
+            f"{zlib.crc32(labels.contiguous().numpy())} {getattr(dataset, 'names', ())}\n".encode(
+                errors="surrogateescape"
+            )
+        )
     return digest.hexdigest()
 
 

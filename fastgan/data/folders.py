@@ -70,8 +70,9 @@ def passed_over(others: Counter[str], folder: str | Path) -> str | None:
     if not others:
         return None
     count = others.total()
-    return (f"passed over {count} file{'s' if count > 1 else ''} in {folder} that no image is read from: "
-            f"{_counts(others)}")
+    return (
+        f"passed over {count} file{'s' if count > 1 else ''} in {folder} that no image is read from: {_counts(others)}"
+    )
 
 
 @dataclass
@@ -123,9 +124,17 @@ class ImageFolder:
         ValueError: the folder is missing or empty, every image in it is broken, or the crop is larger than an image.
     """
 
-    def __init__(self, folder: str | Path | Listing, transform: Transform, *, channels: int = 3,
-                 limit: int | None = None, cache: str = "auto", substitute: bool = True,
-                 range: Sequence[float] | None = None):
+    def __init__(
+        self,
+        folder: str | Path | Listing,
+        transform: Transform,
+        *,
+        channels: int = 3,
+        limit: int | None = None,
+        cache: str = "auto",
+        substitute: bool = True,
+        range: Sequence[float] | None = None,
+    ):
         listing = folder if isinstance(folder, Listing) else Listing.of(folder, transform.wanted, limit)
         self.folder, self.transform, self.channels, self.substitute = listing.folder, transform, channels, substitute
         self.range = range
@@ -141,8 +150,10 @@ class ImageFolder:
         total = sum(self._elements(size) for size in self.sizes) * (2 if self.deep else 1)
         where = caches.choose(total, cache)
         if where == "file":
-            notice(f"the images of {self.folder} are decoded into a file of {total / 2 ** 30:.1f} GiB in "
-                   f"{caches.folder()}, which vanishes with the run; --cache memory or none does without")
+            notice(
+                f"the images of {self.folder} are decoded into a file of {total / 2**30:.1f} GiB in "
+                f"{caches.folder()}, which vanishes with the run; --cache memory or none does without"
+            )
         if (line := passed_over(listing.others, self.folder)) is not None:
             notice(line)
         if where != "none":
@@ -155,8 +166,10 @@ class ImageFolder:
             notice(f"skipped {len(skipped)} of {count} images in {self.folder}: {some(reasons)}")
         if self._pixels is None:
             why = "as --cache none says" if cache == "none" else "which neither memory nor the disk has room for"
-            notice(f"the images of {self.folder} ({total / 2 ** 30:.1f} GiB) are not kept, {why}, but decoded at every "
-                   "use; --num-threads 4 does that ahead, in other processes")
+            notice(
+                f"the images of {self.folder} ({total / 2**30:.1f} GiB) are not kept, {why}, but decoded at every "
+                "use; --num-threads 4 does that ahead, in other processes"
+            )
         self._tell_conversions()
         self._tell_rounding()
 
@@ -170,7 +183,7 @@ class ImageFolder:
         """uint8 or uint16 (H, W, C) of an image after the resize. Not to be written to."""
         if self._pixels is not None:
             (width, height), start = self.transform.resized(*self.sizes[index]), self._starts[index]
-            return self._pixels[start:start + self._elements(self.sizes[index])].view(height, width, self.channels)
+            return self._pixels[start : start + self._elements(self.sizes[index])].view(height, width, self.channels)
         for step in range(len(self)):
             name = self.names[(index + step) % len(self)]
             try:
@@ -207,7 +220,7 @@ class ImageFolder:
             pixels, kind, span = self._decode(name)
             if pixels.shape[:2] != shapes[name]:
                 raise ImageError(f"{self.folder / name}: its header gives another size than its pixels have")
-            buffer[starts[name]:starts[name] + pixels.numel()] = pixels.reshape(-1)
+            buffer[starts[name] : starts[name] + pixels.numel()] = pixels.reshape(-1)
             return kind, span
 
         told = _read_all(self.folder, self.names, decode, skipped)
@@ -225,8 +238,10 @@ class ImageFolder:
     def _tell_conversions(self) -> None:
         if self._kinds:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
-            notice(f"{sum(self._kinds.values())} of {len(self)} images in {self.folder} were converted to "
-                   f"{CHANNELS.get(self.channels, f'{self.channels} channels')}: {kinds}")
+            notice(
+                f"{sum(self._kinds.values())} of {len(self)} images in {self.folder} were converted to "
+                f"{CHANNELS.get(self.channels, f'{self.channels} channels')}: {kinds}"
+            )
 
     def _tell_rounding(self) -> None:
         if self.transform.preprocess == "none":
@@ -235,8 +250,9 @@ class ImageFolder:
                 notice(f"{count} of {len(self)} images in {self.folder} were resized to sides that are multiples of 4")
 
 
-def _read_all(folder: Path, names: Iterable[str], read: Callable[[str], _Result],
-              skipped: dict[str, str]) -> dict[str, _Result]:
+def _read_all(
+    folder: Path, names: Iterable[str], read: Callable[[str], _Result], skipped: dict[str, str]
+) -> dict[str, _Result]:
     """``read`` every file, on several threads; those it cannot read go to ``skipped`` with the reason."""
 
     def attempt(name: str) -> tuple[str, _Result | None, ImageError | None]:

@@ -15,8 +15,14 @@ from .files import is_hidden
 PARTS = ("train", "t10k")  # how such files name the training and the test set
 
 _UNSIGNED_BYTES = 0x08
-_TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "short integers", 0x0C: "integers", 0x0D: "floats",
-          0x0E: "doubles"}
+_TYPES = {
+    0x08: "unsigned bytes",
+    0x09: "signed bytes",
+    0x0B: "short integers",
+    0x0C: "integers",
+    0x0D: "floats",
+    0x0E: "doubles",
+}
 _NAME = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]idx\d-ubyte(\.gz)?")
 _DEEPEST = 2  # folders under a root in which tools unpack such files: torchvision in MNIST/raw
 
@@ -44,13 +50,19 @@ def find_idx(root: str | Path) -> dict[str, dict[str, Path]]:
                     parts.setdefault(part, {})[match["kind"]] = path if path.is_file() else inner
         if sets:
             break
-        folders = [inner for folder in folders for inner in sorted(folder.iterdir())
-                   if inner.is_dir() and not is_hidden(inner.name)]
+        folders = [
+            inner
+            for folder in folders
+            for inner in sorted(folder.iterdir())
+            if inner.is_dir() and not is_hidden(inner.name)
+        ]
     if len(sets) > 1:
         names = ", ".join(str(folder / name) for folder, name in sorted(sets)[:3])
         more = ", ..." if len(sets) > 3 else ""
-        raise ValueError(f"{root} holds {len(sets)} sets of IDX files ({names}{more}): give the folder of one as "
-                         "--dataroot, or move its files into a folder of their own")
+        raise ValueError(
+            f"{root} holds {len(sets)} sets of IDX files ({names}{more}): give the folder of one as "
+            "--dataroot, or move its files into a folder of their own"
+        )
     return next(iter(sets.values()), {})
 
 
@@ -69,8 +81,10 @@ def read_idx(path: str | Path) -> np.ndarray:
             why = "it ends too early" if isinstance(error, EOFError) else "its checksum or structure is wrong"
             raise ValueError(f"{path} is damaged: {why} for a gzip file (was a copy cut short?)") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES or content[3] == 0:
-        raise ValueError(f"{path} is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}, not with "
-                         "00 00 08 and the number of dimensions")
+        raise ValueError(
+            f"{path} is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}, not with "
+            "00 00 08 and the number of dimensions"
+        )
     if content[2] != _UNSIGNED_BYTES:
         raise ValueError(f"{path} holds {_TYPES[content[2]]}: only IDX files of unsigned bytes (00 00 08) are read")
     start = 4 + 4 * content[3]
@@ -80,8 +94,9 @@ def read_idx(path: str | Path) -> np.ndarray:
     wanted, there = math.prod(shape), len(content) - start
     if there != wanted:
         fault = "is cut short" if there < wanted else "is too long"
-        raise ValueError(f"{path} {fault}: its header says {' x '.join(map(str, shape))} = {wanted} bytes and "
-                         f"{there} follow")
+        raise ValueError(
+            f"{path} {fault}: its header says {' x '.join(map(str, shape))} = {wanted} bytes and {there} follow"
+        )
     return np.frombuffer(content, np.uint8, wanted, start).reshape(shape)
 
 
@@ -96,18 +111,23 @@ def read_labelled(files: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:
     for kind, other, wanted in (("images", "labels", "images-idx3"), ("labels", "images", "labels-idx1")):
         if kind not in files:
             there = files[other]
-            missing = there.name[:there.name.index(other)] + f"{wanted}-ubyte"
-            raise ValueError(f"{there.parent} holds {there.name} but no {kind} for it: put {missing} beside it, "
-                             "plain or as .gz")
+            missing = there.name[: there.name.index(other)] + f"{wanted}-ubyte"
+            raise ValueError(
+                f"{there.parent} holds {there.name} but no {kind} for it: put {missing} beside it, plain or as .gz"
+            )
     images, labels = read_idx(files["images"]), read_idx(files["labels"])
     if images.ndim not in (3, 4):
-        raise ValueError(f"{files['images']} holds {images.ndim} dimensions: images have 3 (number, height, width), "
-                         "or 4 with channels last")
+        raise ValueError(
+            f"{files['images']} holds {images.ndim} dimensions: images have 3 (number, height, width), "
+            "or 4 with channels last"
+        )
     if labels.ndim != 1:
         raise ValueError(f"{files['labels']} holds {labels.ndim} dimensions: labels have one")
     if len(images) != len(labels):
-        raise ValueError(f"{files['images']} holds {len(images)} images and {files['labels'].name} {len(labels)} "
-                         "labels: they belong to different sets")
+        raise ValueError(
+            f"{files['images']} holds {len(images)} images and {files['labels'].name} {len(labels)} "
+            "labels: they belong to different sets"
+        )
     if images.size == 0:
         raise ValueError(f"{files['images']} holds no image")
     return images.reshape(*images.shape[:3], -1), labels.astype(np.int64)

@@ -43,8 +43,15 @@ def to_image(tensor: Tensor) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
-def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), labels: Sequence[str] = (),
-              captions: Sequence[Sequence[str]] = (), gap: int = 4, least: int = 128) -> Image.Image:
+def make_grid(
+    rows: Sequence[Sequence[Tensor]],
+    *,
+    columns: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    gap: int = 4,
+    least: int = 128,
+) -> Image.Image:
     """A picture of images in rows, with a caption over every column, a label before every row and a line under every
     image.
 
@@ -81,8 +88,12 @@ def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), 
     for number, row in enumerate(images):
         top = line + gap + number * (height + under + gap)
         if number < len(labels):
-            draw.text((gap, top + (height - _text_size(labels[number], font)[1]) // 2), labels[number], fill="black",
-                      font=font)
+            draw.text(
+                (gap, top + (height - _text_size(labels[number], font)[1]) // 2),
+                labels[number],
+                fill="black",
+                font=font,
+            )
         for column, image in enumerate(row):
             enlarged = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
             picture.paste(enlarged.convert("RGB"), (margin + gap + column * (width + gap), top))
@@ -94,11 +105,12 @@ def make_grid(rows: Sequence[Sequence[Tensor]], *, columns: Sequence[str] = (), 
 def grid_holds(side: int, *, gap: int = 4, least: int = 128) -> int:
     """How many images of side x side make a picture of about ``MOST_PIXELS`` by :func:`make_grid`."""
     cell = side * max(1, -(-least // side)) + gap
-    return MOST_PIXELS // cell ** 2
+    return MOST_PIXELS // cell**2
 
 
-def _centred(draw: ImageDraw.ImageDraw, centre: int, top: int, text: str,
-             font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:
+def _centred(
+    draw: ImageDraw.ImageDraw, centre: int, top: int, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> None:
     draw.text((centre - _text_size(text, font)[0] // 2, top), text, fill="black", font=font)
 
 

@@ -69,8 +69,7 @@ def open_semi_labelled(options: DataOptions, split: str = "train", seed: int = 0
     return SemiLabelledDataset(*_open(options, split), n_labels=options.n_labels, seed=seed)
 
 
-def open_gallery(folder: str | Path, channels: int, size: int,
-                 range: Sequence[float] | None = None) -> LabelledDataset:
+def open_gallery(folder: str | Path, channels: int, size: int, range: Sequence[float] | None = None) -> LabelledDataset:
     """All images of a folder that :func:`open_labelled` opens, training and test part, as ``channels`` x size x size.
 
     Raises:
@@ -80,14 +79,20 @@ def open_gallery(folder: str | Path, channels: int, size: int,
     root = check_dataroot(options.dataroot, _WANTED)
     files = find_idx(root)
     if files:
-        parts = [_array(*read_labelled(paths), _count_classes(files), str(paths["images"]), options, "test")
-                 for _, paths in sorted(files.items())]
+        parts = [
+            _array(*read_labelled(paths), _count_classes(files), str(paths["images"]), options, "test")
+            for _, paths in sorted(files.items())
+        ]
     else:
         found = _Folders(root)
-        parts = [_read(listing, found.classes, options, size, channels)
-                 for listing in (found.training(), found.testing()) if listing is not None]
-    return LabelledDataset(_Joined([source for source, _, _ in parts]), torch.cat([labels for _, labels, _ in parts]),
-                           parts[0][2])
+        parts = [
+            _read(listing, found.classes, options, size, channels)
+            for listing in (found.training(), found.testing())
+            if listing is not None
+        ]
+    return LabelledDataset(
+        _Joined([source for source, _, _ in parts]), torch.cat([labels for _, labels, _ in parts]), parts[0][2]
+    )
 
 
 def read_square(path: str | Path, channels: int, size: int, range: Sequence[float] | None = None) -> Tensor:
@@ -136,8 +141,9 @@ def _open(options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[st
     return _open_folder(root, options, split)
 
 
-def _open_idx(files: dict[str, dict[str, Path]], options: DataOptions,
-              split: str) -> tuple[Source, Tensor, Sequence[str]]:
+def _open_idx(
+    files: dict[str, dict[str, Path]], options: DataOptions, split: str
+) -> tuple[Source, Tensor, Sequence[str]]:
     part = PARTS[split == "test"] if len(files) == len(PARTS) else next(iter(files))
     images, labels = read_labelled(files[part])
     if len(files) < len(PARTS):
@@ -152,16 +158,18 @@ def _count_classes(files: dict[str, dict[str, Path]]) -> int:
     return 1 + max(int(read_labelled(paths)[1].max()) for paths in files.values())
 
 
-def _array(images: np.ndarray, labels: np.ndarray, classes: int, name: str, options: DataOptions,
-           split: str) -> tuple[Source, Tensor, Sequence[str]]:
+def _array(
+    images: np.ndarray, labels: np.ndarray, classes: int, name: str, options: DataOptions, split: str
+) -> tuple[Source, Tensor, Sequence[str]]:
     if split == "train":
-        images, labels = images[:options.max_dataset_size], labels[:options.max_dataset_size]
+        images, labels = images[: options.max_dataset_size], labels[: options.max_dataset_size]
     channels = options.input_nc or images.shape[3]
     if images.shape[3] == 1:
         images = np.broadcast_to(images, (*images.shape[:3], channels))
     elif images.shape[3] != channels:
-        raise ValueError(f"--input-nc is {channels} and the images of {name} have {images.shape[3]} channels: "
-                         "leave the flag out")
+        raise ValueError(
+            f"--input-nc is {channels} and the images of {name} have {images.shape[3]} channels: leave the flag out"
+        )
     if options.image_size is not None and images.shape[1:3] != (options.image_size, options.image_size):
         images = np.stack([resize(image, (options.image_size, options.image_size)) for image in images])
     pixels = torch.from_numpy(np.array(images))  # a copy of its own: arrays of files cannot be written to
@@ -194,12 +202,16 @@ class _Folders:
         """None where no images are apart for the test. Tells of those that could not be."""
         if self._strangers and not self.apart:
             folder, _ = self._strangers[0]
-            notice(f"the images in {folder} are left out: they lie in no folders of the classes in {self.folder} "
-                   f"({some(self.classes)}), of which a tenth is held out for the test instead")
+            notice(
+                f"the images in {folder} are left out: they lie in no folders of the classes in {self.folder} "
+                f"({some(self.classes)}), of which a tenth is held out for the test instead"
+            )
         elif self._strangers:
             for folder, names in self._strangers:
-                notice(f"{len(names)} images in {folder} are left out: they are of no class that training images have "
-                       f"({some(names)})")
+                notice(
+                    f"{len(names)} images in {folder} are left out: they are of no class that training images have "
+                    f"({some(names)})"
+                )
         return None if self._test is None else Listing.of_names(*self._test)
 
     def _find_test(self) -> tuple[tuple[Path, list[str]] | None, list[tuple[Path, list[str]]]]:
@@ -235,10 +247,17 @@ def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, 
     return source, labels[kept], classes
 
 
-def _read(listing: Listing, classes: Sequence[str], options: DataOptions, size: int,
-          channels: int) -> tuple[ImageFolder, Tensor, Sequence[str]]:
-    source = ImageFolder(listing, Transform("resize_and_crop", size, size, flip=False, random=False), channels=channels,
-                         cache=options.cache, substitute=False, range=options.range)
+def _read(
+    listing: Listing, classes: Sequence[str], options: DataOptions, size: int, channels: int
+) -> tuple[ImageFolder, Tensor, Sequence[str]]:
+    source = ImageFolder(
+        listing,
+        Transform("resize_and_crop", size, size, flip=False, random=False),
+        channels=channels,
+        cache=options.cache,
+        substitute=False,
+        range=options.range,
+    )
     return source, torch.tensor([classes.index(_class(name)) if classes else 0 for name in source.names]), classes
 
 
@@ -253,8 +272,10 @@ def _classes(folder: Path, names: list[str]) -> list[str]:
     if set(tops) == {None}:
         return []
     if None in tops:
-        raise ValueError(f"{folder} holds images beside folders of images ({names[tops.index(None)]}): "
-                         "put them into the folder of their class")
+        raise ValueError(
+            f"{folder} holds images beside folders of images ({names[tops.index(None)]}): "
+            "put them into the folder of their class"
+        )
     return list(dict.fromkeys(tops))
 
 
@@ -284,8 +305,10 @@ def _size_and_channels(listings: Sequence[Listing], options: DataOptions) -> tup
     sizes = list(first) or [(glyphs.SIZE, glyphs.SIZE)]
     if options.image_size is None and (len(sizes) > 1 or sizes[0][0] != sizes[0][1]):
         seen = " and ".join(f"{first[size]} is {size[0]}x{size[1]}" for size in sizes[:2])
-        raise ValueError(f"images with labels are square and of one size, but {seen}: --image-size 64, or another "
-                         "number, resizes them")
+        raise ValueError(
+            f"images with labels are square and of one size, but {seen}: --image-size 64, or another "
+            "number, resizes them"
+        )
     counts = Counter(header.channels for header in listings[0].headers.values())
     channels = 1
     if counts and max(counts) > MOST_CHANNELS:
@@ -295,6 +318,8 @@ def _size_and_channels(listings: Sequence[Listing], options: DataOptions) -> tup
     for listing in listings[1:] if options.input_nc is None and channels < 3 else ():
         colours = sum(header.channels in (3, 4) for header in listing.headers.values())
         if colours:
-            notice(f"{colours} of {len(listing.headers)} images in {listing.folder} have colours, and become grey as "
-                   "the training images are")
+            notice(
+                f"{colours} of {len(listing.headers)} images in {listing.folder} have colours, and become grey as "
+                "the training images are"
+            )
     return options.image_size or sizes[0][0], options.input_nc or channels

@@ -11,8 +11,9 @@ from .files import is_hidden, suffixes
 
 _KIND = r"([-_ ]?(set|data|images?|\d+))?"
 _TRAINING = re.compile(rf"(?P<prefix>.+[-_ ])?train(ing)?{_KIND}", re.IGNORECASE)
-_TESTING = [re.compile(rf"(.+[-_ ])?{name}{_KIND}", re.IGNORECASE)
-            for name in ("test(ing)?", "val(id(ation)?)?", "dev")]
+_TESTING = [
+    re.compile(rf"(.+[-_ ])?{name}{_KIND}", re.IGNORECASE) for name in ("test(ing)?", "val(id(ation)?)?", "dev")
+]
 _DOMAINS = re.compile("(train|test|val)[AB]", re.IGNORECASE)
 _DEEPEST = 4  # folders that hold nothing but the next one
 
@@ -31,9 +32,15 @@ def find_parts(root: Path) -> tuple[Path, list[Path]]:
             tests = [folder for name in _TESTING for folder in _folders(root) if name.fullmatch(folder.name)]
             return _innermost(training), [_innermost(folder) for folder in tests]
         inner = _folders(root)
-        if len(inner) != 1 or _holds_images(root, deep=False) or not (
-                inner[0].name.casefold() == root.resolve().name.casefold() or _training(inner[0]) is not None
-                or _holds_classes(inner[0])):
+        if (
+            len(inner) != 1
+            or _holds_images(root, deep=False)
+            or not (
+                inner[0].name.casefold() == root.resolve().name.casefold()
+                or _training(inner[0]) is not None
+                or _holds_classes(inner[0])
+            )
+        ):
             break
         root = inner[0]
     return root, []
@@ -43,8 +50,10 @@ def check_classes(folder: Path, classes: Iterable[str]) -> None:
     """Raise ValueError where the folders of a set are the domains of an unpaired one, and no classes."""
     classes = list(classes)
     if len(classes) > 1 and all(_DOMAINS.fullmatch(name) for name in classes):
-        raise ValueError(f"{folder} holds {' and '.join(classes[:2])}, which are domains of an unpaired set and no "
-                         "classes: cyclegan learns from both, and --dataroot with one of them takes its images alone")
+        raise ValueError(
+            f"{folder} holds {' and '.join(classes[:2])}, which are domains of an unpaired set and no "
+            "classes: cyclegan learns from both, and --dataroot with one of them takes its images alone"
+        )
 
 
 def _training(root: Path) -> Path | None:
@@ -53,8 +62,11 @@ def _training(root: Path) -> Path | None:
     for folder in sorted(found, key=lambda folder: len(folder.name)):
         if _folders(folder):
             return folder
-        others = [other for other in folders if other not in found
-                  and not any(name.fullmatch(other.name) for name in _TESTING)]
+        others = [
+            other
+            for other in folders
+            if other not in found and not any(name.fullmatch(other.name) for name in _TESTING)
+        ]
         if not _TRAINING.fullmatch(folder.name)["prefix"] and not any(map(_holds_images, others)):
             return folder
     return None

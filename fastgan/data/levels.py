@@ -34,8 +34,10 @@ def to_levels(numbers: np.ndarray, range: Sequence[float] | None) -> tuple[np.nd
     if range is not None:
         return _stretch(numbers, *range), None
     if kind not in ("int8", "int16", "uint16"):
-        raise OSError(f"{_what(numbers)}, and no range (--range LOW HIGH of train and translate) says which of them "
-                      "are black and white")
+        raise OSError(
+            f"{_what(numbers)}, and no range (--range LOW HIGH of train and translate) says which of them "
+            "are black and white"
+        )
     span = Span(kind, int(numbers.min()), int(numbers.max()))
     if kind != "uint16":
         unsigned = np.dtype(f"u{kind}")
@@ -57,8 +59,10 @@ def tell_spans(spans: Iterable[Span | None], where: str) -> list[str]:
         share = (high - low + 1) / (int(limits.max) - int(limits.min) + 1)
         if kind != "uint16" or share < 0.5:
             remedy = f"; --range {low} {max(high, low + 1)} would use all of it" if share < 1 else ""
-            lines.append(f"{where} hold {kind} numbers from {low} to {high}, {100 * share:.1f} % of the range from "
-                         f"black ({limits.min}) to white ({limits.max}){remedy}")
+            lines.append(
+                f"{where} hold {kind} numbers from {low} to {high}, {100 * share:.1f} % of the range from "
+                f"black ({limits.min}) to white ({limits.max}){remedy}"
+            )
     return lines
 
 

@@ -8,12 +8,17 @@ from .notices import notice
 from .options import DataOptions
 from .pairs import open_aligned, open_aligned_test, names_match, open_matching_folders, open_unaligned
 
-KINDS = {"unaligned": open_unaligned, "aligned": open_aligned, "labelled": open_labelled,
-         "semi_labelled": open_semi_labelled}
+KINDS = {
+    "unaligned": open_unaligned,
+    "aligned": open_aligned,
+    "labelled": open_labelled,
+    "semi_labelled": open_semi_labelled,
+}
 
 
-def open_dataset(kind: str, options: DataOptions, split: str = "train",
-                 seed: int = 0) -> UnalignedDataset | AlignedDataset | LabelledDataset:
+def open_dataset(
+    kind: str, options: DataOptions, split: str = "train", seed: int = 0
+) -> UnalignedDataset | AlignedDataset | LabelledDataset:
     """The data under ``options.dataroot``, or the built-in set of that kind without it.
 
     Items by kind, images float32 in [-1, 1]:
@@ -57,6 +62,8 @@ def open_pairs(options: DataOptions, kind: str = "unaligned", *, by_name: bool =
     if by_name:
         return open_matching_folders(options)
     if names_match(options):
-        notice(f"testA and testB in {options.dataroot} hold files of the same names: if they show the same things, "
-               "--eval-pairs 64 compares translations with them")
+        notice(
+            f"testA and testB in {options.dataroot} hold files of the same names: if they show the same things, "
+            "--eval-pairs 64 compares translations with them"
+        )
     return None

@@ -29,9 +29,12 @@ class DataOptions:
         ValueError: a value is out of range, or two values contradict each other.
     """
 
-    dataroot: str | None = _option(None, "folder of the data: trainA and trainB (and testA, testB); train (and test) "
-                                         "of images A|B side by side; IDX files; or a sub-folder of images for each "
-                                         "class (default: the built-in set)")
+    dataroot: str | None = _option(
+        None,
+        "folder of the data: trainA and trainB (and testA, testB); train (and test) "
+        "of images A|B side by side; IDX files; or a sub-folder of images for each "
+        "class (default: the built-in set)",
+    )
     load_size: int = _option(286, "width (and height, for resize_and_crop) that an image is first resized to")
     crop_size: int = _option(256, "side of the square that is then cut out")
     preprocess: str = _option("resize_and_crop", "what is done to an image that is loaded", PREPROCESS)
@@ -41,13 +44,23 @@ class DataOptions:
     serial_batches: bool = _option(False, "take the images in the order of their names, pairing A and B by it")
     max_dataset_size: int | None = _option(None, "use only so many training images (of each domain)")
     num_threads: int = _option(0, "worker processes that load images; 0: the training process does it")
-    cache: str = _option("auto", "where the decoded images of a folder are kept: memory, file (a temporary one), none, "
-                                 "or auto: in memory up to 1 GiB, else in a file where there is room", CACHES)
-    input_nc: int | None = _option(None, "channels of domain A, or of labelled images: 1 (grey), 3 (RGB), 4 (RGB with "
-                                         "transparency) or any other number (default: 3; what labelled images have)")
+    cache: str = _option(
+        "auto",
+        "where the decoded images of a folder are kept: memory, file (a temporary one), none, "
+        "or auto: in memory up to 1 GiB, else in a file where there is room",
+        CACHES,
+    )
+    input_nc: int | None = _option(
+        None,
+        "channels of domain A, or of labelled images: 1 (grey), 3 (RGB), 4 (RGB with "
+        "transparency) or any other number (default: 3; what labelled images have)",
+    )
     output_nc: int | None = _option(None, "channels of domain B (default: 3)")
-    range: list[float] | None = _option(None, "numbers that become black and white, of images of other numbers than 8 "
-                                              "bits, such as CT or depth (default: all that 16 bits hold)")
+    range: list[float] | None = _option(
+        None,
+        "numbers that become black and white, of images of other numbers than 8 "
+        "bits, such as CT or depth (default: all that 16 bits hold)",
+    )
     image_size: int | None = _option(None, "side that labelled images are resized to (default: as they are)")
     n_labels: int = _option(100, "labelled images for semi-supervised training, equally many of each class")
 
@@ -63,16 +76,19 @@ class DataOptions:
         if self.range is not None:
             object.__setattr__(self, "range", [float(value) for value in self.range])
             if len(self.range) != 2 or not -math.inf < self.range[0] < self.range[1] < math.inf:
-                raise ValueError(f"--range is {' '.join(f'{value:g}' for value in self.range)}: give the numbers that "
-                                 "become black and white, the lower one first")
+                raise ValueError(
+                    f"--range is {' '.join(f'{value:g}' for value in self.range)}: give the numbers that "
+                    "become black and white, the lower one first"
+                )
         for name in ("input_nc", "output_nc", "image_size", "n_labels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{_flag(name)} is {value}: it must be 1 or more")
         if self.preprocess in ("resize_and_crop", "scale_width_and_crop") and self.crop_size > self.load_size:
-            raise ValueError(f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}, which images "
-                             "are resized to before the crop: give a --load-size at least as large")
-
+            raise ValueError(
+                f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}, which images "
+                "are resized to before the crop: give a --load-size at least as large"
+            )
 
     @property
     def pair_channels(self) -> tuple[int, int]:

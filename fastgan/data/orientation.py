@@ -33,4 +33,4 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels (H, W, C) turned upright; a view."""
     if orientation in ON_ITS_SIDE:
         pixels = pixels.transpose(1, 0, 2)
-    return pixels[::-1 if orientation in (3, 4, 7, 8) else 1, ::-1 if orientation in (2, 3, 6, 7) else 1]
+    return pixels[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]

@@ -29,9 +29,18 @@ def open_unaligned(options: DataOptions, split: str = "train", seed: int = 0) ->
         A, B = _built_in(options, split, transform, limit, paired=False)
     else:
         root = check_dataroot(options.dataroot, "the folders trainA and trainB")
-        A, B = (ImageFolder(root / f"{split}{domain}", transform, channels=channels, limit=limit,
-                            cache=options.cache, substitute=split == "train", range=options.range)
-                for domain, channels in zip(_domains(options), options.pair_channels))
+        A, B = (
+            ImageFolder(
+                root / f"{split}{domain}",
+                transform,
+                channels=channels,
+                limit=limit,
+                cache=options.cache,
+                substitute=split == "train",
+                range=options.range,
+            )
+            for domain, channels in zip(_domains(options), options.pair_channels)
+        )
     if split == "train" and options.batch_size > 1:
         _check_equal_sizes(options, transform, A, B)
     return UnalignedDataset(A, B, transform, seed=seed, serial=options.serial_batches or split == "test")
@@ -52,10 +61,19 @@ def open_aligned(options: DataOptions, split: str = "train", seed: int = 0) -> A
         root = check_dataroot(options.dataroot, "the folder train, of images with A and B side by side")
         channels = options.pair_channels
         if channels[0] != channels[1] and set(channels) != {1, 3}:
-            raise ValueError(f"--input-nc {channels[0]} and --output-nc {channels[1]}: the two halves of an image have "
-                             "equally many channels, or 1 (grey) and 3 (RGB)")
-        whole = ImageFolder(root / split, SideBySide(transform), channels=max(channels), limit=limit,
-                            cache=options.cache, substitute=split == "train", range=options.range)
+            raise ValueError(
+                f"--input-nc {channels[0]} and --output-nc {channels[1]}: the two halves of an image have "
+                "equally many channels, or 1 (grey) and 3 (RGB)"
+            )
+        whole = ImageFolder(
+            root / split,
+            SideBySide(transform),
+            channels=max(channels),
+            limit=limit,
+            cache=options.cache,
+            substitute=split == "train",
+            range=options.range,
+        )
         A, B = (Half(whole, "AB".index(domain), count) for domain, count in zip(_domains(options), channels))
     if split == "train" and options.batch_size > 1:
         _check_equal_sizes(options, transform, A)
@@ -134,7 +152,7 @@ class Half:
     def load(self, index: int) -> Tensor:
         pixels = self.whole.load(index)
         width = pixels.shape[1] // 2
-        half = pixels[:, self.side * width:(self.side + 1) * width]
+        half = pixels[:, self.side * width : (self.side + 1) * width]
         return half if self.channels == half.shape[2] else torch.from_numpy(convert(half.numpy(), self.channels))
 
 
@@ -142,13 +160,16 @@ def _domains(options: DataOptions) -> str:
     return "AB" if options.direction == "AtoB" else "BA"
 
 
-def _built_in(options: DataOptions, split: str, transform: Transform, limit: int | None,
-              paired: bool) -> list[shapes.Scenes]:
+def _built_in(
+    options: DataOptions, split: str, transform: Transform, limit: int | None, paired: bool
+) -> list[shapes.Scenes]:
     count = shapes.TRAIN_SCENES if split == "train" else shapes.TEST_SCENES
     size = shapes.size_for(transform)
     transform.check(size, size, "the built-in set")
-    return [shapes.Scenes(domain, split, count=min(count, limit or count), size=size, channels=channels, paired=paired)
-            for domain, channels in zip(_domains(options), options.pair_channels)]
+    return [
+        shapes.Scenes(domain, split, count=min(count, limit or count), size=size, channels=channels, paired=paired)
+        for domain, channels in zip(_domains(options), options.pair_channels)
+    ]
 
 
 def _check_equal_sizes(options: DataOptions, transform: Transform, *sources: Source) -> None:
@@ -156,9 +177,11 @@ def _check_equal_sizes(options: DataOptions, transform: Transform, *sources: Sou
         seen = {transform.result(*size): index for index, size in reversed(list(enumerate(source.sizes)))}
         if len(seen) > 1:
             (one, at_one), (other, at_other) = list(seen.items())[-2:]
-            raise ValueError(f"--batch-size {options.batch_size} needs images of one size, but {source.path(at_one)} "
-                             f"comes out as {one[0]}x{one[1]} and {source.path(at_other)} as {other[0]}x{other[1]}: "
-                             "give --batch-size 1, or a --preprocess that crops")
+            raise ValueError(
+                f"--batch-size {options.batch_size} needs images of one size, but {source.path(at_one)} "
+                f"comes out as {one[0]}x{one[1]} and {source.path(at_other)} as {other[0]}x{other[1]}: "
+                "give --batch-size 1, or a --preprocess that crops"
+            )
 
 
 def _leave_out_halves(A: ImageFolder, B: ImageFolder) -> None:

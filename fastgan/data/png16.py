@@ -50,9 +50,9 @@ def read(path: str | Path) -> np.ndarray:
     width, height, channels = header(content)
     data, position, kind = [], 8, b""
     while kind != b"IEND":
-        length, kind = struct.unpack(">I4s", content[position:position + 8].ljust(8, b"\0"))
-        body = content[position + 8:position + 8 + length]
-        check = content[position + 8 + length:position + 12 + length]
+        length, kind = struct.unpack(">I4s", content[position : position + 8].ljust(8, b"\0"))
+        body = content[position + 8 : position + 8 + length]
+        check = content[position + 8 + length : position + 12 + length]
         if len(check) < 4:
             raise OSError("truncated")
         if struct.unpack(">I", check)[0] != zlib.crc32(kind + body):
@@ -79,8 +79,11 @@ def write(pixels: np.ndarray, path: str | Path) -> None:
     # Filter 1: the difference to the pixel on the left, byte by byte.
     left = np.concatenate([np.zeros_like(rows[:, :1]), rows[:, :-1]], axis=1)
     filtered = np.concatenate([np.ones((height, 1), np.uint8), (rows - left).reshape(height, -1)], axis=1)
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0)),
-              (b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b""))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0)),
+        (b"IDAT", zlib.compress(filtered.tobytes())),
+        (b"IEND", b""),
+    )
     with open(path, "wb") as file:
         file.write(_SIGNATURE)
         for kind, body in chunks:
@@ -101,9 +104,11 @@ def _unfilter(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
         left, above, corner = done[y + 1, x], done[y, x + 1], done[y, x]
         estimate = left + above - corner
         to_left, to_above, to_corner = abs(estimate - left), abs(estimate - above), abs(estimate - corner)
-        nearest = np.where((to_left <= to_above) & (to_left <= to_corner), left,
-                           np.where(to_above <= to_corner, above, corner))
-        predicted = np.select([filters[y] == kind for kind in (1, 2, 3, 4)],
-                              [left, above, (left + above) // 2, nearest], 0)
+        nearest = np.where(
+            (to_left <= to_above) & (to_left <= to_corner), left, np.where(to_above <= to_corner, above, corner)
+        )
+        predicted = np.select(
+            [filters[y] == kind for kind in (1, 2, 3, 4)], [left, above, (left + above) // 2, nearest], 0
+        )
         done[y + 1, x + 1] = (rows[y, x] + predicted) & 0xFF
     return done[1:, 1:].astype(np.uint8)

@@ -45,14 +45,19 @@ class ResidentDataset:
         items = [self.dataset.picks(key) for key in keys]
         about = default_collate([self.dataset.about(picks) for picks in items])
         images = {name: self._cut([picks[name] for picks in items]) for name in items[0]}
-        return images | {name: upload(value, self.device) if isinstance(value, Tensor) else value
-                         for name, value in about.items()}
+        return images | {
+            name: upload(value, self.device) if isinstance(value, Tensor) else value for name, value in about.items()
+        }
 
     def _cut(self, picks: Sequence[Any]) -> Tensor:
         pixels = self._pixels[id(picks[0].source)]
         _, height, width, _ = pixels.shape
-        cuts = [Cut(0, 0, width, height, False) if pick.generator is None
-                else self.dataset.transform.place(width, height, pick.generator) for pick in picks]
+        cuts = [
+            Cut(0, 0, width, height, False)
+            if pick.generator is None
+            else self.dataset.transform.place(width, height, pick.generator)
+            for pick in picks
+        ]
         places = torch.tensor([(pick.index, cut.left, cut.top, cut.mirrored) for pick, cut in zip(picks, cuts)])
         return cut_out(pixels, upload(places, self.device), cuts[0].width, cuts[0].height)
 
@@ -71,8 +76,7 @@ def cut_out(pixels: Tensor, places: Tensor, width: int, height: int) -> Tensor:
     return to_tensor(pixels[index[:, :, None], rows[:, :, None], columns[:, None]])
 
 
-def open_resident(dataset: ImageDataset, device: torch.device,
-                  tell: Callable[[str], None]) -> ResidentDataset | None:
+def open_resident(dataset: ImageDataset, device: torch.device, tell: Callable[[str], None]) -> ResidentDataset | None:
     """The data set on a GPU where all of it fits into a quarter of the memory that is free there; None where it does
     not, or cannot be, or there is no GPU. ``tell`` is told which, in a few words."""
     if device.type != "cuda":
@@ -80,14 +84,14 @@ def open_resident(dataset: ImageDataset, device: torch.device,
     size = sum(len(source) * source.load(0).numel() for source in dataset.sources)
     free = torch.cuda.mem_get_info(device)[0]
     if size > free // SHARE:
-        tell(f"stay on the host: they take {size / 2 ** 30:.1f} GiB, and {free / 2 ** 30:.1f} GiB are free on the GPU")
+        tell(f"stay on the host: they take {size / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free on the GPU")
         return None
     try:
         resident = ResidentDataset(dataset, device)
     except ValueError as error:
         tell(f"stay on the host: {error}")
         return None
-    tell(f"all on the GPU, {size / 2 ** 30:.2f} GiB")
+    tell(f"all on the GPU, {size / 2**30:.2f} GiB")
     return resident
 
 

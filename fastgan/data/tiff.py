@@ -111,10 +111,15 @@ def _fault(tags: ImageFileDirectory_v2) -> str | None:
     what = f"a TIFF of {channels} channel{'s' if channels > 1 else ''}"
     if _numbers(tags) is None:
         bits = sorted(set(tags.get(_BITS, (1,))))
-        return (f"{what} is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not "
-                f"{' and '.join(map(str, bits))} bits of format {tags.get(_FORMAT, (1,))[0]}")
-    if tags.get(_COMPRESSION, 1) not in _NONE + _DEFLATE or tags.get(_PREDICTOR, 1) not in (1, 2) or (
-            _OFFSETS not in tags):
+        return (
+            f"{what} is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not "
+            f"{' and '.join(map(str, bits))} bits of format {tags.get(_FORMAT, (1,))[0]}"
+        )
+    if (
+        tags.get(_COMPRESSION, 1) not in _NONE + _DEFLATE
+        or tags.get(_PREDICTOR, 1) not in (1, 2)
+        or (_OFFSETS not in tags)
+    ):
         return f"{what} of {_numbers(tags).name} numbers is read uncompressed or deflated, in strips"
     return None
 

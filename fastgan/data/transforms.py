@@ -81,8 +81,10 @@ class Transform:
         """Raise ValueError where the crop is larger than the (resized) image."""
         largest = min(self.resized(width, height))
         if self.crops and largest < self.crop_size:
-            raise ValueError(f"{name} is {width}x{height}, smaller than the crop of {self.crop_size}x{self.crop_size}: "
-                             f"give --crop-size {largest} or less, or --preprocess resize_and_crop")
+            raise ValueError(
+                f"{name} is {width}x{height}, smaller than the crop of {self.crop_size}x{self.crop_size}: "
+                f"give --crop-size {largest} or less, or --preprocess resize_and_crop"
+            )
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """The part that depends on nothing but the image: uint8 or uint16 (H, W, C)."""
@@ -107,5 +109,5 @@ class Transform:
         """uint8 or uint16 (H, W, C), resized, to float32 (C, h, w) in [-1, 1]. Always draws three numbers."""
         height, width, _ = pixels.shape
         cut = self.place(width, height, generator)
-        tensor = to_tensor(pixels[cut.top:cut.top + cut.height, cut.left:cut.left + cut.width])
+        tensor = to_tensor(pixels[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width])
         return tensor.flip(-1) if cut.mirrored else tensor

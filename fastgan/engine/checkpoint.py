@@ -23,8 +23,17 @@ from .settings import flatten, is_run_description
 
 FORMAT = "fastgan checkpoint"
 VERSION = 2
-_CONTENT = {"format": str, "version": int, "recipe": str, "description": dict, "progress": dict, "state": dict,
-            "rng": dict, "data": {"length": int, "seed": int}, "versions": dict}
+_CONTENT = {
+    "format": str,
+    "version": int,
+    "recipe": str,
+    "description": dict,
+    "progress": dict,
+    "state": dict,
+    "rng": dict,
+    "data": {"length": int, "seed": int},
+    "versions": dict,
+}
 _SUMMED = ("description", "progress", "state", "rng", "data")  # what the checksum is of; the rest says what wrote it
 
 
@@ -54,8 +63,16 @@ class Progress:
     latest: dict[str, float] = field(default_factory=dict)
 
 
-def save(path: Path, *, description: Mapping[str, Any], progress: Progress, state: Mapping[str, Any],
-         rng: Mapping[str, Any], data: Mapping[str, Any], previous: Path | None = None) -> None:
+def save(
+    path: Path,
+    *,
+    description: Mapping[str, Any],
+    progress: Progress,
+    state: Mapping[str, Any],
+    rng: Mapping[str, Any],
+    data: Mapping[str, Any],
+    previous: Path | None = None,
+) -> None:
     """Write a checkpoint, atomically, with a checksum of what it holds.
 
     Args:
@@ -66,17 +83,19 @@ def save(path: Path, *, description: Mapping[str, Any], progress: Progress, stat
             data set has one.
         previous: where the checkpoint goes that ``path`` holds.
     """
-    content = _on_cpu({
-        "format": FORMAT,
-        "version": VERSION,
-        "recipe": description["recipe"],
-        "description": dict(description),
-        "progress": asdict(progress),
-        "state": dict(state),
-        "rng": dict(rng),
-        "data": dict(data),
-        "versions": versions(),
-    })
+    content = _on_cpu(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "recipe": description["recipe"],
+            "description": dict(description),
+            "progress": asdict(progress),
+            "state": dict(state),
+            "rng": dict(rng),
+            "data": dict(data),
+            "versions": versions(),
+        }
+    )
     content["checksum"] = checksum({name: content[name] for name in _SUMMED})
     write_atomically(path, lambda temporary: _write(content, temporary, path), previous)
 
@@ -134,13 +153,18 @@ def _checked(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     check_form([version, versions], [int, dict], "its version")
     if version != VERSION:
         age, remedy = ("newer", "update fastgan") if version > VERSION else ("older", "go on with that one")
-        raise UserError(f"{path} was written by fastgan {versions.get('fastgan')}, which is {age} than this one and "
-                        f"writes another form of checkpoint: {remedy}")
+        raise UserError(
+            f"{path} was written by fastgan {versions.get('fastgan')}, which is {age} than this one and "
+            f"writes another form of checkpoint: {remedy}"
+        )
     stated, fingerprint = content.pop("checksum", None), None
     if isinstance(content.get("data"), dict):
         fingerprint = content["data"].get("fingerprint")
-    check_form(content, _CONTENT if fingerprint is None else
-               _CONTENT | {"data": _CONTENT["data"] | {"fingerprint": str}}, "its content")
+    check_form(
+        content,
+        _CONTENT if fingerprint is None else _CONTENT | {"data": _CONTENT["data"] | {"fingerprint": str}},
+        "its content",
+    )
     if stated is not None and stated != checksum({name: content[name] for name in _SUMMED}):
         raise ValueError("what it holds is not what was written (its checksum differs)")
     if not is_run_description(content["description"]):
@@ -176,8 +200,10 @@ def _on_cpu(value: Any) -> Any:
 def check_recipe(content: Mapping[str, Any], recipe: str, path: Path) -> None:
     """Refuse the checkpoint of another recipe."""
     if content["recipe"] != recipe:
-        raise UserError(f"{path} is a checkpoint of {content['recipe']}, not of {recipe}: "
-                        f"python -m fastgan.train {content['recipe']} --resume goes on with it")
+        raise UserError(
+            f"{path} is a checkpoint of {content['recipe']}, not of {recipe}: "
+            f"python -m fastgan.train {content['recipe']} --resume goes on with it"
+        )
 
 
 def read_tensors(path: str | Path) -> Any:
@@ -206,8 +232,10 @@ def read_tensors(path: str | Path) -> Any:
             if "Unsupported global" in str(error):
                 named = re.search(r"GLOBAL ([\w.]+)", str(error))
                 what = f"python objects besides tensors ({named[1]})" if named else "python objects besides tensors"
-                raise Damaged(f"{path} holds {what}, which could run any code: only files of tensors and plain "
-                              "values are read, such as a model's state_dict()") from None
+                raise Damaged(
+                    f"{path} holds {what}, which could run any code: only files of tensors and plain "
+                    "values are read, such as a model's state_dict()"
+                ) from None
         except OSError as error:
             if error.errno == errno.EIO:  # the disk cannot read it now, whatever it holds
                 raise OSError(error.errno, error.strerror, str(path)) from None
@@ -226,8 +254,10 @@ def _spoilt(file: IO[bytes]) -> bool:
 
 def _damaged(path: Path, zipped: bool) -> str:
     if zipped:
-        return (f"{path} is damaged: it begins like a checkpoint but cannot be read to its end, or its checksums are "
-                "wrong (was a copy cut short, is the disk failing?)")
+        return (
+            f"{path} is damaged: it begins like a checkpoint but cannot be read to its end, or its checksums are "
+            "wrong (was a copy cut short, is the disk failing?)"
+        )
     return f"{path} is not a checkpoint: torch cannot read it"
 
 
@@ -235,5 +265,9 @@ def versions() -> dict[str, str | None]:
     """What wrote a file."""
     from fastgan import __version__
 
-    return {"fastgan": __version__, "torch": str(torch.__version__), "cuda": torch.version.cuda,
-            "python": platform.python_version()}
+    return {
+        "fastgan": __version__,
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+    }

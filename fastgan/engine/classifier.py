@@ -31,9 +31,16 @@ class Classifier(nn.Module):
     def __init__(self, channels: int, size: int, classes: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(32 * (size // 4) ** 2, FEATURES), nn.ReLU())
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * (size // 4) ** 2, FEATURES),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,8 +62,10 @@ def classifier_of(images: Tensor, labels: Tensor, classes: int, *, cache: Path |
         cache: folder; default :func:`cache_folder`. Where it cannot be written to, nothing is kept.
     """
     if classes < 2 or images.shape[-1] != images.shape[-2] or images.shape[-1] < 4:
-        raise UserError(f"generated images are judged by a classifier, and {classes} classes of images "
-                        f"{images.shape[-1]}x{images.shape[-2]} make none: it needs two classes, of square images")
+        raise UserError(
+            f"generated images are judged by a classifier, and {classes} classes of images "
+            f"{images.shape[-1]}x{images.shape[-2]} make none: it needs two classes, of square images"
+        )
     path = (cache_folder() if cache is None else cache) / f"classifier-{_digest(images, labels, classes)}.pt"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -92,7 +101,7 @@ def _train(classifier: Classifier, images: Tensor, labels: Tensor) -> None:
     for _ in range(EPOCHS):
         for chosen in torch.randperm(len(images)).split(BATCH):
             x, y = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
-            shifted = F.pad(images[chosen], (SHIFT,) * 4, mode="replicate")[..., y:y + size, x:x + size]
+            shifted = F.pad(images[chosen], (SHIFT,) * 4, mode="replicate")[..., y : y + size, x : x + size]
             optimizer.zero_grad()
             F.cross_entropy(classifier(shifted), labels[chosen]).backward()
             optimizer.step()

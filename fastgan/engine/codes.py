@@ -77,5 +77,7 @@ def check_class(label: int, classes: int) -> int:
 def check_latent(recipe: Any, command: str) -> None:
     """UserError for a recipe that has no latent space."""
     if not hasattr(recipe, "latents"):
-        raise UserError(f"{recipe.name} has no latent codes for {command}: it translates images, which "
-                        "python -m fastgan.translate does")
+        raise UserError(
+            f"{recipe.name} has no latent codes for {command}: it translates images, which "
+            "python -m fastgan.translate does"
+        )

@@ -63,9 +63,17 @@ def outlast_console() -> None:
             stream.flush()
             lasting = _Lasting(stream, name)
             buffered = isinstance(stream.buffer, io.BufferedIOBase)  # python -u prints without
-            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(lasting) if buffered else lasting, stream.encoding,
-                                                stream.errors, line_buffering=stream.line_buffering,
-                                                write_through=stream.write_through))
+            setattr(
+                sys,
+                name,
+                io.TextIOWrapper(
+                    io.BufferedWriter(lasting) if buffered else lasting,
+                    stream.encoding,
+                    stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                ),
+            )
 
 
 class _Lasting(io.RawIOBase):
@@ -108,8 +116,10 @@ def sentence(error: BaseException) -> str:
     if "Expected more than 1 value per channel" in lines[0]:
         return f"batch norm needs two images or more in a batch: give a larger --batch-size ({_HINT})"
     if (asked := re.search("can't allocate memory: you tried to allocate ([0-9]+) bytes", lines[0])) is not None:
-        return (f"out of memory: {int(asked[1]) / 2 ** 30:,.1f} GiB were asked for at once; a smaller --batch-size, "
-                f"--crop-size or network needs less ({_HINT})")
+        return (
+            f"out of memory: {int(asked[1]) / 2**30:,.1f} GiB were asked for at once; a smaller --batch-size, "
+            f"--crop-size or network needs less ({_HINT})"
+        )
     if "out of memory" in lines[0]:
         return f"{lines[0].split('. ')[0]}: a smaller --batch-size or --crop-size needs less ({_HINT})"
     return lines[0] if len(lines) == 1 else f"{lines[0]} ({_HINT})"

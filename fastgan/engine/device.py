@@ -39,7 +39,7 @@ def describe_device(device: torch.device) -> str:
     """The device in a few words."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return f"{device} ({properties.name}, {properties.total_memory / 2 ** 30:.0f} GiB)"
+        return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
     threads = torch.get_num_threads()
     return f"cpu ({threads} {'thread' if threads == 1 else 'threads'}, {torch.backends.cpu.get_cpu_capability()})"
 

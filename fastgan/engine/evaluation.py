@@ -21,11 +21,16 @@ from .files import write_atomically
 SCALE = "mean absolute error, image values in [0, 1]"
 LEVELS = 256
 STEEPEST = LEVELS - 1.0  # from one level to the next all the way from black to white
-_GOLDEN = (5 ** 0.5 - 1) / 2
+_GOLDEN = (5**0.5 - 1) / 2
 
 
-def evaluate(translate: Callable[[Tensor, str], Tensor], pairs: Sequence[Mapping[str, Any]], *,
-             directions: Sequence[str] = ("AtoB", "BtoA"), limit: int | None = None) -> dict[str, Any]:
+def evaluate(
+    translate: Callable[[Tensor, str], Tensor],
+    pairs: Sequence[Mapping[str, Any]],
+    *,
+    directions: Sequence[str] = ("AtoB", "BtoA"),
+    limit: int | None = None,
+) -> dict[str, Any]:
     """Measure both directions on true pairs.
 
     Args:
@@ -53,8 +58,11 @@ def evaluate(translate: Callable[[Tensor, str], Tensor], pairs: Sequence[Mapping
             if image.shape == truth.shape:
                 identity.add(_unit(image) - _unit(truth))
                 fit.add(_unit(image), _unit(truth))
-        result[direction] = {"translation": error.value(), "identity": identity.value(),
-                             **_best_colour_map(fit, pairs, chosen, source, target)}
+        result[direction] = {
+            "translation": error.value(),
+            "identity": identity.value(),
+            **_best_colour_map(fit, pairs, chosen, source, target),
+        }
     return result
 
 
@@ -87,7 +95,7 @@ class ColourFit:
         channels = image.shape[0]
         x, y = (torch.round(value.flatten(1).double().clamp(0, 1) * (LEVELS - 1)).long() for value in (image, truth))
         bins = (torch.arange(channels)[:, None] * LEVELS + x) * LEVELS + y
-        counts = torch.bincount(bins.flatten(), minlength=channels * LEVELS ** 2).double()
+        counts = torch.bincount(bins.flatten(), minlength=channels * LEVELS**2).double()
         counts = counts.reshape(channels, LEVELS, LEVELS)
         self.counts = counts if self.counts is None else self.counts + counts
 
@@ -115,8 +123,9 @@ class _Mean:
         return self.total / self.count if self.count else None
 
 
-def _best_colour_map(fit: ColourFit, pairs: Sequence[Mapping[str, Any]], chosen: Sequence[int], source: str,
-                     target: str) -> dict[str, Any]:
+def _best_colour_map(
+    fit: ColourFit, pairs: Sequence[Mapping[str, Any]], chosen: Sequence[int], source: str, target: str
+) -> dict[str, Any]:
     if fit.counts is None:
         return {"affine": None, "affine_fit": None}
     candidates = {"least squares": fit.least_squares(), "least absolute deviations": fit.least_absolute_deviations()}

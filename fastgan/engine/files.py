@@ -39,8 +39,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
 def unfinished(path: Path) -> list[Path]:
     """The temporary files beside ``path`` that :func:`write_atomically` fills, or left when its process was killed."""
     prefix = f".{path.name}."
-    return [file for file in path.parent.iterdir() if file.name.startswith(prefix) and
-            file.name.removeprefix(prefix).isdecimal()]
+    return [
+        file
+        for file in path.parent.iterdir()
+        if file.name.startswith(prefix) and file.name.removeprefix(prefix).isdecimal()
+    ]
 
 
 def _temporary(path: Path) -> Path:

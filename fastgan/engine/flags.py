@@ -82,17 +82,32 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, leav
         flag = "--" + field.name.replace("_", "-")
         kind, optional = _kind(hints[field.name])
         if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=field.name,
-                               help=text)
+            group.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=field.name, help=text
+            )
             continue
         if kind is list:
-            group.add_argument(flag, type=_reader(float, False), nargs=2, metavar=("LOW", "HIGH"),
-                               default=argparse.SUPPRESS, dest=field.name, help=text)
+            group.add_argument(
+                flag,
+                type=_reader(float, False),
+                nargs=2,
+                metavar=("LOW", "HIGH"),
+                default=argparse.SUPPRESS,
+                dest=field.name,
+                help=text,
+            )
             continue
         choices = field.metadata.get("choices")
         metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
-        group.add_argument(flag, type=_reader(kind, optional), choices=choices, metavar=metavar,
-                           default=argparse.SUPPRESS, dest=field.name, help=text)
+        group.add_argument(
+            flag,
+            type=_reader(kind, optional),
+            choices=choices,
+            metavar=metavar,
+            default=argparse.SUPPRESS,
+            dest=field.name,
+            help=text,
+        )
 
 
 def read_seed(text: str) -> int:
@@ -105,8 +120,9 @@ def read_seed(text: str) -> int:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the flags --device and --debug, of commands that have no option dataclasses."""
     parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                        help="show the traceback of an error")
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
 
 
 def _show(value: Any) -> str:

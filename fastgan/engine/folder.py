@@ -61,11 +61,15 @@ class RunFolder:
         if not any(self.path.iterdir()):
             return
         if self.description() is None:
-            raise UserError(f"{self.path} exists and is not a run of ours (it has no options.json that says so): "
-                            "choose another --name")
+            raise UserError(
+                f"{self.path} exists and is not a run of ours (it has no options.json that says so): "
+                "choose another --name"
+            )
         if not overwrite and (self._saved() or _size(self.losses) > 0):
-            raise UserError(f"{self.path} already holds a run: go on with it (--resume), choose another --name, "
-                            "or replace it (--overwrite)")
+            raise UserError(
+                f"{self.path} already holds a run: go on with it (--resume), choose another --name, "
+                "or replace it (--overwrite)"
+            )
 
     def claim(self) -> None:
         """Keep other processes from training in the folder, which exists, as long as this object lives.
@@ -82,8 +86,9 @@ class RunFolder:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise UserError(f"another process is training in {self.path}: wait for its end, or choose another --name "
-                            "for a new run") from None
+            raise UserError(
+                f"another process is training in {self.path}: wait for its end, or choose another --name for a new run"
+            ) from None
         except OSError:
             pass
         else:
@@ -105,8 +110,15 @@ class RunFolder:
             raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from None
         self.claim()
         self.check_new(overwrite)
-        for path in (self.checkpoint, self.previous, self.damaged, self.networks, self.metrics, self.losses,
-                     *self.samples.glob("step_*.png")):
+        for path in (
+            self.checkpoint,
+            self.previous,
+            self.damaged,
+            self.networks,
+            self.metrics,
+            self.losses,
+            *self.samples.glob("step_*.png"),
+        ):
             path.unlink(missing_ok=True)
         self.samples.mkdir(exist_ok=True)
 
@@ -115,12 +127,12 @@ class RunFolder:
         if not self.path.is_dir() or (self.description() is None and not self._saved()):
             raise UserError(f"--resume: there is no run in {self.path}; --name and --checkpoints-dir say where it is")
         if not self._saved():
-            raise UserError(f"--resume: the run in {self.path} ended before its first checkpoint; "
-                            "start it again with --overwrite")
+            raise UserError(
+                f"--resume: the run in {self.path} ended before its first checkpoint; start it again with --overwrite"
+            )
 
     def take_previous(self) -> None:
-        """Put the checkpoint before the newest one in its place, and what lies there aside, as checkpoint.damaged.pt.
-        """
+        """Put the checkpoint before the newest one in its place, and what lies there aside, as checkpoint.damaged.pt."""
         if self.checkpoint.exists():
             os.replace(self.checkpoint, self.damaged)
         os.replace(self.previous, self.checkpoint)

@@ -114,8 +114,10 @@ class GraphedStep:
                 kind.replay, kind.losses = self._recorder.record(lambda: self._recipe.compute(self._inputs, standing))
             except RuntimeError as error:
                 self._failed = True
-                self._tell(f"the step could not be recorded in a CUDA graph ({str(error).splitlines()[0]}): it goes on "
-                           "kernel by kernel; --no-graph does so from the start")
+                self._tell(
+                    f"the step could not be recorded in a CUDA graph ({str(error).splitlines()[0]}): it goes on "
+                    "kernel by kernel; --no-graph does so from the start"
+                )
                 return self._recipe.compute(batch, decided)
         kind.replay()
         return kind.losses
@@ -123,20 +125,27 @@ class GraphedStep:
     def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
         count = len(next(iter(tensors.values())))
         if count != self._batch_size:
-            self._tell(f"batches of {count} instead of {self._batch_size} are too rare to be recorded: their steps run "
-                       "kernel by kernel")
+            self._tell(
+                f"batches of {count} instead of {self._batch_size} are too rare to be recorded: their steps run "
+                "kernel by kernel"
+            )
             return False
         if self._inputs is None:
             return True
         same = {name: _form(value) for name, value in tensors.items()} == {
-            name: _form(value) for name, value in self._inputs.items()}
+            name: _form(value) for name, value in self._inputs.items()
+        }
         if not same and any(pool.size for pool in self._recipe.pools.values()):
             self._failed = True  # a pool of several sizes keeps images one by one, where no recorded step finds them
-            self._tell("the images differ in size, and so do those of the image pools, which cannot be recorded: all "
-                       "steps run kernel by kernel from here on; a --preprocess that crops gives all images one size")
+            self._tell(
+                "the images differ in size, and so do those of the image pools, which cannot be recorded: all "
+                "steps run kernel by kernel from here on; a --preprocess that crops gives all images one size"
+            )
         elif not same:
-            self._tell("the images differ in size, and steps are recorded for that of the first batch alone: the "
-                       "others run kernel by kernel; a --preprocess that crops gives all images one size")
+            self._tell(
+                "the images differ in size, and steps are recorded for that of the first batch alone: the "
+                "others run kernel by kernel; a --preprocess that crops gives all images one size"
+            )
         return same
 
     def _fill(self, tensors: Mapping[str, Tensor], decided: Decisions) -> None:
@@ -165,8 +174,9 @@ def why_not(recipe: Recipe, device: torch.device) -> str | None:
     return None
 
 
-def make_step(recipe: Recipe, batch_size: int, device: torch.device,
-              wanted: bool = True) -> tuple[Callable[[Mapping[str, Any]], dict[str, Tensor]], str]:
+def make_step(
+    recipe: Recipe, batch_size: int, device: torch.device, wanted: bool = True
+) -> tuple[Callable[[Mapping[str, Any]], dict[str, Tensor]], str]:
     """(what makes a step, how it does, in a few words): a GraphedStep where that can be, else `recipe.step`."""
     reason = why_not(recipe, device) if wanted else "--no-graph"
     if reason is not None:

@@ -41,15 +41,20 @@ class LossFile:
         self._append()
 
     def write(self, progress: Progress, epoch: int, lr: Mapping[str, float], losses: Mapping[str, float]) -> None:
-        record = {"step": progress.step, "epoch": epoch, "lr": dict(lr), "seconds": round(progress.seconds, 3),
-                  "losses": dict(losses)}
+        record = {
+            "step": progress.step,
+            "epoch": epoch,
+            "lr": dict(lr),
+            "seconds": round(progress.seconds, 3),
+            "losses": dict(losses),
+        }
         self._waiting += json.dumps(record).encode() + b"\n"
         self._append()
 
     def _append(self) -> None:
         with open(self._path, "ab", buffering=0) as file:
             while self._waiting:
-                self._waiting = self._waiting[file.write(self._waiting):]
+                self._waiting = self._waiting[file.write(self._waiting) :]
 
 
 def _step_of(line: bytes) -> float:
@@ -76,8 +81,11 @@ class PlainLines:
     def show(self, step: int, epoch: int, lr: Mapping[str, float], losses: Mapping[str, float]) -> None:
         now = time.monotonic()
         seconds = (now - self._last_time) / max(1, step - self._last_step)
-        parts = [f"step {step}" if self._total is None else f"step {step}/{self._total}", f"epoch {epoch}",
-                 _rate(seconds)]
+        parts = [
+            f"step {step}" if self._total is None else f"step {step}/{self._total}",
+            f"epoch {epoch}",
+            _rate(seconds),
+        ]
         if self._total is not None:
             parts.append(f"ETA {clock(seconds * (self._total - step))}")
         print("  ".join(parts + [_lr(lr), _losses(losses)]), file=self._stream, flush=True)
@@ -113,8 +121,11 @@ class ProgressBar:
 def progress_display(total: int | None, start: int) -> PlainLines | ProgressBar:
     """A bar on a terminal that knows its size, plain lines otherwise."""
     terminal = all(stream is not None and stream.isatty() for stream in (sys.stderr, sys.stdout))
-    return ProgressBar(total, start) if terminal and shutil.get_terminal_size((0, 0)).lines > 2 else \
-        PlainLines(total, start)
+    return (
+        ProgressBar(total, start)
+        if terminal and shutil.get_terminal_size((0, 0)).lines > 2
+        else PlainLines(total, start)
+    )
 
 
 def clock(seconds: float) -> str:

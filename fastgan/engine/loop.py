@@ -51,11 +51,20 @@ class Loop:
         UserError: there are fewer items than one batch needs.
     """
 
-    def __init__(self, recipe: Any, dataset: Dataset, folder: RunFolder, settings: Settings, device: torch.device, *,
-                 step: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None,
-                 batches: Callable[[list[Key]], dict[str, Any]] | None = None,
-                 sample: Callable[[int], None] | None = None, progress: Progress | None = None,
-                 display: PlainLines | ProgressBar | None = None):
+    def __init__(
+        self,
+        recipe: Any,
+        dataset: Dataset,
+        folder: RunFolder,
+        settings: Settings,
+        device: torch.device,
+        *,
+        step: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None,
+        batches: Callable[[list[Key]], dict[str, Any]] | None = None,
+        sample: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
+        display: PlainLines | ProgressBar | None = None,
+    ):
         self.recipe, self.dataset, self.folder, self.settings, self.device = recipe, dataset, folder, settings, device
         self.options: TrainOptions = settings.groups["train"]
         self.data: Any = settings.groups["data"]
@@ -64,8 +73,10 @@ class Loop:
         batch_size, self.drop_last = self.data.batch_size, getattr(recipe, "drop_last", False)
         self.used = len(dataset) - len(dataset) % batch_size if self.drop_last else len(dataset)  # items of an epoch
         if self.used == 0:
-            raise UserError(f"--batch-size is {batch_size} and there are {len(dataset)} images, which fill no batch: "
-                            "give a smaller one")
+            raise UserError(
+                f"--batch-size is {batch_size} and there are {len(dataset)} images, which fill no batch: "
+                "give a smaller one"
+            )
         self.total = total_steps(self.epochs, self.used, batch_size, self.options.max_steps, self.progress)
         self._step, self._batches, self._sample, self._display = step or recipe.step, batches, sample, display
         self._losses = RecentLosses(self.progress)
@@ -95,15 +106,25 @@ class Loop:
             KeyboardInterrupt: at a second signal; nothing is saved.
         """
         progress = self.progress
-        keys = BatchKeys(len(self.dataset), self.data.batch_size, self.options.seed, epochs=self.epochs,
-                         shuffle=not getattr(self.data, "serial_batches", False), epoch=progress.epoch,
-                         position=progress.position, drop_last=self.drop_last)
+        keys = BatchKeys(
+            len(self.dataset),
+            self.data.batch_size,
+            self.options.seed,
+            epochs=self.epochs,
+            shuffle=not getattr(self.data, "serial_batches", False),
+            epoch=progress.epoch,
+            position=progress.position,
+            drop_last=self.drop_last,
+        )
         layout = memory_format(self.options.channels_last)
         self._display = self._display or progress_display(self.total, progress.step)
         self._file = LossFile(self.folder.losses, progress.step)
         self._began = time.monotonic() - progress.seconds
-        with Interrupt() as interrupt, contextlib.closing(self._open(keys)) as batches, \
-                contextlib.closing(self._display):
+        with (
+            Interrupt() as interrupt,
+            contextlib.closing(self._open(keys)) as batches,
+            contextlib.closing(self._display),
+        ):
             try:
                 while not self.finished() and not interrupt.requested:
                     batch = move_batch(next(batches), self.device, layout)
@@ -112,11 +133,16 @@ class Loop:
                 self._save_last()
             except NonFiniteLoss as error:
                 precise = "" if self.options.precision == "fp32" else " or --precision fp32"
-                way = f"--resume with a lower --lr{precise}" if self.folder.checkpoint.exists() else f"a lower --lr{precise}"
+                way = (
+                    f"--resume with a lower --lr{precise}"
+                    if self.folder.checkpoint.exists()
+                    else f"a lower --lr{precise}"
+                )
                 raise NonFiniteLoss(f"{error}: training stopped, {self._last_save()}; {way} may help") from None
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"left after step {progress.step} without saving; "
-                                        f"{self._last_save()}") from None
+                raise KeyboardInterrupt(
+                    f"left after step {progress.step} without saving; {self._last_save()}"
+                ) from None
             except Exception as error:
                 stands = self._rescue(error)
                 if not isinstance(error, EXPECTED):  # a bug keeps its type and its traceback
@@ -177,9 +203,15 @@ class Loop:
         check_weights(self.recipe.networks, self.recipe.optimizers, self.progress.step)
         self.progress.seconds = time.monotonic() - self._began
         description = self.settings.to_json()
-        checkpoint.save(self.folder.checkpoint, description=description, progress=self.progress, rng=rng.state(),
-                        state=self.recipe.state_dict(), data=_identity(self.dataset, self.options.seed),
-                        previous=self.folder.previous)
+        checkpoint.save(
+            self.folder.checkpoint,
+            description=description,
+            progress=self.progress,
+            rng=rng.state(),
+            state=self.recipe.state_dict(),
+            data=_identity(self.dataset, self.options.seed),
+            previous=self.folder.previous,
+        )
         save_networks(self.folder.networks, self.recipe.networks, description)
         self._saved_step = self.progress.step
 
@@ -190,8 +222,10 @@ class Loop:
         except NonFiniteLoss:
             raise
         except (OSError, UserError) as error:
-            _LOGGER.warning(f"step {self.progress.step} is not saved ({sentence(error)}): training goes on, "
-                            f"{self._last_save()}, and --save-freq {self.options.save_freq} tries it again")
+            _LOGGER.warning(
+                f"step {self.progress.step} is not saved ({sentence(error)}): training goes on, "
+                f"{self._last_save()}, and --save-freq {self.options.save_freq} tries it again"
+            )
 
     def _save_last(self) -> None:
         self._losses.fetch()
@@ -208,7 +242,9 @@ class Loop:
         except Exception as another:
             why = "" if sentence(another) == sentence(error) else f" ({sentence(another)})"
             return f"training stopped after step {step}, which cannot be saved{why}; {self._last_save()}"
-        return f"training stopped after step {step}, which is saved in {self.folder.checkpoint}; --resume goes on with it"
+        return (
+            f"training stopped after step {step}, which is saved in {self.folder.checkpoint}; --resume goes on with it"
+        )
 
     @contextlib.contextmanager
     def _going_on(self, what: str) -> Generator[None, None, None]:
@@ -241,14 +277,19 @@ def restore(recipe: Any, dataset: Dataset, content: dict[str, Any], accept_other
     if not accept_other_data:
         remedy = "give it the same data, go on with this one (--accept-other-data), or start a new run with --name"
         if now["length"] != before["length"]:
-            raise UserError(f"the run of this checkpoint was trained on {before['length']} images and the data now has "
-                            f"{now['length']}, so it cannot go on in the same order: {remedy}")
+            raise UserError(
+                f"the run of this checkpoint was trained on {before['length']} images and the data now has "
+                f"{now['length']}, so it cannot go on in the same order: {remedy}"
+            )
         if "fingerprint" in now and now["fingerprint"] != before.get("fingerprint", now["fingerprint"]):
-            raise UserError("the data is not what the run of this checkpoint was trained on (files have other names, "
-                            f"sizes or contents, or are gone): {remedy}")
+            raise UserError(
+                "the data is not what the run of this checkpoint was trained on (files have other names, "
+                f"sizes or contents, or are gone): {remedy}"
+            )
     if not 0 <= progress.position < max(1, before["length"]):
-        raise ValueError(f"the checkpoint's progress is at image {progress.position} of {before['length']}, which "
-                         "cannot be")
+        raise ValueError(
+            f"the checkpoint's progress is at image {progress.position} of {before['length']}, which cannot be"
+        )
     recipe.load_state_dict(content["state"])
     old, new = content["description"]["options"].get("recipe", {}).get("lr"), getattr(recipe.options, "lr", None)
     if old is not None and old != new:
@@ -261,8 +302,9 @@ def restore(recipe: Any, dataset: Dataset, content: dict[str, Any], accept_other
     return progress
 
 
-def total_steps(epochs: int | None, length: int, batch_size: int, max_steps: int | None,
-                done: Progress | None = None) -> int | None:
+def total_steps(
+    epochs: int | None, length: int, batch_size: int, max_steps: int | None, done: Progress | None = None
+) -> int | None:
     """The steps of a whole run; None where neither epochs nor steps end it. The last batch of an epoch may be short.
 
     Args:

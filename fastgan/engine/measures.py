@@ -26,8 +26,12 @@ def measure(recipe: Any, test: Sequence[Any], limit: int) -> tuple[dict[str, Any
     """
     if recipe.directions:
         weight = next(next(iter(recipe.networks.values())).parameters())
-        result = evaluation.evaluate(lambda images, direction: recipe.translate(images.to(weight), direction), test,
-                                     directions=recipe.directions, limit=limit)
+        result = evaluation.evaluate(
+            lambda images, direction: recipe.translate(images.to(weight), direction),
+            test,
+            directions=recipe.directions,
+            limit=limit,
+        )
         return result, evaluation.report(result)
     figures: dict[str, Any] = {}
     lines = []
@@ -37,15 +41,18 @@ def measure(recipe: Any, test: Sequence[Any], limit: int) -> tuple[dict[str, Any
         lines.append(f"accuracy {100 * figures['accuracy']:.2f} % on {count} test images")
     if getattr(recipe, "encodes", False):
         figures["reconstruction_mse"] = reconstruction_mse(recipe, test, count)
-        lines.append(f"mean squared error of reconstructions {figures['reconstruction_mse']:.4f} on {count} test "
-                     "images (from mean codes, image values in [0, 1])")
+        lines.append(
+            f"mean squared error of reconstructions {figures['reconstruction_mse']:.4f} on {count} test "
+            "images (from mean codes, image values in [0, 1])"
+        )
     return ({"images": count, **figures}, "\n".join(lines)) if figures else None
 
 
 def accuracy(recipe: Any, test: Sequence[Any], count: int) -> float:
     """The part of ``count`` test images whose class ``recipe.classify`` names."""
-    right = sum((recipe.classify(images).argmax(1).cpu() == labels).sum().item()
-                for images, labels in _batches(test, count))
+    right = sum(
+        (recipe.classify(images).argmax(1).cpu() == labels).sum().item() for images, labels in _batches(test, count)
+    )
     return right / count
 
 
@@ -63,5 +70,5 @@ def reconstruction_mse(recipe: Any, test: Sequence[Any], count: int) -> float:
 def _batches(test: Sequence[Any], count: int) -> Iterator[tuple[Tensor, Tensor]]:
     chosen = [index * len(test) // count for index in range(count)]
     for start in range(0, count, BATCH):
-        items = [test[index] for index in chosen[start:start + BATCH]]
+        items = [test[index] for index in chosen[start : start + BATCH]]
         yield torch.stack([item["image"] for item in items]), torch.stack([item["label"] for item in items])

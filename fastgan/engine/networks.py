@@ -75,8 +75,11 @@ def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Ma
     """
     from safetensors.torch import save
 
-    tensors = {f"{name}.{key}": value.detach().cpu().contiguous()
-               for name, network in networks.items() for key, value in network.state_dict().items()}
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
     metadata = {"format": FORMAT, "recipe": description["recipe"], "description": json.dumps(description)}
     metadata["fastgan_checksum"] = checksum([metadata, tensors])
     write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
@@ -130,11 +133,14 @@ def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
         raise UserError(f"{path} holds no run: neither networks.safetensors nor checkpoint.pt")
     stored = _read(path)
     if stored.recipe is None:
-        raise UserError(f"{stored.path} holds networks alone and does not say which recipe they belong to: give the "
-                        "folder of a run")
+        raise UserError(
+            f"{stored.path} holds networks alone and does not say which recipe they belong to: give the folder of a run"
+        )
     if stored.recipe not in recipes.RECIPES:
-        raise UserError(f"{stored.path} is of the recipe {stored.recipe!r}, which is none of those known here "
-                        f"({', '.join(recipes.RECIPES)}): update fastgan")
+        raise UserError(
+            f"{stored.path} is of the recipe {stored.recipe!r}, which is none of those known here "
+            f"({', '.join(recipes.RECIPES)}): update fastgan"
+        )
     return _rebuild_recipe(stored), stored.description
 
 
@@ -154,8 +160,9 @@ def _load_published(folder: Path) -> Networks:
     if not newest:
         there = sorted(file.name for file in folder.iterdir())
         content = f"it holds {', '.join(there[:3])}{', ...' if len(there) > 3 else ''}" if there else "it is empty"
-        raise UserError(f"{folder} holds no networks: neither networks.safetensors, nor checkpoint.pt, "
-                        f"nor *_net_G*.pth; {content}")
+        raise UserError(
+            f"{folder} holds no networks: neither networks.safetensors, nor checkpoint.pt, nor *_net_G*.pth; {content}"
+        )
     networks = {name: network for file in newest.values() for name, network in load_networks(file).networks.items()}
     return Networks(networks, source=tuple(newest.values()))
 
@@ -181,8 +188,9 @@ def _read(path: Path) -> _Stored:
         check_form(content["state"].get("networks"), dict, f"{path}: networks")
         return _Stored(content["state"]["networks"], path, content["recipe"], content["description"])
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{path} is not a checkpoint of ours, nor the state dict of a network: it holds "
-                        f"{_describe(content)}")
+        raise UserError(
+            f"{path} is not a checkpoint of ours, nor the state dict of a network: it holds {_describe(content)}"
+        )
     return _Stored(content, path)
 
 
@@ -201,11 +209,18 @@ def _refuse_others(path: Path) -> None:
     except (zipfile.BadZipFile, OSError):  # what else it may be, read_tensors says
         return
     inner = {name.partition("/")[2] for name in names}
-    made_by = "torch.jit.save, a TorchScript program" if "constants.pkl" in inner else "torch.export.save" if (
-        "archive_format" in inner) else None
+    made_by = (
+        "torch.jit.save, a TorchScript program"
+        if "constants.pkl" in inner
+        else "torch.export.save"
+        if ("archive_format" in inner)
+        else None
+    )
     if made_by:
-        raise UserError(f"{path} was written by {made_by}; networks are built from state dicts: give a file of the "
-                        "model's state_dict()")
+        raise UserError(
+            f"{path} was written by {made_by}; networks are built from state dicts: give a file of the "
+            "model's state_dict()"
+        )
     if not any(name.endswith("data.pkl") for name in names):
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         raise UserError(f"{path} holds no network: it is a zip archive of {', '.join(names[:2])}{more}")
@@ -244,8 +259,9 @@ def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
     try:
         options = make_options(recipe_class.Options, stored.description["options"]["recipe"])
     except (TypeError, KeyError):
-        raise UserError(f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other "
-                        "options") from None
+        raise UserError(
+            f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other options"
+        ) from None
     with torch.random.fork_rng(devices=[]):
         recipe = recipe_class(options)
     recipes.load_networks(recipe.networks, stored.states)
@@ -258,16 +274,21 @@ def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Modul
     found = _search(content, "", near)
     if not found:
         kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
-        raise UserError(f"{path}: {near[0]}" if near else
-                        f"{path} is none of the networks known here ({kinds}): it holds {_describe(content)}")
+        raise UserError(
+            f"{path}: {near[0]}"
+            if near
+            else f"{path} is none of the networks known here ({kinds}): it holds {_describe(content)}"
+        )
     match = _PUBLISHED.fullmatch(path.name)
     if len(found) == 1:
-        (place, network), = found.items()
+        ((place, network),) = found.items()
         return {match[2] if match else _role(place, network) or _kind(network): network}
     named = {_role(place, network): network for place, network in found.items()}
     if None in named or len(named) < len(found):
-        raise UserError(f"{path} holds several networks ({', '.join(found)}), whose names do not say which is which: "
-                        "save the state dict of one generator alone")
+        raise UserError(
+            f"{path} holds several networks ({', '.join(found)}), whose names do not say which is which: "
+            "save the state dict of one generator alone"
+        )
     return named
 
 
@@ -276,8 +297,9 @@ def _search(content: Mapping[Any, Any], place: str, near: list[str]) -> dict[str
 
     ``near`` collects sentences on what is nearly one.
     """
-    tensors = plain_keys({key: value for key, value in content.items()
-                          if isinstance(key, str) and isinstance(value, Tensor)})
+    tensors = plain_keys(
+        {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    )
     # Counters, which some put among the weights, have no module before their name.
     state = {key: value for key, value in tensors.items() if "." in key or value.numel() != 1}
     network = _recognise(state, place, near) if state else None
@@ -308,8 +330,10 @@ def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.M
                 near.append(f"{place or 'it'} is a {network_class.__name__}, but {fault}")
             except RuntimeError as error:
                 misfits = "; ".join(line.strip().rstrip(". ") for line in str(error).splitlines()[-3:])
-                near.append(f"{place or 'it'} is nearly a {network_class.__name__}, but does not fit: "
-                            f"{textwrap.shorten(misfits, 300)}")
+                near.append(
+                    f"{place or 'it'} is nearly a {network_class.__name__}, but does not fit: "
+                    f"{textwrap.shorten(misfits, 300)}"
+                )
             except (ValueError, KeyError, IndexError):
                 continue
     return None
@@ -345,11 +369,16 @@ def _describe(content: Any) -> str:
         return f"a {type(content).__name__} of {len(content)}, which begins with {_describe(content[0])}"
     if not isinstance(content, Mapping) or not content:
         return f"{'an empty' if content in ({}, [], ()) else 'a'} {type(content).__name__}"
-    items = [f"{key} ({'x'.join(map(str, value.shape)) or 'a number'})" if isinstance(value, Tensor) else
-             f"{key} ({type(value).__name__})" for key, value in content.items()]
+    items = [
+        f"{key} ({'x'.join(map(str, value.shape)) or 'a number'})"
+        if isinstance(value, Tensor)
+        else f"{key} ({type(value).__name__})"
+        for key, value in content.items()
+    ]
     known = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    strange = [key for key, value in content.items()
-               if isinstance(value, Tensor) and str(key).rpartition(".")[2] not in known]
+    strange = [
+        key for key, value in content.items() if isinstance(value, Tensor) and str(key).rpartition(".")[2] not in known
+    ]
     more = f" and {len(items) - 3} more" if len(items) > 3 else ""
     return f"{', '.join(items[:3])}{more}" + (f", among them {', '.join(strange[:2])}" if more and strange else "")
 

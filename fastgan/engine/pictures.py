@@ -46,5 +46,9 @@ def save_gif(images: Sequence[Any], draw: Callable[[Any], Any], path: Path) -> N
     """Write images as a GIF that goes there and back for ever; ``draw`` makes a frame (Pillow's) of an image, in its
     turn."""
     frames = (draw(image).convert("RGB") for image in (*images, *images[-2:0:-1]))
-    write(path, lambda temporary: next(frames).save(
-        temporary, format="GIF", save_all=True, append_images=frames, duration=FRAME_MILLISECONDS, loop=0))
+    write(
+        path,
+        lambda temporary: next(frames).save(
+            temporary, format="GIF", save_all=True, append_images=frames, duration=FRAME_MILLISECONDS, loop=0
+        ),
+    )

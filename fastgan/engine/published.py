@@ -22,12 +22,17 @@ _LATEST = "a run keeps its latest networks alone, and they are the ones used"
 _ANSWERS: dict[str, tuple[str, ...]] = {
     # run
     "gpu-ids": ("--device cuda:N takes one GPU, and --device cpu takes none",),
-    "model": (_BY_RECIPE, ),
+    "model": (_BY_RECIPE,),
     "dataset-mode": ("the recipe decides how --dataroot is read: pairs of folders, or images side by side",),
-    "phase": ("--dataroot DIR is the folder that holds the train and test folders; training reads train, "
-              "and measures on test", "the images are those of the paths that are named"),
-    "verbose": ("--print-freq 1 prints every step, and --debug the traceback of an error",
-                "--debug shows the traceback of an error"),
+    "phase": (
+        "--dataroot DIR is the folder that holds the train and test folders; training reads train, "
+        "and measures on test",
+        "the images are those of the paths that are named",
+    ),
+    "verbose": (
+        "--print-freq 1 prints every step, and --debug the traceback of an error",
+        "--debug shows the traceback of an error",
+    ),
     "suffix": ("--name names the run's folder as it is",),
     "epoch": (_RESUME, _LATEST),
     "load-iter": (_RESUME, _LATEST),
@@ -49,14 +54,20 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "use-wandb": (_NO_WANDB,),
     "wandb-project-name": (_NO_WANDB,),
     # of the published test script
-    "results-dir": ("--output DIR is the folder of the results",
-                    "python -m fastgan.translate writes results; training writes into --checkpoints-dir"),
+    "results-dir": (
+        "--output DIR is the folder of the results",
+        "python -m fastgan.translate writes results; training writes into --checkpoints-dir",
+    ),
     "aspect-ratio": ("results have the size of their images here",),
     "eval": ("fastgan.translate has this flag; training needs none",),
-    "num-test": ("all images that are named are translated; name fewer",
-                 "--eval-pairs gives the test pairs that are measured"),
-    "model-suffix": ("--direction says which of a run's generators translates",
-                     "a run keeps both of its generators under their own names"),
+    "num-test": (
+        "all images that are named are translated; name fewer",
+        "--eval-pairs gives the test pairs that are measured",
+    ),
+    "model-suffix": (
+        "--direction says which of a run's generators translates",
+        "a run keeps both of its generators under their own names",
+    ),
     # older names
     "niter": (_EPOCHS,),
     "niter-decay": (_DECAY,),
@@ -71,10 +82,14 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "no-lsgan": ("--gan-mode vanilla takes the cross-entropy in place of least squares",),
     "identity": ("--lambda-identity gives the weight of the identity loss", _NO_IDENTITY),
     "resize-or-crop": ("--preprocess says how images are resized and cropped",),
-    "how-many": ("all images that are named are translated; name fewer",
-                 "--eval-pairs gives the test pairs that are measured"),
-    "ntest": ("all images that are named are translated; name fewer",
-              "--eval-pairs gives the test pairs that are measured"),
+    "how-many": (
+        "all images that are named are translated; name fewer",
+        "--eval-pairs gives the test pairs that are measured",
+    ),
+    "ntest": (
+        "all images that are named are translated; name fewer",
+        "--eval-pairs gives the test pairs that are measured",
+    ),
     "lambda-L1": ("--lambda-A and --lambda-B weigh CycleGAN's cycles; the L1 loss to a known result is pix2pix's",),
     "lambda-A": ("--lambda-L1 weighs the L1 loss; cycles are CycleGAN's",),
     "lambda-B": ("--lambda-L1 weighs the L1 loss; cycles are CycleGAN's",),

@@ -44,8 +44,9 @@ def class_shares(labels: Tensor, classes: int) -> list[float]:
     return (torch.bincount(labels, minlength=classes).double() / len(labels)).tolist()
 
 
-def measure_generation(recipe: Any, classifier: Classifier, real: Tensor, test: Tensor, count: int,
-                       seed: int) -> dict[str, Any]:
+def measure_generation(
+    recipe: Any, classifier: Classifier, real: Tensor, test: Tensor, count: int, seed: int
+) -> dict[str, Any]:
     """Figures of ``count`` images that a latent recipe makes of random codes.
 
     Classes are asked for in turn where the recipe is told any.
@@ -63,20 +64,26 @@ def measure_generation(recipe: Any, classifier: Classifier, real: Tensor, test: 
     asked = torch.arange(count) % recipe.classes if recipe.classes else None
     codes = recipe.latents(count, torch.Generator().manual_seed(seed))
     labels = (None,) * count if asked is None else asked.split(_AT_ONCE)
-    features, seen = classifier.judge(torch.cat([recipe.decode(z, label).cpu()
-                                                 for z, label in zip(codes.split(_AT_ONCE), labels)]))
+    features, seen = classifier.judge(
+        torch.cat([recipe.decode(z, label).cpu() for z, label in zip(codes.split(_AT_ONCE), labels)])
+    )
     fit = gaussian(classifier.judge(real)[0])
     shares = class_shares(seen, classifier.head.out_features)
-    result = {"generated": count, "frechet_distance": frechet_distance(gaussian(features), fit),
-              "frechet_distance_of_test_images": frechet_distance(gaussian(classifier.judge(test)[0]), fit),
-              "class_shares": shares, "rarest_class": min(shares)}
+    result = {
+        "generated": count,
+        "frechet_distance": frechet_distance(gaussian(features), fit),
+        "frechet_distance_of_test_images": frechet_distance(gaussian(classifier.judge(test)[0]), fit),
+        "class_shares": shares,
+        "rarest_class": min(shares),
+    }
     if asked is not None:
         result["asked_class_accuracy"] = (seen == asked).double().mean().item()
     return result
 
 
-def accuracy_of_labels_alone(recipe: Any, dataset: Any, test: Sequence[Any], *, batch_size: int, seed: int,
-                             steps: int | None = None) -> float:
+def accuracy_of_labels_alone(
+    recipe: Any, dataset: Any, test: Sequence[Any], *, batch_size: int, seed: int, steps: int | None = None
+) -> float:
     """Test accuracy of a semi-supervised recipe's own network "D", trained anew on the labelled images alone.
 
     Initial weights drawn by ``seed``, optimizer and batch size as in the recipe; only the cross entropy of the classes
@@ -101,8 +108,9 @@ def accuracy_of_labels_alone(recipe: Any, dataset: Any, test: Sequence[Any], *, 
         return accuracy(alone, test, len(test))
 
 
-def mean_image_errors(train: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]],
-                      directions: Sequence[str]) -> dict[str, float]:
+def mean_image_errors(
+    train: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]], directions: Sequence[str]
+) -> dict[str, float]:
     """By direction, what a translation that always answers with the mean training image of the target domain gets.
 
     Mean absolute error over all pixels and channels of the test images, on the [0, 1] scale. Images of one size.

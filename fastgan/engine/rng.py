@@ -46,7 +46,7 @@ def restore(state: dict[str, Any]) -> None:
     numpy.random.set_state(numpys)
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available():
-        for index, gpu in enumerate(state["cuda"][:torch.cuda.device_count()]):
+        for index, gpu in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(gpu, index)
 
 
@@ -64,14 +64,14 @@ def _check(given: Any) -> None:
         if not isinstance(gpu, torch.Tensor) or gpu.dtype != torch.uint8:
             raise ValueError(f"{_NAME}.cuda.{index} is not a uint8 tensor")
     _, keys, position, has_gauss, _ = given["numpy"]
-    if not (0 <= position <= len(keys) and has_gauss in (0, 1) and 0 <= keys.min() and keys.max() < 2 ** 32):
+    if not (0 <= position <= len(keys) and has_gauss in (0, 1) and 0 <= keys.min() and keys.max() < 2**32):
         raise ValueError(f"{_NAME}.numpy is damaged: position {position} of {len(keys)} words")
 
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of python, numpy, torch and every GPU."""
     random.seed(seed)
-    numpy.random.seed(seed % 2 ** 32)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 

@@ -13,7 +13,7 @@ def epoch_order(length: int, seed: int, epoch: int, shuffle: bool) -> list[int]:
     """The indices of one epoch: a permutation that depends on (seed, epoch) alone; without ``shuffle`` 0, 1, 2, ..."""
     if not shuffle:
         return list(range(length))
-    generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2 ** 63)
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
     return torch.randperm(length, generator=generator).tolist()
 
 
@@ -31,8 +31,18 @@ class BatchKeys:
         drop_last: whether an epoch leaves out what does not fill a batch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, *, shuffle: bool = True, epoch: int = 0,
-                 position: int = 0, epochs: int | None = None, drop_last: bool = False):
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        epoch: int = 0,
+        position: int = 0,
+        epochs: int | None = None,
+        drop_last: bool = False,
+    ):
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.epoch, self.position, self.epochs = epoch, position, epochs
         self.used = length - length % batch_size if drop_last else length
@@ -42,5 +52,5 @@ class BatchKeys:
         while self.epochs is None or epoch < self.epochs:
             order = epoch_order(self.length, self.seed, epoch, self.shuffle)
             for start in range(position, self.used, self.batch_size):
-                yield [(epoch, index) for index in order[start:min(start + self.batch_size, self.used)]]
+                yield [(epoch, index) for index in order[start : min(start + self.batch_size, self.used)]]
             epoch, position = epoch + 1, 0

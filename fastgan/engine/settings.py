@@ -52,11 +52,18 @@ class Settings:
 
 def is_run_description(value: Any) -> bool:
     """Whether a parsed JSON value has the form of :meth:`Settings.to_json`."""
-    return (isinstance(value, dict) and value.get("format") == FORMAT and isinstance(value.get("options"), dict)
-            and isinstance(value.get("recipe"), str) and isinstance(value.get("preset"), str)
-            and {"train", "data", "recipe"} <= value["options"].keys()
-            and all(isinstance(group, dict) and all(isinstance(name, str) for name in group)
-                    for group in value["options"].values()))
+    return (
+        isinstance(value, dict)
+        and value.get("format") == FORMAT
+        and isinstance(value.get("options"), dict)
+        and isinstance(value.get("recipe"), str)
+        and isinstance(value.get("preset"), str)
+        and {"train", "data", "recipe"} <= value["options"].keys()
+        and all(
+            isinstance(group, dict) and all(isinstance(name, str) for name in group)
+            for group in value["options"].values()
+        )
+    )
 
 
 def flatten(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,8 +71,9 @@ def flatten(description: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for group in description["options"].values() for name, value in group.items()}
 
 
-def choose_preset(presets: Mapping[str, Mapping[str, Any]], asked: str | None, dataroot: str | None,
-                  device_type: str) -> tuple[str, str]:
+def choose_preset(
+    presets: Mapping[str, Mapping[str, Any]], asked: str | None, dataroot: str | None, device_type: str
+) -> tuple[str, str]:
     """(preset, why): the one asked for, else by data and device."""
     if asked is not None:
         if asked not in presets:
@@ -124,7 +132,7 @@ def make_options(options: type, values: Mapping[str, Any]) -> Any:
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(each, float) and not math.isfinite(each) for each in numbers):
             raise UserError(f"{name} is {short(value)}: it must be a finite number")
-        if isinstance(value, int) and abs(value) > 2 ** 64:
+        if isinstance(value, int) and abs(value) > 2**64:
             raise UserError(f"{name} is {value}: no option takes integers of more than 64 bits")
         if choices and value not in choices:
             raise UserError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
@@ -149,16 +157,21 @@ def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: M
                 continue
             if not field.metadata.get("resume", field.name in MAY_CHANGE):
                 flag = "--" + field.name.replace("_", "-")
-                raise UserError(f"{flag} {given[field.name]}: the run was started with {stored[field.name]}, which is "
-                                f"fixed for its life; leave the flag out, or start a new run with --name")
+                raise UserError(
+                    f"{flag} {given[field.name]}: the run was started with {stored[field.name]}, which is "
+                    f"fixed for its life; leave the flag out, or start a new run with --name"
+                )
     return resolve(description["recipe"], description["preset"], classes, stored, given)
 
 
 def changes(description: Mapping[str, Any], run: Settings) -> list[str]:
     """What a resumed run changes in the options it was started with: "n_epochs 4 instead of 2", ..."""
     before, after = flatten(description), flatten(run.to_json())
-    return [f"{name} {after[name]} instead of {before[name]}" for name in after
-            if name in before and after[name] != before[name]]
+    return [
+        f"{name} {after[name]} instead of {before[name]}"
+        for name in after
+        if name in before and after[name] != before[name]
+    ]
 
 
 def _name(kind: type) -> str:

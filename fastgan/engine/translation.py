@@ -17,8 +17,15 @@ from .networks import Networks
 GENERATOR_OF = {"AtoB": "G_A", "BtoA": "G_B"}
 
 # oneDNN, in the last three, says only what it had no memory for.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory",
-                  "could not create a primitive", "could not create a memory", "could not execute a primitive")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "not enough memory",
+    "could not create a primitive",
+    "could not create a memory",
+    "could not execute a primitive",
+)
 
 
 def generator_for(loaded: Networks, direction: str) -> nn.Module:
@@ -28,8 +35,10 @@ def generator_for(loaded: Networks, direction: str) -> nn.Module:
         UserError: the networks have none for that direction.
     """
     if loaded.recipe in recipes.RECIPES and not recipes.get(loaded.recipe).directions:
-        raise UserError(f"{', '.join(map(str, loaded.source))} was trained by {loaded.recipe}, which translates no "
-                        "images: python -m fastgan.generate makes some with it")
+        raise UserError(
+            f"{', '.join(map(str, loaded.source))} was trained by {loaded.recipe}, which translates no "
+            "images: python -m fastgan.generate makes some with it"
+        )
     name = GENERATOR_OF[direction]
     if name in loaded.networks:
         return loaded.networks[name]
@@ -58,8 +67,11 @@ def translate(network: nn.Module, images: Tensor, precision: str = "fp32", runni
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory, of the host or of a GPU, is what an operation lacked."""
     text = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(
-        said in text for said in _OUT_OF_MEMORY)
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or isinstance(error, RuntimeError)
+        and any(said in text for said in _OUT_OF_MEMORY)
+    )
 
 
 def reflect_to_fit(images: Tensor, multiple: int, least: int) -> Tensor:

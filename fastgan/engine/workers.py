@@ -93,8 +93,9 @@ class _Worker:
 
     def __init__(self, dataset: Dataset, keys: Iterable[list[Key]], number: int, workers: int):
         self._connection, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(target=_work, args=(dataset, keys, number, workers, theirs),
-                                                daemon=True)
+        self._process = multiprocessing.Process(
+            target=_work, args=(dataset, keys, number, workers, theirs), daemon=True
+        )
         with _held_back():
             self._process.start()
         theirs.close()  # so that the end of the process is the end of what can be received

@@ -17,8 +17,17 @@ GENERATORS = ("resnet_9blocks", "resnet_6blocks", "unet_256", "unet_128", "johns
 DISCRIMINATORS = ("basic", "n_layers", "pixel")
 
 
-def generator(name: str, input_nc: int = 3, output_nc: int = 3, *, ngf: int = 64, norm: str = "instance",
-              dropout: bool = False, init_type: str = "normal", init_gain: float = 0.02) -> nn.Module:
+def generator(
+    name: str,
+    input_nc: int = 3,
+    output_nc: int = 3,
+    *,
+    ngf: int = 64,
+    norm: str = "instance",
+    dropout: bool = False,
+    init_type: str = "normal",
+    init_gain: float = 0.02,
+) -> nn.Module:
     """A generator by name (GENERATORS), with `ngf` filters in its first layer. ValueError for another name.
 
     johnson_5blocks has half as many, as published with its 32, and no dropout.
@@ -36,8 +45,16 @@ def generator(name: str, input_nc: int = 3, output_nc: int = 3, *, ngf: int = 64
     return init_weights(network, init_type, init_gain)
 
 
-def discriminator(name: str, input_nc: int = 3, *, ndf: int = 64, n_layers: int = 3, norm: str = "instance",
-                  init_type: str = "normal", init_gain: float = 0.02) -> nn.Module:
+def discriminator(
+    name: str,
+    input_nc: int = 3,
+    *,
+    ndf: int = 64,
+    n_layers: int = 3,
+    norm: str = "instance",
+    init_type: str = "normal",
+    init_gain: float = 0.02,
+) -> nn.Module:
     """A discriminator by name (DISCRIMINATORS). ValueError for another name.
 
     "basic" is the 70x70 PatchGAN, "n_layers" one of depth `n_layers` (ignored by the others), "pixel" the 1x1 one.
@@ -51,7 +68,28 @@ def discriminator(name: str, input_nc: int = 3, *, ndf: int = 64, n_layers: int 
     return init_weights(network, init_type, init_gain)
 
 
-__all__ = ["CRITIC_NORMS", "DISCRIMINATORS", "GENERATORS", "INIT_TYPES", "NORMS", "UPSAMPLINGS", "ConvClassifier",
-           "DCGANDiscriminator", "DCGANGenerator", "Decoder", "Encoder", "JohnsonGenerator", "MLPDiscriminator",
-           "MLPGenerator", "NLayerDiscriminator", "PixelDiscriminator", "ResnetGenerator", "UnetGenerator",
-           "discriminator", "generator", "init_weights", "plain_keys", "statistics_of_each_image"]
+__all__ = [
+    "CRITIC_NORMS",
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "INIT_TYPES",
+    "NORMS",
+    "UPSAMPLINGS",
+    "ConvClassifier",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "Decoder",
+    "Encoder",
+    "JohnsonGenerator",
+    "MLPDiscriminator",
+    "MLPGenerator",
+    "NLayerDiscriminator",
+    "PixelDiscriminator",
+    "ResnetGenerator",
+    "UnetGenerator",
+    "discriminator",
+    "generator",
+    "init_weights",
+    "plain_keys",
+    "statistics_of_each_image",
+]

@@ -33,8 +33,15 @@ class NormedConv2d(nn.Conv2d):
     what the norm's argument of that name takes as well, or None.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-                 padding_mode: str = "zeros"):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        padding_mode: str = "zeros",
+    ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
         self.bias.requires_grad_(False)
 
@@ -42,8 +49,9 @@ class NormedConv2d(nn.Conv2d):
         bias = _unfrozen_bias(self)
         # Without padding there is nothing to reflect, and the op's faster kernels serve.
         if self.padding_mode == "reflect" or self.padding == (0, 0):
-            return functional.reflection_pad_conv2d(input, self.weight, bias, self.stride, self.padding,
-                                                    moments=moments)
+            return functional.reflection_pad_conv2d(
+                input, self.weight, bias, self.stride, self.padding, moments=moments
+            )
         y = functional.conv2d(input, self.weight, bias, self.stride, self.padding)
         return (y, None) if moments else y
 
@@ -52,14 +60,22 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution whose output goes straight into an instance norm: bias kept, frozen, and not added while
     it is."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-                 output_padding: int = 0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+    ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding)
         self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.conv_transpose2d(input, self.weight, _unfrozen_bias(self), self.stride, self.padding,
-                                           self.output_padding)
+        return functional.conv_transpose2d(
+            input, self.weight, _unfrozen_bias(self), self.stride, self.padding, self.output_padding
+        )
 
 
 def _unfrozen_bias(layer: nn.Module) -> nn.Parameter | None:
@@ -76,8 +92,16 @@ class BatchNorm2d(fnn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if self.training or not self.of_each_image or input.shape[-2:].numel() == 1:  # one pixel has no variance
             return super().forward(input)
-        return functional.instance_norm(input, None, None, self.weight, self.bias, eps=self.eps,
-                                        activation=self.activation, negative_slope=self.negative_slope)
+        return functional.instance_norm(
+            input,
+            None,
+            None,
+            self.weight,
+            self.bias,
+            eps=self.eps,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+        )
 
 
 @contextmanager
@@ -99,8 +123,15 @@ def statistics_of_each_image(network: nn.Module) -> Iterator[None]:
             layer.of_each_image = value
 
 
-def conv_before_norm(norm: str, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
-                     padding: int = 0, reflect: bool = False) -> nn.Module:
+def conv_before_norm(
+    norm: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    reflect: bool = False,
+) -> nn.Module:
     """A convolution followed by `norm`. As published, it owns a bias exactly when the norm is instance norm."""
     if norm == "instance":
         mode = "reflect" if reflect else "zeros"
@@ -117,8 +148,14 @@ def upsampling_before_norm(norm: str, in_channels: int, out_channels: int, kerne
     return fnn.ConvTranspose2d(in_channels, out_channels, kernel_size, 2, 1, output_padding, bias=False)
 
 
-def norm_and_activation(norm: str, channels: int, activation: str = "relu", negative_slope: float = 0.2,
-                        halo: int = 0, interior: bool = False) -> list[nn.Module]:
+def norm_and_activation(
+    norm: str,
+    channels: int,
+    activation: str = "relu",
+    negative_slope: float = 0.2,
+    halo: int = 0,
+    interior: bool = False,
+) -> list[nn.Module]:
     """The two modules after a convolution: norm, then activation ("none", "relu" or "leaky_relu").
 
     With instance and batch norm the first one does both; the second is an Identity that keeps the published index.
@@ -126,8 +163,9 @@ def norm_and_activation(norm: str, channels: int, activation: str = "relu", nega
     it on request; other norms write no halo.
     """
     if norm == "instance":
-        fused = fnn.InstanceNorm2d(channels, activation=activation, negative_slope=negative_slope, halo=halo,
-                                   interior=interior)
+        fused = fnn.InstanceNorm2d(
+            channels, activation=activation, negative_slope=negative_slope, halo=halo, interior=interior
+        )
         return [fused, nn.Identity()]
     if halo:
         raise ValueError(f"only instance norm writes a halo, not norm={norm!r}")
@@ -137,5 +175,14 @@ def norm_and_activation(norm: str, channels: int, activation: str = "relu", nega
     return [nn.SyncBatchNorm(channels) if norm == "syncbatch" else nn.Identity(), act]
 
 
-__all__ = ["FUSED_NORMS", "NORMS", "NormedConv2d", "NormedConvTranspose2d", "check_norm", "conv_before_norm",
-           "norm_and_activation", "statistics_of_each_image", "upsampling_before_norm"]
+__all__ = [
+    "FUSED_NORMS",
+    "NORMS",
+    "NormedConv2d",
+    "NormedConvTranspose2d",
+    "check_norm",
+    "conv_before_norm",
+    "norm_and_activation",
+    "statistics_of_each_image",
+    "upsampling_before_norm",
+]

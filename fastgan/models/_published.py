@@ -27,8 +27,10 @@ def norm_between(state_dict: Mapping[str, Tensor], convolution: str, norm: str) 
     """
     if f"{norm}.weight" in state_dict:
         if f"{norm}.running_mean" not in state_dict:
-            raise RuntimeError(f"{norm}.weight without {norm}.running_mean is an instance norm with affine parameters, "
-                               "which these networks do not have")
+            raise RuntimeError(
+                f"{norm}.weight without {norm}.running_mean is an instance norm with affine parameters, "
+                "which these networks do not have"
+            )
         return "batch"
     return "instance" if f"{convolution}.bias" in state_dict else "none"
 
@@ -42,11 +44,14 @@ class PublishedNetwork(nn.Module):
     """
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        stateless = {name for name, module in self.named_modules()
-                     if isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats}
+        stateless = {
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, nn.InstanceNorm2d) and not module.track_running_stats
+        }
         for key in [key for key in state_dict if key.startswith(prefix)]:
             value = state_dict.pop(key)
-            key = strip_wrappers(key[len(prefix):])
+            key = strip_wrappers(key[len(prefix) :])
             owner, _, leaf = key.rpartition(".")
             if not (owner in stateless and leaf in RUNNING_STATISTICS):
                 state_dict[prefix + key] = value

@@ -16,8 +16,10 @@ class ValidBlock(nn.Module):
     def __init__(self, channels: int, norm: str):
         super().__init__()
         self.conv_block = nn.Sequential(
-            conv_before_norm(norm, channels, channels, 3), *norm_and_activation(norm, channels),
-            conv_before_norm(norm, channels, channels, 3))
+            conv_before_norm(norm, channels, channels, 3),
+            *norm_and_activation(norm, channels),
+            conv_before_norm(norm, channels, channels, 3),
+        )
         self.norm = norm_and_activation(norm, channels, "none")[0]
 
     def forward(self, input: Tensor) -> Tensor:
@@ -40,15 +42,19 @@ class JohnsonGenerator(nn.Module):
     def __init__(self, input_nc: int = 3, output_nc: int = 3, width: int = 32, norm: str = "batch"):
         super().__init__()
         check_norm(norm)
-        layers = [fnn.ReflectionPad2d(BORDER), conv_before_norm(norm, input_nc, width, 9, padding=4),
-                  *norm_and_activation(norm, width)]
+        layers = [
+            fnn.ReflectionPad2d(BORDER),
+            conv_before_norm(norm, input_nc, width, 9, padding=4),
+            *norm_and_activation(norm, width),
+        ]
         for channels in (width, 2 * width):
-            layers += [conv_before_norm(norm, channels, 2 * channels, 3, stride=2, padding=1),
-                       *norm_and_activation(norm, 2 * channels)]
+            layers += [
+                conv_before_norm(norm, channels, 2 * channels, 3, stride=2, padding=1),
+                *norm_and_activation(norm, 2 * channels),
+            ]
         layers += [ValidBlock(4 * width, norm) for _ in range(BLOCKS)]
         for channels in (4 * width, 2 * width):
-            layers += [upsampling_before_norm(norm, channels, channels // 2),
-                       *norm_and_activation(norm, channels // 2)]
+            layers += [upsampling_before_norm(norm, channels, channels // 2), *norm_and_activation(norm, channels // 2)]
         layers += [nn.Conv2d(width, output_nc, 9, padding=4), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -59,8 +65,10 @@ class JohnsonGenerator(nn.Module):
         """ValueError, in one sentence, for sizes that the border or the halvings do not fit."""
         multiple, least = self.size_multiple, self.minimum_size
         if height % multiple or width % multiple or min(height, width) < least:
-            raise ValueError(f"images of {height}x{width} (height x width) do not fit the generator johnson_5blocks: "
-                             f"both must be multiples of {multiple} and at least {least}; crop or resize them")
+            raise ValueError(
+                f"images of {height}x{width} (height x width) do not fit the generator johnson_5blocks: "
+                f"both must be multiples of {multiple} and at least {least}; crop or resize them"
+            )
 
 
 __all__ = ["JohnsonGenerator", "ValidBlock"]

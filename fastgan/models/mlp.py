@@ -23,9 +23,11 @@ class MLPGenerator(nn.Module):
         self.shape = (channels, image_size, image_size)
         layers = [nn.Linear(latent_size + classes, 128), nn.LeakyReLU(SLOPE)]
         for width in (128, 256, 512):
-            layers += [nn.Linear(width, 2 * width, bias=False),
-                       fnn.BatchNorm1d(2 * width, eps=EPS, activation="leaky_relu", negative_slope=SLOPE)]
-        layers += [nn.Linear(1024, channels * image_size ** 2), nn.Tanh()]
+            layers += [
+                nn.Linear(width, 2 * width, bias=False),
+                fnn.BatchNorm1d(2 * width, eps=EPS, activation="leaky_relu", negative_slope=SLOPE),
+            ]
+        layers += [nn.Linear(1024, channels * image_size**2), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -42,11 +44,17 @@ class MLPDiscriminator(nn.Module):
     stands before the activation of every hidden layer but the first.
     """
 
-    def __init__(self, channels: int = 1, image_size: int = 28, classes: int = 0,
-                 widths: tuple[int, ...] = (512, 512, 512), dropout: float = 0.4):
+    def __init__(
+        self,
+        channels: int = 1,
+        image_size: int = 28,
+        classes: int = 0,
+        widths: tuple[int, ...] = (512, 512, 512),
+        dropout: float = 0.4,
+    ):
         super().__init__()
         self.embedding = nn.Embedding(classes, classes) if classes else None
-        layers = [nn.Linear(channels * image_size ** 2 + classes, widths[0]), nn.LeakyReLU(SLOPE)]
+        layers = [nn.Linear(channels * image_size**2 + classes, widths[0]), nn.LeakyReLU(SLOPE)]
         for width, wider in zip(widths, widths[1:]):
             layers += [nn.Linear(width, wider), nn.Dropout(dropout), nn.LeakyReLU(SLOPE)]
         layers.append(nn.Linear(widths[-1], 1))

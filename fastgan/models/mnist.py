@@ -24,15 +24,27 @@ class DCGANGenerator(nn.Module):
         if upsample not in UPSAMPLINGS:
             raise ValueError(f"unknown upsample {upsample!r}; choose one of {', '.join(UPSAMPLINGS)}")
         if image_size % 4:
-            raise ValueError(f"images of {image_size}x{image_size} do not fit the DCGAN generator, which doubles them "
-                             "twice: the side must be a multiple of 4")
+            raise ValueError(
+                f"images of {image_size}x{image_size} do not fit the DCGAN generator, which doubles them "
+                "twice: the side must be a multiple of 4"
+            )
         side = image_size // 4
         self.seed = nn.Sequential(
-            nn.Linear(latent_size, 1024, bias=False), fnn.BatchNorm1d(1024), nn.Tanh(),
-            nn.Linear(1024, 128 * side ** 2, bias=False), fnn.BatchNorm1d(128 * side ** 2), nn.Tanh(),
-            nn.Unflatten(1, (128, side, side)))
-        self.up = nn.Sequential(*_doubling(upsample, 128, 64, bias=False), fnn.BatchNorm2d(64), nn.Tanh(),
-                                *_doubling(upsample, 64, channels, bias=True), nn.Tanh())
+            nn.Linear(latent_size, 1024, bias=False),
+            fnn.BatchNorm1d(1024),
+            nn.Tanh(),
+            nn.Linear(1024, 128 * side**2, bias=False),
+            fnn.BatchNorm1d(128 * side**2),
+            nn.Tanh(),
+            nn.Unflatten(1, (128, side, side)),
+        )
+        self.up = nn.Sequential(
+            *_doubling(upsample, 128, 64, bias=False),
+            fnn.BatchNorm2d(64),
+            nn.Tanh(),
+            *_doubling(upsample, 64, channels, bias=True),
+            nn.Tanh(),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.up(self.seed(z))
@@ -59,14 +71,21 @@ class DCGANDiscriminator(nn.Module):
             raise ValueError(f"unknown norm {norm!r}; choose one of {', '.join(CRITIC_NORMS)}")
         side = ((image_size - 2) // 2 - 2) // 2
         if side < 1:
-            raise ValueError(f"images of {image_size}x{image_size} are too small for the DCGAN discriminator, which "
-                             "needs 10x10")
+            raise ValueError(
+                f"images of {image_size}x{image_size} are too small for the DCGAN discriminator, which needs 10x10"
+            )
         bias = norm == "none"
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 64, 3, bias=bias), *norm_and_activation(norm, 64), nn.MaxPool2d(2),
-            nn.Conv2d(64, 128, 3, bias=bias), *norm_and_activation(norm, 128), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(128 * side ** 2, 1024, bias=norm != "batch"),
-            fnn.BatchNorm1d(1024, activation="relu") if norm == "batch" else nn.ReLU())
+            nn.Conv2d(channels, 64, 3, bias=bias),
+            *norm_and_activation(norm, 64),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 128, 3, bias=bias),
+            *norm_and_activation(norm, 128),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(128 * side**2, 1024, bias=norm != "batch"),
+            fnn.BatchNorm1d(1024, activation="relu") if norm == "batch" else nn.ReLU(),
+        )
         self.logits = nn.Linear(1024, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,9 +102,17 @@ class ConvClassifier(nn.Module):
         super().__init__()
         side = image_size // 4
         self.model = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1), nn.LeakyReLU(SLOPE), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1), nn.LeakyReLU(SLOPE), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(64 * side ** 2, 1024), nn.LeakyReLU(SLOPE), nn.Linear(1024, outputs))
+            nn.Conv2d(channels, 32, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * side**2, 1024),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(1024, outputs),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -30,9 +30,11 @@ class NLayerDiscriminator(PublishedNetwork):
         layers = [nn.Conv2d(input_nc, ndf, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         channels = ndf
         for depth in range(1, n_layers + 1):
-            wider = ndf * min(2 ** depth, 8)
-            layers += [conv_before_norm(norm, channels, wider, 4, stride=2 if depth < n_layers else 1, padding=1),
-                       *norm_and_activation(norm, wider, "leaky_relu", SLOPE)]
+            wider = ndf * min(2**depth, 8)
+            layers += [
+                conv_before_norm(norm, channels, wider, 4, stride=2 if depth < n_layers else 1, padding=1),
+                *norm_and_activation(norm, wider, "leaky_relu", SLOPE),
+            ]
             channels = wider
         layers.append(nn.Conv2d(channels, 1, 4, stride=1, padding=1))
         self.model = nn.Sequential(*layers)
@@ -42,21 +44,27 @@ class NLayerDiscriminator(PublishedNetwork):
 
     def check_images(self, height: int, width: int) -> None:
         """ValueError, in one sentence, for images too small to give a single logit."""
-        least = 3 * 2 ** self.n_layers
+        least = 3 * 2**self.n_layers
         if min(height, width) < least:
-            raise ValueError(f"images of {height}x{width} (height x width) are too small for a PatchGAN with "
-                             f"n_layers={self.n_layers}, which needs {least} pixels each way; "
-                             "use larger images or fewer layers")
+            raise ValueError(
+                f"images of {height}x{width} (height x width) are too small for a PatchGAN with "
+                f"n_layers={self.n_layers}, which needs {least} pixels each way; "
+                "use larger images or fewer layers"
+            )
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "NLayerDiscriminator":
         """The discriminator that a published state dict describes, with its weights loaded."""
         state = plain_keys(state_dict)
-        convolutions = sorted(int(key.split(".")[1]) for key, value in state.items()
-                              if key.startswith("model.") and key.endswith(".weight") and value.dim() == 4)
+        convolutions = sorted(
+            int(key.split(".")[1])
+            for key, value in state.items()
+            if key.startswith("model.") and key.endswith(".weight") and value.dim() == 4
+        )
         if len(convolutions) < 3 or convolutions != [0, *range(2, 3 * len(convolutions) - 3, 3)]:
-            raise ValueError("this is not the state dict of an n-layer PatchGAN: "
-                             f"its convolutions are model.{convolutions}")
+            raise ValueError(
+                f"this is not the state dict of an n-layer PatchGAN: its convolutions are model.{convolutions}"
+            )
         norm = norm_between(state, "model.2", "model.3")
         ndf, input_nc = state["model.0.weight"].shape[:2]
         network = cls(input_nc, ndf, len(convolutions) - 2, norm)
@@ -74,9 +82,12 @@ class PixelDiscriminator(PublishedNetwork):
         super().__init__()
         check_norm(norm)
         self.net = nn.Sequential(
-            nn.Conv2d(input_nc, ndf, 1), nn.LeakyReLU(SLOPE),
-            conv_before_norm(norm, ndf, 2 * ndf, 1), *norm_and_activation(norm, 2 * ndf, "leaky_relu", SLOPE),
-            nn.Conv2d(2 * ndf, 1, 1, bias=norm == "instance"))
+            nn.Conv2d(input_nc, ndf, 1),
+            nn.LeakyReLU(SLOPE),
+            conv_before_norm(norm, ndf, 2 * ndf, 1),
+            *norm_and_activation(norm, 2 * ndf, "leaky_relu", SLOPE),
+            nn.Conv2d(2 * ndf, 1, 1, bias=norm == "instance"),
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         return self.net(input)
@@ -91,8 +102,10 @@ class PixelDiscriminator(PublishedNetwork):
         """The discriminator that a published state dict describes, with its weights loaded."""
         state = plain_keys(state_dict)
         if any(f"net.{i}.weight" not in state for i in (0, 2, 5)):
-            raise ValueError("this is not the state dict of a pixel discriminator: "
-                             "it lacks net.0.weight, net.2.weight or net.5.weight")
+            raise ValueError(
+                "this is not the state dict of a pixel discriminator: "
+                "it lacks net.0.weight, net.2.weight or net.5.weight"
+            )
         norm = norm_between(state, "net.2", "net.3")
         ndf, input_nc = state["net.0.weight"].shape[:2]
         network = cls(input_nc, ndf, norm)

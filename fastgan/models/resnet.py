@@ -29,11 +29,14 @@ class ResnetBlock(nn.Module):
         layers = [
             nn.Identity(),
             conv_before_norm(norm, channels, channels, 3, padding=0 if self.fused else 1, reflect=not self.fused),
-            *norm_and_activation(norm, channels, halo=middle_halo)]
+            *norm_and_activation(norm, channels, halo=middle_halo),
+        ]
         if dropout:
             layers.append(nn.Dropout(0.5))
-        layers += [nn.Identity(),
-                   conv_before_norm(norm, channels, channels, 3, padding=1 - middle_halo, reflect=not middle_halo)]
+        layers += [
+            nn.Identity(),
+            conv_before_norm(norm, channels, channels, 3, padding=1 - middle_halo, reflect=not middle_halo),
+        ]
         if self.fused:
             layers.append(fnn.InstanceNorm2d(channels, halo=out_halo, interior=out_halo > 0))
         else:
@@ -73,20 +76,31 @@ class ResnetGenerator(PublishedNetwork):
     size_multiple = 4
     minimum_size = 8
 
-    def __init__(self, input_nc: int = 3, output_nc: int = 3, ngf: int = 64, norm: str = "instance",
-                 dropout: bool = False, n_blocks: int = 9):
+    def __init__(
+        self,
+        input_nc: int = 3,
+        output_nc: int = 3,
+        ngf: int = 64,
+        norm: str = "instance",
+        dropout: bool = False,
+        n_blocks: int = 9,
+    ):
         super().__init__()
         if n_blocks < 1:
             raise ValueError(f"a ResNet generator needs at least one block, got n_blocks={n_blocks}")
         check_norm(norm)
         fused = norm == "instance"
         # Identities stand where the published network has its padding and activation layers, so indices agree.
-        layers = [nn.Identity(), conv_before_norm(norm, input_nc, ngf, 7, padding=3, reflect=True),
-                  *norm_and_activation(norm, ngf)]
-        layers += [conv_before_norm(norm, ngf, 2 * ngf, 3, stride=2, padding=1),
-                   *norm_and_activation(norm, 2 * ngf)]
-        layers += [conv_before_norm(norm, 2 * ngf, 4 * ngf, 3, stride=2, padding=1),
-                   *norm_and_activation(norm, 4 * ngf, halo=int(fused), interior=fused)]
+        layers = [
+            nn.Identity(),
+            conv_before_norm(norm, input_nc, ngf, 7, padding=3, reflect=True),
+            *norm_and_activation(norm, ngf),
+        ]
+        layers += [conv_before_norm(norm, ngf, 2 * ngf, 3, stride=2, padding=1), *norm_and_activation(norm, 2 * ngf)]
+        layers += [
+            conv_before_norm(norm, 2 * ngf, 4 * ngf, 3, stride=2, padding=1),
+            *norm_and_activation(norm, 4 * ngf, halo=int(fused), interior=fused),
+        ]
         layers += [ResnetBlock(4 * ngf, norm, dropout, out_halo=int(i + 1 < n_blocks)) for i in range(n_blocks)]
         layers += [upsampling_before_norm(norm, 4 * ngf, 2 * ngf), *norm_and_activation(norm, 2 * ngf)]
         layers += [upsampling_before_norm(norm, 2 * ngf, ngf), *norm_and_activation(norm, ngf, halo=3 * fused)]
@@ -105,7 +119,8 @@ class ResnetGenerator(PublishedNetwork):
             raise ValueError(
                 f"images of {height}x{width} (height x width) do not fit the ResNet generator, which halves them "
                 f"twice: both must be multiples of {multiple} and at least {least}; crop or resize to "
-                f"{good[0]}x{good[1]}, say")
+                f"{good[0]}x{good[1]}, say"
+            )
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "ResnetGenerator":
@@ -118,13 +133,21 @@ class ResnetGenerator(PublishedNetwork):
         blocks = sorted({int(key.split(".")[1]) for key in state if ".conv_block." in key})
         last = f"model.{blocks[-1] + 8}.weight" if blocks else None
         if last not in state or "model.1.weight" not in state or state["model.1.weight"].dim() != 4:
-            raise ValueError("this is not the state dict of a ResNet generator: "
-                             "it lacks model.1.weight, the conv_block keys or the last convolution")
+            raise ValueError(
+                "this is not the state dict of a ResNet generator: "
+                "it lacks model.1.weight, the conv_block keys or the last convolution"
+            )
         second = state.get(f"model.{blocks[0]}.conv_block.6.weight")
         norm = norm_between(state, "model.1", "model.2")
         ngf, input_nc = state["model.1.weight"].shape[:2]
-        network = cls(input_nc, state[last].shape[0], ngf, norm, dropout=second is not None and second.dim() == 4,
-                      n_blocks=len(blocks))
+        network = cls(
+            input_nc,
+            state[last].shape[0],
+            ngf,
+            norm,
+            dropout=second is not None and second.dim() == 4,
+            n_blocks=len(blocks),
+        )
         network.load_state_dict(state_dict)
         return network
 

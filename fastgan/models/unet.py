@@ -29,12 +29,21 @@ class UnetBlock(nn.Module):
         down = nn.Identity() if activated else nn.LeakyReLU(SLOPE)
         if inside is None:
             # The innermost convolution is followed by no norm: its bias, where the published network has one, counts.
-            layers = [down, nn.Conv2d(outer, inner, 4, 2, 1, bias=norm == "instance"), nn.ReLU(),
-                      upsampling_before_norm(norm, inner, outer, 4)]
+            layers = [
+                down,
+                nn.Conv2d(outer, inner, 4, 2, 1, bias=norm == "instance"),
+                nn.ReLU(),
+                upsampling_before_norm(norm, inner, outer, 4),
+            ]
         else:
-            layers = [down, conv_before_norm(norm, outer, inner, 4, 2, 1),
-                      norm_and_activation(norm, inner, "leaky_relu" if norm in FUSED_NORMS else "none", SLOPE)[0],
-                      inside, nn.Identity(), upsampling_before_norm(norm, 2 * inner, outer, 4)]
+            layers = [
+                down,
+                conv_before_norm(norm, outer, inner, 4, 2, 1),
+                norm_and_activation(norm, inner, "leaky_relu" if norm in FUSED_NORMS else "none", SLOPE)[0],
+                inside,
+                nn.Identity(),
+                upsampling_before_norm(norm, 2 * inner, outer, 4),
+            ]
         normed, activation = norm_and_activation(norm, outer)
         layers.append(normed)
         if dropout:
@@ -51,8 +60,13 @@ class UnetOutermost(nn.Module):
 
     def __init__(self, input_nc: int, output_nc: int, ngf: int, inside: UnetBlock, norm: str):
         super().__init__()
-        self.model = nn.Sequential(nn.Conv2d(input_nc, ngf, 4, 2, 1, bias=norm == "instance"), inside, nn.Identity(),
-                                   fnn.ConvTranspose2d(2 * ngf, output_nc, 4, 2, 1), nn.Tanh())
+        self.model = nn.Sequential(
+            nn.Conv2d(input_nc, ngf, 4, 2, 1, bias=norm == "instance"),
+            inside,
+            nn.Identity(),
+            fnn.ConvTranspose2d(2 * ngf, output_nc, 4, 2, 1),
+            nn.Tanh(),
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)
@@ -70,14 +84,21 @@ class UnetGenerator(PublishedNetwork):
     keys are the published ones (`model.model.0.weight`, `model.model.1.model.1.weight`, ...); see PublishedNetwork.
     """
 
-    def __init__(self, input_nc: int = 3, output_nc: int = 3, num_downs: int = 8, ngf: int = 64, norm: str = "batch",
-                 dropout: bool = False):
+    def __init__(
+        self,
+        input_nc: int = 3,
+        output_nc: int = 3,
+        num_downs: int = 8,
+        ngf: int = 64,
+        norm: str = "batch",
+        dropout: bool = False,
+    ):
         super().__init__()
         if num_downs < 5:
             raise ValueError(f"a U-Net of these widths halves its images at least 5 times, got num_downs={num_downs}")
         check_norm(norm)
         self.num_downs = num_downs
-        self.size_multiple = self.minimum_size = 2 ** num_downs
+        self.size_multiple = self.minimum_size = 2**num_downs
         fused = norm in FUSED_NORMS
         block = UnetBlock(8 * ngf, 8 * ngf, None, norm, False, fused)
         for _ in range(num_downs - 5):
@@ -94,9 +115,11 @@ class UnetGenerator(PublishedNetwork):
         multiple = self.size_multiple
         if height % multiple or width % multiple or min(height, width) < multiple:
             good = tuple(max(multiple, size - size % multiple) for size in (height, width))
-            raise ValueError(f"images of {height}x{width} (height x width) do not fit the U-Net generator, which "
-                             f"halves them {self.num_downs} times: both must be multiples of {multiple}; crop or "
-                             f"resize to {good[0]}x{good[1]}, say")
+            raise ValueError(
+                f"images of {height}x{width} (height x width) do not fit the U-Net generator, which "
+                f"halves them {self.num_downs} times: both must be multiples of {multiple}; crop or "
+                f"resize to {good[0]}x{good[1]}, say"
+            )
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "UnetGenerator":
@@ -107,8 +130,10 @@ class UnetGenerator(PublishedNetwork):
         state = plain_keys(state_dict)
         first, last = state.get("model.model.0.weight"), state.get("model.model.3.weight")
         if first is None or last is None or last.dim() != 4 or "model.model.1.model.1.weight" not in state:
-            raise ValueError("this is not the state dict of a U-Net generator: "
-                             "it lacks model.model.0.weight, model.model.1.model.1.weight or model.model.3.weight")
+            raise ValueError(
+                "this is not the state dict of a U-Net generator: "
+                "it lacks model.model.0.weight, model.model.1.model.1.weight or model.model.3.weight"
+            )
         depth, prefix = 1, "model.model.1.model"
         while f"{prefix}.1.weight" in state:
             depth, prefix = depth + 1, f"{prefix}.3.model"

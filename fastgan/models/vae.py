@@ -22,8 +22,10 @@ class Encoder(nn.Module):
         _check_side(image_size)
         layers = []
         for inputs, outputs, stride in ((channels + classes, 16, 2), (16, CHANNELS, 2), (CHANNELS, CHANNELS, 1)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-                       fnn.BatchNorm2d(outputs, activation="leaky_relu", negative_slope=SLOPE)]
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+                fnn.BatchNorm2d(outputs, activation="leaky_relu", negative_slope=SLOPE),
+            ]
         self.features = nn.Sequential(*layers, nn.Flatten())
         size = CHANNELS * (image_size // 4) ** 2
         self.mean = nn.Linear(size, latent_size)
@@ -50,9 +52,12 @@ class Decoder(nn.Module):
         _check_side(image_size)
         side = image_size // 4
         self.model = nn.Sequential(
-            nn.Linear(latent_size + classes, CHANNELS * side ** 2), nn.Unflatten(1, (CHANNELS, side, side)),
-            fnn.ConvTranspose2d(CHANNELS, 16, 4, stride=2, padding=1, activation="relu"), nn.Identity(),
-            fnn.ConvTranspose2d(16, channels, 4, stride=2, padding=1))
+            nn.Linear(latent_size + classes, CHANNELS * side**2),
+            nn.Unflatten(1, (CHANNELS, side, side)),
+            fnn.ConvTranspose2d(CHANNELS, 16, 4, stride=2, padding=1, activation="relu"),
+            nn.Identity(),
+            fnn.ConvTranspose2d(16, channels, 4, stride=2, padding=1),
+        )
 
     def forward(self, z: Tensor, one_hot: Tensor | None = None) -> Tensor:
         return self.model(z if one_hot is None else torch.cat([z, one_hot.to(z.dtype)], 1))
@@ -60,8 +65,10 @@ class Decoder(nn.Module):
 
 def _check_side(image_size: int) -> None:
     if image_size % 4:
-        raise ValueError(f"images of {image_size}x{image_size} do not fit the autoencoder, which halves them twice: "
-                         "the side must be a multiple of 4")
+        raise ValueError(
+            f"images of {image_size}x{image_size} do not fit the autoencoder, which halves them twice: "
+            "the side must be a multiple of 4"
+        )
 
 
 __all__ = ["Decoder", "Encoder"]

@@ -28,7 +28,11 @@ def _any_requires_grad(*args) -> bool:
 
 _any_requires_grad = getattr(torch._C, "_any_requires_grad", _any_requires_grad)  # the same in C++
 # Looked up once: these stand in the way of every call.
-_is_compiling, _is_tracing, _modes = torch.compiler.is_compiling, torch._C._is_tracing, torch._C._len_torch_dispatch_stack
+_is_compiling, _is_tracing, _modes = (
+    torch.compiler.is_compiling,
+    torch._C._is_tracing,
+    torch._C._len_torch_dispatch_stack,
+)
 _transforms, _grad_enabled = torch._C._are_functorch_transforms_active, torch.is_grad_enabled
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 

@@ -79,8 +79,9 @@ def _right(result: Tensor, expected: Tensor) -> bool:
     return bool((result.double() - expected.double()).abs().max() <= tolerance * expected.double().abs().max())
 
 
-def _usable(candidates: Iterable, run: Callable[[Any], Tensor], expected: Tensor, say: Callable[[str], None],
-            together: int = 1) -> list:
+def _usable(
+    candidates: Iterable, run: Callable[[Any], Tensor], expected: Tensor, say: Callable[[str], None], together: int = 1
+) -> list:
     """The candidates that run on this device and give the right result; the others are named with the reason.
 
     ``together`` of them are tried at once: first calls compile, which takes most of a tuner's time.
@@ -122,7 +123,12 @@ def _entry(op: str, dtype: torch.dtype, layout: str, shape: str, configurations:
 
 
 def tune_convolution(
-    case: Convolution, dtype: torch.dtype, layout: str, device: torch.device, clock: Clock, rounds: int,
+    case: Convolution,
+    dtype: torch.dtype,
+    layout: str,
+    device: torch.device,
+    clock: Clock,
+    rounds: int,
     say: Callable[[str], None],
 ) -> _table.Entry:
     """Forward, input gradient and weight gradient by every configuration, and by the halo path."""
@@ -184,7 +190,12 @@ def tune_convolution(
 
 
 def tune_norm(
-    case: Norm, dtype: torch.dtype, layout: str, device: torch.device, clock: Clock, rounds: int,
+    case: Norm,
+    dtype: torch.dtype,
+    layout: str,
+    device: torch.device,
+    clock: Clock,
+    rounds: int,
     say: Callable[[str], None],
 ) -> _table.Entry:
     """Forward and backward by every configuration of the kernels."""

@@ -177,7 +177,9 @@ class BatchNormApply(torch.autograd.Function):
 
     @staticmethod
     def forward(x, mean, rstd, weight, bias, activation, negative_slope, backend):
-        return torch.ops.fastgan.batch_norm_apply.default(x, mean, rstd, weight, bias, activation, negative_slope, backend)
+        return torch.ops.fastgan.batch_norm_apply.default(
+            x, mean, rstd, weight, bias, activation, negative_slope, backend
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -347,9 +349,7 @@ def batch_norm(
     elif not isinstance(momentum, Tensor):
         raise ValueError(f"batch_norm needs a number or a tensor of one number as momentum, got {momentum!r}")
     check_devices(input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
-    return compute(
-        input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
-    )
+    return compute(input, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope)
 
 
 def _check_batch_norm(input, running_mean, running_var, weight, bias, training, eps, activation):

@@ -168,9 +168,7 @@ def _columns_pay(x: Tensor, weight: Tensor, stride: Pair, dilation: Pair) -> boo
     return weight.shape[3] >= 5 and weight.shape[0] <= 4 and weight.shape[1] >= 32 and (*stride, *dilation) == (1,) * 4
 
 
-_backend.register(
-    OP, columns=_columns_serve, cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64)
-)
+_backend.register(OP, columns=_columns_serve, cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64))
 _backend.remark(
     OP,
     "cpp",
@@ -277,9 +275,7 @@ def conv2d(
     return compute(input, weight, bias, stride, padding, dilation, groups)
 
 
-def _goes_straight(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
-) -> bool:
+def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> bool:
     """Whether torch is sure to be chosen, and to be right, without more ado."""
     if (
         torch.compiler.is_compiling()

@@ -343,12 +343,19 @@ def instance_norm(
             unknown activation; parameters or a residual of the wrong shape or on another device; moments that cannot be
             the input's.
     """
-    halo, = whole("halo", halo, 1)
+    (halo,) = whole("halo", halo, 1)
     _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
     if not eps >= 0:
         raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
-    check_devices(input, weight=weight, bias=bias, residual=residual, running_mean=running_mean,
-                   running_var=running_var, moments=moments)
+    check_devices(
+        input,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        running_mean=running_mean,
+        running_var=running_var,
+        moments=moments,
+    )
     _check_moments(input, moments)
     if not use_input_stats:  # with statistics that are constants, batch norm does the same
         fused = residual is not None or halo > 0  # then rounded once, at the end
@@ -364,9 +371,7 @@ def instance_norm(
     if input.dim() != 4:
         input = input.flatten(2).unsqueeze(-1)
         residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
-    y, inner = compute(
-        input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments
-    )
+    y, inner = compute(input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments)
     if running_mean is not None:
         _update_running(running_mean, running_var, input, momentum)
     if len(shape) != 4:  # without a halo

@@ -247,7 +247,9 @@ def bce_with_logits(
     if weight is not None or pos_weight is not None:
         if not isinstance(target, Tensor):
             target = torch.full_like(input, _number("bce_with_logits", target))
-        target, weight, pos_weight = (_as_lies(t, input) if t is not None else None for t in (target, weight, pos_weight))
+        target, weight, pos_weight = (
+            _as_lies(t, input) if t is not None else None for t in (target, weight, pos_weight)
+        )
         return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
     return _loss("bce_with_logits", input, target, "bce", reduction)
 

@@ -169,9 +169,7 @@ def _forward_and_moments_fake(x, weight, bias, stride, padding, dilation, part, 
 def _input_gradient(dy, weight, size, stride, padding, dilation, channels_last, backend):
     shape = (dy.shape[0], weight.shape[1], *size)
     cut = _cut("input_gradient", dy, shape_key(shape, weight.shape, stride, padding, dilation))
-    return _launchers(backend)[1](
-        dy, weight, size, stride, padding, dilation, fp32_precision(), channels_last, cut
-    )
+    return _launchers(backend)[1](dy, weight, size, stride, padding, dilation, fp32_precision(), channels_last, cut)
 
 
 def _input_gradient_fake(dy, weight, size, stride, padding, dilation, channels_last, backend):
@@ -181,9 +179,7 @@ def _input_gradient_fake(dy, weight, size, stride, padding, dilation, channels_l
 def _weight_gradient(dy, x, kernel, stride, padding, dilation, channels_last, backend):
     shape = (dy.shape[1], x.shape[1], *kernel)
     cut = _cut("weight_gradient", x, shape_key(x.shape, shape, stride, padding, dilation))
-    return _launchers(backend)[2](
-        dy, x, kernel, stride, padding, dilation, fp32_precision(), channels_last, cut
-    )
+    return _launchers(backend)[2](dy, x, kernel, stride, padding, dilation, fp32_precision(), channels_last, cut)
 
 
 def _weight_gradient_fake(dy, x, kernel, stride, padding, dilation, channels_last, backend):
@@ -240,8 +236,7 @@ class ReflectionPadConv2d(torch.autograd.Function):
             dx = run(InputGradient, dy, weight, tuple(x.shape[2:]), ctx.how, is_channels_last(x), ctx.backends)
         if ctx.needs_input_grad[1]:
             dweight = run(
-                WeightGradient,
-                dy, x, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backends
+                WeightGradient, dy, x, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backends
             ).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             dbias = dy.sum((0, 2, 3), dtype=ctx.bias_dtype)
@@ -254,7 +249,9 @@ class ReflectionPadConv2dAndMoments(ReflectionPadConv2d):
 
     @staticmethod
     def forward(x, weight, bias, how, part, backends):
-        return torch.ops.fastgan.reflection_pad_conv2d_and_moments.default(x, weight, bias, *how, part, backends.forward)
+        return torch.ops.fastgan.reflection_pad_conv2d_and_moments.default(
+            x, weight, bias, *how, part, backends.forward
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -293,8 +290,7 @@ class InputGradient(torch.autograd.Function):
             ddy = run(ReflectionPadConv2d, u, weight, None, ctx.how, ctx.backends)
         if ctx.needs_input_grad[1]:
             dweight = run(
-                WeightGradient,
-                like(dy, u), u, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backends
+                WeightGradient, like(dy, u), u, tuple(weight.shape[2:]), ctx.how, is_channels_last(weight), ctx.backends
             ).to(weight.dtype)
         return ddy, dweight, *[None] * 4
 
@@ -439,7 +435,13 @@ def _unserved(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
 
 
 def compute(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
     with_moments: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """(y, its moments if asked for and if the backend leaves any) by the chosen backend; arguments already checked."""

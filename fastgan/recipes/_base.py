@@ -72,8 +72,10 @@ class Recipe(ABC):
     def decide(self, batch: Mapping[str, Any]) -> Decisions:
         """What the host decides about the next step, on `batch`; counts as the beginning of that step."""
         images = next(value for value in batch.values() if isinstance(value, Tensor))
-        return Decisions({name: turn.due() for name, turn in self.turns.items()},
-                         {name: upload(pool.draw(len(images)), images.device) for name, pool in self.pools.items()})
+        return Decisions(
+            {name: turn.due() for name, turn in self.turns.items()},
+            {name: upload(pool.draw(len(images)), images.device) for name, pool in self.pools.items()},
+        )
 
     @abstractmethod
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
@@ -121,8 +123,7 @@ class Recipe(ABC):
 
         Tensors and plain values only: torch.load(weights_only=True) reads it.
         """
-        parts = {part: {name: each.state_dict() for name, each in getattr(self, part).items()}
-                 for part in PARTS}
+        parts = {part: {name: each.state_dict() for name, each in getattr(self, part).items()} for part in PARTS}
         return {"recipe": self.name, **parts, "precision": self.precision.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -139,8 +140,9 @@ class Recipe(ABC):
         for part in (*PARTS, "precision"):
             like = dict if part in ("networks", "precision") else {name: dict for name in getattr(self, part)}
             check_form(state.get(part), like, f"the checkpoint's {part}")
-        check_form({name: None for name in state["precision"] if name not in self.optimizers}, {},
-                   "the checkpoint's precision")
+        check_form(
+            {name: None for name in state["precision"] if name not in self.optimizers}, {}, "the checkpoint's precision"
+        )
         load_networks(self.networks, state["networks"])
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, state["optimizers"][name], f"the checkpoint's optimizers.{name}")
@@ -198,8 +200,10 @@ def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mappin
         except (FormError, RuntimeError) as error:
             first = str(error).split("\n\t")[:2][-1]  # torch puts each misfit on a line of its own, after a heading
             reason = textwrap.shorten(first.rstrip("."), 160)
-            raise ValueError(f"the checkpoint's network {name} is of another kind or size ({reason}); "
-                             "use the options it was trained with") from None
+            raise ValueError(
+                f"the checkpoint's network {name} is of another kind or size ({reason}); "
+                "use the options it was trained with"
+            ) from None
         except ValueError as error:
             raise ValueError(f"the checkpoint is damaged: {error} in its network {name}") from None
 
@@ -223,12 +227,21 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], 
         for rate in ("lr", "initial_lr"):
             if rate in group:
                 group[rate] = _rate(saved.get(rate), f"{where}.{rate}")
-    moments = {index: moment for group, saved in zip(optimizer.param_groups, groups)
-               for index, moment in zip(saved["params"], _moments(optimizer, group))} if state["state"] else {}
+    moments = (
+        {
+            index: moment
+            for group, saved in zip(optimizer.param_groups, groups)
+            for index, moment in zip(saved["params"], _moments(optimizer, group))
+        }
+        if state["state"]
+        else {}
+    )
     check_form(state["state"], moments, f"{name}.state")
     # Copies: what shares its memory with another part, in the file or in a recipe, must not be updated with it.
-    copies = {index: {key: value.clone() if isinstance(value, Tensor) else value for key, value in moment.items()}
-              for index, moment in state["state"].items()}
+    copies = {
+        index: {key: value.clone() if isinstance(value, Tensor) else value for key, value in moment.items()}
+        for index, moment in state["state"].items()
+    }
     optimizer.load_state_dict({"state": copies, "param_groups": groups})
 
 
@@ -241,8 +254,10 @@ def _moments(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> Iter
     probe = type(optimizer)([options | {"params": [small], "lr": 0.0, "capturable": False}])
     probe.step()
     for parameter in group["params"]:
-        yield {key: value.new_empty(parameter.shape, device="meta") if getattr(value, "shape", None) == shape else value
-               for key, value in probe.state[small].items()}
+        yield {
+            key: value.new_empty(parameter.shape, device="meta") if getattr(value, "shape", None) == shape else value
+            for key, value in probe.state[small].items()
+        }
 
 
 def _rate(value: Any, name: str) -> float:

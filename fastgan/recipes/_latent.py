@@ -98,8 +98,10 @@ class LatentRecipe(Recipe):
     def check_images(self, height: int, width: int) -> None:
         side = self.options.image_size
         if (height, width) != (side, side):
-            raise ValueError(f"images of {height}x{width} (height x width) do not fit {self.name}, whose networks were "
-                             f"built for {side}x{side}; give it images of that size")
+            raise ValueError(
+                f"images of {height}x{width} (height x width) do not fit {self.name}, whose networks were "
+                f"built for {side}x{side}; give it images of that size"
+            )
 
     def _checked(self, labels: Tensor | None, count: int) -> Tensor | None:
         if not self.classes:
@@ -110,8 +112,9 @@ class LatentRecipe(Recipe):
             return labels.to(self._weight())
         if labels is None or labels.is_floating_point() or labels.shape != (count,):
             shape = "none" if labels is None else str(tuple(labels.shape))
-            raise ValueError(f"{self.name} needs a class for each of {count} images, labels of shape ({count},), "
-                             f"got {shape}")
+            raise ValueError(
+                f"{self.name} needs a class for each of {count} images, labels of shape ({count},), got {shape}"
+            )
         if count and not (0 <= int(labels.min()) and int(labels.max()) < self.classes):
             raise ValueError(f"classes run from 0 to {self.classes - 1}, got {sorted(set(labels.tolist()))}")
         return labels.to(self._weight().device)
@@ -121,8 +124,9 @@ class LatentRecipe(Recipe):
         return next(next(iter(self.networks.values())).parameters())
 
 
-def small_images(batch_size: int, *, laptop: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) \
-        -> dict[str, dict[str, Any]]:
+def small_images(
+    batch_size: int, *, laptop: Mapping[str, Any], gpu: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """The presets of a recipe on small images: what all of them share, and what the built-in set changes."""
     paper = {"batch_size": batch_size, "sample_count": 8}
     return {"paper": paper, "laptop": paper | dict(laptop), "gpu": paper | dict(gpu or {})}

@@ -11,8 +11,9 @@ from .losses import GAN_MODES
 from .schedule import LR_POLICIES
 
 
-def option(default: Any, help: str, choices: tuple[Any, ...] = (), *, least: int | None = None,
-           from_data: bool = False) -> Any:
+def option(
+    default: Any, help: str, choices: tuple[Any, ...] = (), *, least: int | None = None, from_data: bool = False
+) -> Any:
     """A field of an options dataclass.
 
     Args:
@@ -70,8 +71,10 @@ class TranslationOptions:
     def __post_init__(self):
         check_options(self)
         if self.gan_mode == "wgangp" and self.norm in ("batch", "syncbatch"):
-            raise ValueError("gan_mode wgangp penalises each sample's own gradient, which batch norm mixes; "
-                             "use norm instance or none")
+            raise ValueError(
+                "gan_mode wgangp penalises each sample's own gradient, which batch norm mixes; "
+                "use norm instance or none"
+            )
 
 
 @dataclass(frozen=True)
@@ -102,5 +105,12 @@ class ConditionalOptions(AdamOptions):
     n_classes: int = option(10, "classes of the images", least=2, from_data=True)
 
 
-__all__ = ["AdamOptions", "ConditionalOptions", "LatentOptions", "TranslationOptions", "check_options", "option",
-           "with_default"]
+__all__ = [
+    "AdamOptions",
+    "ConditionalOptions",
+    "LatentOptions",
+    "TranslationOptions",
+    "check_options",
+    "option",
+    "with_default",
+]

@@ -41,10 +41,11 @@ class CGAN(LatentRecipe):
         o = options or CGANOptions()
         super().__init__(o, precision=precision)
         G = MLPGenerator(o.latent_size, o.input_nc, o.image_size, o.n_classes)
-        self.networks = {"G": init_weights(G, "kaiming"),
-                         "D": MLPDiscriminator(o.input_nc, o.image_size, o.n_classes)}
-        self.optimizers = {name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
-                           for name, network in self.networks.items()}
+        self.networks = {"G": init_weights(G, "kaiming"), "D": MLPDiscriminator(o.input_nc, o.image_size, o.n_classes)}
+        self.optimizers = {
+            name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
+            for name, network in self.networks.items()
+        }
         self.gan_loss = GANLoss(o.gan_loss)
 
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:

@@ -43,8 +43,10 @@ class CVAEGAN(CVAE):
     def __init__(self, options: CVAEGANOptions | None = None, *, precision: str = "fp32"):
         super().__init__(options, precision=precision)
         o = self.options
-        self.networks |= {"D": ConvClassifier(o.input_nc, o.image_size),
-                          "C": ConvClassifier(o.input_nc, o.image_size, o.n_classes)}
+        self.networks |= {
+            "D": ConvClassifier(o.input_nc, o.image_size),
+            "C": ConvClassifier(o.input_nc, o.image_size, o.n_classes),
+        }
         for name in ("D", "C"):
             self.optimizers[name] = Adam(self.networks[name].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
         self.gan_loss = GANLoss("vanilla")

@@ -24,14 +24,17 @@ class CycleGANOptions(TranslationOptions):
 
     lambda_A: float = option(10.0, "weight of the cycle A -> B -> A", least=0)
     lambda_B: float = option(10.0, "weight of the cycle B -> A -> B", least=0)
-    lambda_identity: float = option(0.5, "weight of the identity loss, relative to the cycles'; 0 switches it off",
-                                    least=0)
+    lambda_identity: float = option(
+        0.5, "weight of the identity loss, relative to the cycles'; 0 switches it off", least=0
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if self.lambda_identity > 0 and self.input_nc != self.output_nc:
-            raise ValueError(f"the identity loss needs domains of equally many channels, got {self.input_nc} and "
-                             f"{self.output_nc}; set lambda_identity to 0")
+            raise ValueError(
+                f"the identity loss needs domains of equally many channels, got {self.input_nc} and "
+                f"{self.output_nc}; set lambda_identity to 0"
+            )
 
 
 class CycleGAN(Recipe):
@@ -47,10 +50,26 @@ class CycleGAN(Recipe):
     directions = ("AtoB", "BtoA")
     presets = {
         "paper": {},
-        "laptop": {"load_size": 64, "crop_size": 64, "netG": "resnet_6blocks", "ngf": 16, "ndf": 32, "lr": 1e-3,
-                   "max_dataset_size": 160, "n_epochs": 2, "n_epochs_decay": 2},
-        "gpu": {"load_size": 143, "crop_size": 128, "netG": "resnet_6blocks", "ngf": 32, "batch_size": 4,
-                "n_epochs": 10, "n_epochs_decay": 10},
+        "laptop": {
+            "load_size": 64,
+            "crop_size": 64,
+            "netG": "resnet_6blocks",
+            "ngf": 16,
+            "ndf": 32,
+            "lr": 1e-3,
+            "max_dataset_size": 160,
+            "n_epochs": 2,
+            "n_epochs_decay": 2,
+        },
+        "gpu": {
+            "load_size": 143,
+            "crop_size": 128,
+            "netG": "resnet_6blocks",
+            "ngf": 32,
+            "batch_size": 4,
+            "n_epochs": 10,
+            "n_epochs_decay": 10,
+        },
     }
 
     def __init__(self, options: CycleGANOptions | None = None, *, precision: str = "fp32"):
@@ -58,15 +77,19 @@ class CycleGAN(Recipe):
         super().__init__(o, precision=precision)
         in_g = dict(ngf=o.ngf, norm=o.norm, dropout=o.dropout, init_type=o.init_type, init_gain=o.init_gain)
         in_d = dict(ndf=o.ndf, n_layers=o.n_layers_D, norm=o.norm, init_type=o.init_type, init_gain=o.init_gain)
-        self.networks = {"G_A": generator(o.netG, o.input_nc, o.output_nc, **in_g),
-                         "G_B": generator(o.netG, o.output_nc, o.input_nc, **in_g),
-                         "D_A": discriminator(o.netD, o.output_nc, **in_d),
-                         "D_B": discriminator(o.netD, o.input_nc, **in_d)}
+        self.networks = {
+            "G_A": generator(o.netG, o.input_nc, o.output_nc, **in_g),
+            "G_B": generator(o.netG, o.output_nc, o.input_nc, **in_g),
+            "D_A": discriminator(o.netD, o.output_nc, **in_d),
+            "D_B": discriminator(o.netD, o.input_nc, **in_d),
+        }
         of_g = trainable(self.networks["G_A"], self.networks["G_B"])
         of_d = trainable(self.networks["D_A"], self.networks["D_B"])
         # fused: one pass over the parameters. 25 million of them on two CPU cores: 0.1 s, 0.6 s without.
-        self.optimizers = {"G": Adam(of_g, lr=o.lr, betas=(o.beta1, 0.999), fused=True),
-                           "D": Adam(of_d, lr=o.lr, betas=(o.beta1, 0.999), fused=True)}
+        self.optimizers = {
+            "G": Adam(of_g, lr=o.lr, betas=(o.beta1, 0.999), fused=True),
+            "D": Adam(of_d, lr=o.lr, betas=(o.beta1, 0.999), fused=True),
+        }
         self.schedulers = make_schedulers(self.optimizers, o)
         self.pools = {"fake_A": ImagePool(o.pool_size), "fake_B": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)
@@ -97,10 +120,12 @@ class CycleGAN(Recipe):
                 fake_A, same_A = together(G_B, real_B, real_A)
             else:
                 fake_B, fake_A = G_A(real_A), G_B(real_B)
-            losses = {"G_A": self.gan_loss(D_A(fake_B), True),
-                      "G_B": self.gan_loss(D_B(fake_A), True),
-                      "cycle_A": o.lambda_A * functional.l1_loss(G_B(fake_B), real_A),
-                      "cycle_B": o.lambda_B * functional.l1_loss(G_A(fake_A), real_B)}
+            losses = {
+                "G_A": self.gan_loss(D_A(fake_B), True),
+                "G_B": self.gan_loss(D_B(fake_A), True),
+                "cycle_A": o.lambda_A * functional.l1_loss(G_B(fake_B), real_A),
+                "cycle_B": o.lambda_B * functional.l1_loss(G_A(fake_A), real_B),
+            }
             if o.lambda_identity > 0:
                 losses["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(same_B, real_B)
                 losses["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(same_A, real_A)
@@ -108,8 +133,9 @@ class CycleGAN(Recipe):
         self.update("G", total)
         return losses, fake_A, fake_B
 
-    def _update_discriminators(self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor,
-                               pooled_B: Tensor) -> dict[str, Tensor]:
+    def _update_discriminators(
+        self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor, pooled_B: Tensor
+    ) -> dict[str, Tensor]:
         losses = {}
         self.optimizers["D"].zero_grad()
         for side, real, fake in (("A", real_B, pooled_B), ("B", real_A, pooled_A)):
@@ -129,8 +155,14 @@ class CycleGAN(Recipe):
         """real_A, fake_B, rec_A, real_B, fake_A, rec_B: (N, C, H, W) in [-1, 1], in the dtype of the batch."""
         real_A, real_B = batch["A"], batch["B"]
         fake_B, fake_A = self.translate(real_A, "AtoB"), self.translate(real_B, "BtoA")
-        return {"real_A": real_A, "fake_B": fake_B, "rec_A": self.translate(fake_B, "BtoA"),
-                "real_B": real_B, "fake_A": fake_A, "rec_B": self.translate(fake_A, "AtoB")}
+        return {
+            "real_A": real_A,
+            "fake_B": fake_B,
+            "rec_A": self.translate(fake_B, "BtoA"),
+            "real_B": real_B,
+            "fake_A": fake_A,
+            "rec_B": self.translate(fake_A, "AtoB"),
+        }
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of one domain, in the other: "AtoB" by G_A, "BtoA" by G_B.

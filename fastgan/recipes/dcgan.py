@@ -21,18 +21,26 @@ class DCGANOptions(AdamOptions):
     """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
 
     upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
-    d_optimizers: int = option(2, "Adams of the discriminator: one for real and one for generated images, or 1 for "
-                                  "the sum of both losses, on one batch of both", (1, 2))
-    d_norm: str = option("batch", "the discriminator's norm: of each batch, of each image's own planes, or none",
-                         CRITIC_NORMS)
-    r1_gamma: float = option(0.0, "weight of the penalty on the discriminator's gradient at real images (R1, Mescheder "
-                                  "et al. 2018)", least=0)
+    d_optimizers: int = option(
+        2,
+        "Adams of the discriminator: one for real and one for generated images, or 1 for "
+        "the sum of both losses, on one batch of both",
+        (1, 2),
+    )
+    d_norm: str = option(
+        "batch", "the discriminator's norm: of each batch, of each image's own planes, or none", CRITIC_NORMS
+    )
+    r1_gamma: float = option(
+        0.0, "weight of the penalty on the discriminator's gradient at real images (R1, Mescheder et al. 2018)", least=0
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if self.r1_gamma and self.d_norm == "batch":
-            raise ValueError(f"r1_gamma {self.r1_gamma:g} penalises each image's own gradient, which batch norm mixes; "
-                             "use d_norm instance or none")
+            raise ValueError(
+                f"r1_gamma {self.r1_gamma:g} penalises each image's own gradient, which batch norm mixes; "
+                "use d_norm instance or none"
+            )
 
 
 class DCGAN(LatentRecipe):
@@ -54,11 +62,15 @@ class DCGAN(LatentRecipe):
     def __init__(self, options: DCGANOptions | None = None, *, precision: str = "fp32"):
         o = options or DCGANOptions()
         super().__init__(o, precision=precision)
-        self.networks = {"G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
-                         "D": init_weights(DCGANDiscriminator(o.input_nc, o.image_size, norm=o.d_norm))}
+        self.networks = {
+            "G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
+            "D": init_weights(DCGANDiscriminator(o.input_nc, o.image_size, norm=o.d_norm)),
+        }
         owners = {"G": "G", "D": "D"} if o.d_optimizers == 1 else {"G": "G", "D_real": "D", "D_fake": "D"}
-        self.optimizers = {name: Adam(self.networks[owner].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
-                           for name, owner in owners.items()}
+        self.optimizers = {
+            name: Adam(self.networks[owner].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
+            for name, owner in owners.items()
+        }
         self.gan_loss = GANLoss("vanilla")
 
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:

@@ -22,8 +22,9 @@ class GANOptions(AdamOptions):
     """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
 
     d_steps: int = option(1, "discriminator updates for each one of the generator (k of algorithm 1)", least=1)
-    gan_loss: str = option("vanilla", "generator's loss: -log D(G(z)), or minimax's log(1 - D(G(z)))",
-                           ("vanilla", "minimax"))
+    gan_loss: str = option(
+        "vanilla", "generator's loss: -log D(G(z)), or minimax's log(1 - D(G(z)))", ("vanilla", "minimax")
+    )
 
 
 class GAN(LatentRecipe):
@@ -37,16 +38,19 @@ class GAN(LatentRecipe):
     def __init__(self, options: GANOptions | None = None, *, precision: str = "fp32"):
         o = options or GANOptions()
         super().__init__(o, precision=precision)
-        self.networks = {"G": MLPGenerator(o.latent_size, o.input_nc, o.image_size),
-                         "D": MLPDiscriminator(o.input_nc, o.image_size, widths=(512, 256), dropout=0.0)}
-        self.optimizers = {name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
-                           for name, network in self.networks.items()}
+        self.networks = {
+            "G": MLPGenerator(o.latent_size, o.input_nc, o.image_size),
+            "D": MLPDiscriminator(o.input_nc, o.image_size, widths=(512, 256), dropout=0.0),
+        }
+        self.optimizers = {
+            name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
+            for name, network in self.networks.items()
+        }
         self.turns = {"G": EveryNth(o.d_steps)}
         self.gan_loss = GANLoss("vanilla")
 
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
-        """A step of D on batch["image"], and after every `d_steps`-th one a step of G; losses D, and G when it had one.
-        """
+        """A step of D on batch["image"], and after every `d_steps`-th one a step of G; losses D, and G when it had one."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])
         losses = {"D": self._update_discriminator(real)}

@@ -39,15 +39,17 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, weight: floa
     fp64), also under autocast. The N positions come from torch's global generator of the images' device.
     """
     if real.shape != fake.shape:
-        raise ValueError("the gradient penalty mixes real with generated images and needs both of one shape, "
-                         f"got {tuple(real.shape)} and {tuple(fake.shape)}")
+        raise ValueError(
+            "the gradient penalty mixes real with generated images and needs both of one shape, "
+            f"got {tuple(real.shape)} and {tuple(fake.shape)}"
+        )
     dtype = torch.promote_types(real.dtype, torch.float32)
     with torch.autocast(real.device.type, enabled=False):
         real, fake = real.detach().to(dtype), fake.detach().to(dtype)
         position = torch.rand(real.shape[0], 1, 1, 1, device=real.device, dtype=dtype)
         mixed = torch.lerp(fake, real, position).requires_grad_()
         logits = critic(mixed)
-        gradient, = torch.autograd.grad(logits, mixed, torch.ones_like(logits), create_graph=True)
+        (gradient,) = torch.autograd.grad(logits, mixed, torch.ones_like(logits), create_graph=True)
         norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
         return weight * (norm - 1.0).square().mean()
 
@@ -62,7 +64,7 @@ def real_gradient_penalty(discriminator: nn.Module, real: Tensor, gamma: float) 
     with torch.autocast(real.device.type, enabled=False):
         real = real.detach().to(torch.promote_types(real.dtype, torch.float32)).requires_grad_()
         logits = discriminator(real)
-        gradient, = torch.autograd.grad(logits, real, torch.ones_like(logits), create_graph=True)
+        (gradient,) = torch.autograd.grad(logits, real, torch.ones_like(logits), create_graph=True)
         return 0.5 * gamma * gradient.square().sum((1, 2, 3)).mean()
 
 
@@ -94,5 +96,11 @@ def kl_to_standard_normal(mean: Tensor, log_sigma: Tensor) -> Tensor:
     return 0.5 * (mean.square() + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(1).mean()
 
 
-__all__ = ["GAN_MODES", "RECONSTRUCTIONS", "GANLoss", "gradient_penalty", "kl_to_standard_normal",
-           "reconstruction_loss"]
+__all__ = [
+    "GAN_MODES",
+    "RECONSTRUCTIONS",
+    "GANLoss",
+    "gradient_penalty",
+    "kl_to_standard_normal",
+    "reconstruction_loss",
+]

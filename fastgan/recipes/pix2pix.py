@@ -44,21 +44,56 @@ class Pix2Pix(Recipe):
     directions = ("AtoB",)
     presets = {
         "paper": {},
-        "laptop": {"load_size": 72, "crop_size": 64, "netG": "resnet_6blocks", "ngf": 16, "ndf": 32, "lr": 5e-4,
-                   "max_dataset_size": 200, "n_epochs": 4, "n_epochs_decay": 4},
-        "gpu": {"load_size": 143, "crop_size": 128, "netG": "unet_128", "ngf": 32, "batch_size": 4, "n_epochs": 20,
-                "n_epochs_decay": 20},
+        "laptop": {
+            "load_size": 72,
+            "crop_size": 64,
+            "netG": "resnet_6blocks",
+            "ngf": 16,
+            "ndf": 32,
+            "lr": 5e-4,
+            "max_dataset_size": 200,
+            "n_epochs": 4,
+            "n_epochs_decay": 4,
+        },
+        "gpu": {
+            "load_size": 143,
+            "crop_size": 128,
+            "netG": "unet_128",
+            "ngf": 32,
+            "batch_size": 4,
+            "n_epochs": 20,
+            "n_epochs_decay": 20,
+        },
     }
 
     def __init__(self, options: Pix2PixOptions | None = None, *, precision: str = "fp32"):
         o = options or Pix2PixOptions()
         super().__init__(o, precision=precision)
-        self.networks = {"G": generator(o.netG, o.input_nc, o.output_nc, ngf=o.ngf, norm=o.norm, dropout=o.dropout,
-                                        init_type=o.init_type, init_gain=o.init_gain),
-                         "D": discriminator(o.netD, o.input_nc + o.output_nc, ndf=o.ndf, n_layers=o.n_layers_D,
-                                            norm=o.norm, init_type=o.init_type, init_gain=o.init_gain)}
-        self.optimizers = {name: Adam(trainable(network), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
-                           for name, network in self.networks.items()}
+        self.networks = {
+            "G": generator(
+                o.netG,
+                o.input_nc,
+                o.output_nc,
+                ngf=o.ngf,
+                norm=o.norm,
+                dropout=o.dropout,
+                init_type=o.init_type,
+                init_gain=o.init_gain,
+            ),
+            "D": discriminator(
+                o.netD,
+                o.input_nc + o.output_nc,
+                ndf=o.ndf,
+                n_layers=o.n_layers_D,
+                norm=o.norm,
+                init_type=o.init_type,
+                init_gain=o.init_gain,
+            ),
+        }
+        self.optimizers = {
+            name: Adam(trainable(network), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
+            for name, network in self.networks.items()
+        }
         self.schedulers = make_schedulers(self.optimizers, o)
         self.pools = {"fake_AB": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)

@@ -29,7 +29,7 @@ class ImagePool:
             raise ValueError(f"an image pool cannot hold {size} images; use 0 to switch it off")
         self.size = size
         self.generator = torch.Generator()
-        self.generator.manual_seed(int(torch.randint(2 ** 62, ())) if seed is None else seed)
+        self.generator.manual_seed(int(torch.randint(2**62, ())) if seed is None else seed)
         self._begin_with([])
 
     def _begin_with(self, images: list[Tensor]) -> None:
@@ -42,7 +42,7 @@ class ImagePool:
     @property
     def images(self) -> list[Tensor]:
         """The stored images by slot, each (1, C, H, W)."""
-        return [self._apart[row] if self._buffer is None else self._buffer[row:row + 1] for row in self._slots]
+        return [self._apart[row] if self._buffer is None else self._buffer[row : row + 1] for row in self._slots]
 
     def draw(self, count: int) -> Tensor:
         """The decisions on the next `count` images: int64 (2, count) on the CPU, rows to write and rows to read."""
@@ -81,7 +81,7 @@ class ImagePool:
             return self._apart[read].to(images)
         written, read = rows
         _flat(self._buffer).index_copy_(0, written, _flat(_laid_out(images.to(self._buffer.dtype), self._buffer)))
-        chosen = torch.empty_like(self._buffer[:len(images)])
+        chosen = torch.empty_like(self._buffer[: len(images)])
         torch.index_select(_flat(self._buffer), 0, read, out=_flat(chosen))
         return _laid_out(chosen.to(images.dtype), images)
 
@@ -89,45 +89,64 @@ class ImagePool:
         """Keep a row of the images' size, on their device, for every one that `draw` will hand out to such batches."""
         buffer, size = self._buffer, images.shape[1:]
         rows = max(self._rows, self.size + len(images))
-        if (buffer is not None and buffer.shape[1:] == size and len(buffer) >= rows
-                and buffer.device == images.device and torch.promote_types(images.dtype, buffer.dtype) == buffer.dtype):
+        if (
+            buffer is not None
+            and buffer.shape[1:] == size
+            and len(buffer) >= rows
+            and buffer.device == images.device
+            and torch.promote_types(images.dtype, buffer.dtype) == buffer.dtype
+        ):
             return
         kept = self._apart if buffer is None else list(buffer.split(1))
         kept += [None] * (rows - len(kept))
         stored = {row: image for row, image in enumerate(kept) if image is not None}
         if any(image.shape[1:] != size for image in stored.values()):
             if len(images) != 1:
-                raise ValueError(f"an image pool takes images of another size one by one, got {len(images)} of "
-                                 f"{tuple(size)}; use a batch of 1, or images of one size")
+                raise ValueError(
+                    f"an image pool takes images of another size one by one, got {len(images)} of "
+                    f"{tuple(size)}; use a batch of 1, or images of one size"
+                )
             self._buffer, self._apart = None, kept
             return
         dtype = functools.reduce(torch.promote_types, (image.dtype for image in stored.values()), images.dtype)
         self._apart = []
         self._buffer = _laid_out(torch.empty(len(kept), *size, dtype=dtype, device=images.device), images)
         for row, image in stored.items():
-            self._buffer[row:row + 1] = image
+            self._buffer[row : row + 1] = image
 
     def state_dict(self) -> dict:
         """Stored images and the generator's state; loadable with torch.load(weights_only=True)."""
-        return {"size": self.size, "images": [image.clone() for image in self.images],
-                "generator": self.generator.get_state()}
+        return {
+            "size": self.size,
+            "images": [image.clone() for image in self.images],
+            "generator": self.generator.get_state(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from `state`. ValueError when it is from a pool of another size, or is no such state."""
         name = "the checkpoint's image pool"
         check_form(state, {"size": int, "images": list, "generator": self.generator.get_state()}, name)
         if state["size"] != self.size:
-            raise ValueError(f"the saved image pool holds {state['size']} images, this one {self.size}; "
-                             f"continue with pool_size={state['size']}")
+            raise ValueError(
+                f"the saved image pool holds {state['size']} images, this one {self.size}; "
+                f"continue with pool_size={state['size']}"
+            )
         images = state["images"]
         if len(images) > self.size:
             raise ValueError(f"{name} holds {len(images)} images, of {self.size} at most")
         for index, image in enumerate(images):
             check_form(image, Tensor, f"{name}.images.{index}")
-            if image.dim() != 4 or len(image) != 1 or image.numel() == 0 or not image.is_floating_point() \
-                    or image.shape[1] != images[0].shape[1]:
-                raise ValueError(f"{name}.images.{index} is {tuple(image.shape)} {image.dtype}, which is no image "
-                                 "(1, C, H, W) of its kind")
+            if (
+                image.dim() != 4
+                or len(image) != 1
+                or image.numel() == 0
+                or not image.is_floating_point()
+                or image.shape[1] != images[0].shape[1]
+            ):
+                raise ValueError(
+                    f"{name}.images.{index} is {tuple(image.shape)} {image.dtype}, which is no image "
+                    "(1, C, H, W) of its kind"
+                )
             check_form(image, image, f"{name}.images.{index}")
         try:
             self.generator.set_state(state["generator"].cpu())

@@ -14,8 +14,9 @@ from fastgan._form import check_form
 LR_POLICIES = ("linear", "step", "plateau", "cosine")
 
 
-def make_scheduler(optimizer: Optimizer, policy: str, *, n_epochs: int, n_epochs_decay: int,
-                   lr_decay_iters: int) -> LRScheduler:
+def make_scheduler(
+    optimizer: Optimizer, policy: str, *, n_epochs: int, n_epochs_decay: int, lr_decay_iters: int
+) -> LRScheduler:
     """A scheduler to be stepped at the end of every epoch (a plateau one with a loss).
 
     linear: constant for n_epochs, then down in equal steps over n_epochs_decay: epoch e (from 1) runs at the factor
@@ -38,9 +39,16 @@ def make_scheduler(optimizer: Optimizer, policy: str, *, n_epochs: int, n_epochs
 
 def make_schedulers(optimizers: Mapping[str, Optimizer], options: Any) -> dict[str, LRScheduler]:
     """One scheduler for each optimizer, by the options lr_policy, n_epochs, n_epochs_decay and lr_decay_iters."""
-    return {name: make_scheduler(optimizer, options.lr_policy, n_epochs=options.n_epochs,
-                                 n_epochs_decay=options.n_epochs_decay, lr_decay_iters=options.lr_decay_iters)
-            for name, optimizer in optimizers.items()}
+    return {
+        name: make_scheduler(
+            optimizer,
+            options.lr_policy,
+            n_epochs=options.n_epochs,
+            n_epochs_decay=options.n_epochs_decay,
+            lr_decay_iters=options.lr_decay_iters,
+        )
+        for name, optimizer in optimizers.items()
+    }
 
 
 class EpochLR(LambdaLR):
@@ -114,8 +122,10 @@ class EveryNth:
         """Continue from `state`. ValueError when it counts to another number, or is no such state."""
         check_form(state, self.state_dict(), "the checkpoint's turn")
         if state["n"] != self.n:
-            raise ValueError(f"the checkpoint takes turns every {state['n']} steps, this recipe every {self.n}; "
-                             "use the options it was trained with")
+            raise ValueError(
+                f"the checkpoint takes turns every {state['n']} steps, this recipe every {self.n}; "
+                "use the options it was trained with"
+            )
         if not 0 <= state["count"] < self.n:
             raise ValueError(f"the checkpoint's turn has waited {state['count']} of {self.n} steps, which cannot be")
         self.count = state["count"]

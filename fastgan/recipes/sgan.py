@@ -25,8 +25,9 @@ class SGANOptions(AdamOptions):
 
     n_classes: int = option(10, "classes of the images", least=2, from_data=True)
     upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
-    g_loss: str = option("features", "generator's loss: mean features of real images matched, or D called real",
-                         ("features", "vanilla"))
+    g_loss: str = option(
+        "features", "generator's loss: mean features of real images matched, or D called real", ("features", "vanilla")
+    )
     d_norm: str = option("instance", "the discriminator's norm, which must not mix images", ("instance", "none"))
 
 
@@ -46,10 +47,14 @@ class SGAN(LatentRecipe):
     def __init__(self, options: SGANOptions | None = None, *, precision: str = "fp32"):
         o = options or SGANOptions()
         super().__init__(o, precision=precision)
-        self.networks = {"G": DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample),
-                         "D": DCGANDiscriminator(o.input_nc, o.image_size, o.n_classes + 1, o.d_norm)}
-        self.optimizers = {name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
-                           for name, network in self.networks.items()}
+        self.networks = {
+            "G": DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample),
+            "D": DCGANDiscriminator(o.input_nc, o.image_size, o.n_classes + 1, o.d_norm),
+        }
+        self.optimizers = {
+            name: Adam(network.parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
+            for name, network in self.networks.items()
+        }
         self.gan_loss = GANLoss("vanilla")
 
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
@@ -65,9 +70,11 @@ class SGAN(LatentRecipe):
 
         with self.precision.autocast(unlabelled.device):
             fake = G(self.latents(len(unlabelled)))
-            losses = {"D_labelled": F.cross_entropy(D(labelled)[:, :-1], labels),
-                      "D_real": self.gan_loss(self._real(D(unlabelled)), True),
-                      "D_fake": self.gan_loss(self._real(D(fake.detach())), False)}
+            losses = {
+                "D_labelled": F.cross_entropy(D(labelled)[:, :-1], labels),
+                "D_real": self.gan_loss(self._real(D(unlabelled)), True),
+                "D_fake": self.gan_loss(self._real(D(fake.detach())), False),
+            }
         self.update("D", sum(losses.values()))
 
         with self.precision.autocast(unlabelled.device), frozen(D):

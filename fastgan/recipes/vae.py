@@ -43,8 +43,10 @@ class VAE(LatentRecipe):
     def __init__(self, options: VAEOptions | None = None, *, precision: str = "fp32"):
         o = options or self.Options()
         super().__init__(o, precision=precision)
-        self.networks = {"E": Encoder(o.input_nc, o.image_size, o.latent_size, self._encoder_classes()),
-                         "G": Decoder(o.input_nc, o.image_size, o.latent_size, self.classes)}
+        self.networks = {
+            "E": Encoder(o.input_nc, o.image_size, o.latent_size, self._encoder_classes()),
+            "G": Decoder(o.input_nc, o.image_size, o.latent_size, self.classes),
+        }
         both = [parameter for network in self.networks.values() for parameter in network.parameters()]
         self.optimizers = {"VAE": Adam(both, lr=o.lr, betas=(o.beta1, 0.999), fused=True)}
 

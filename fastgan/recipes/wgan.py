@@ -45,8 +45,10 @@ class WGAN(LatentRecipe):
     def __init__(self, options: CriticOptions | None = None, *, precision: str = "fp32"):
         o = options or self.Options()
         super().__init__(o, precision=precision)
-        self.networks = {"G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
-                         "D": self._critic(o)}
+        self.networks = {
+            "G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
+            "D": self._critic(o),
+        }
         self.optimizers = {name: self._optimizer(network.parameters(), o) for name, network in self.networks.items()}
         self.turns = {"G": EveryNth(o.n_critic)}
         self.gan_loss = GANLoss("wgangp")

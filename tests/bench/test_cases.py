@@ -14,8 +14,15 @@ from fastgan.ops import _backend
 def case(ours, direction="forward", eager=F.relu, dtype=torch.float32):
     shape = (2, 3, 8, 8)
     return OpCase(
-        "instance_norm", "relu", shape, dtype, direction, torch.device("cpu"),
-        make=lambda: (torch.randn(shape, dtype=dtype),), providers=providers(eager, ours), bytes_moved=768,
+        "instance_norm",
+        "relu",
+        shape,
+        dtype,
+        direction,
+        torch.device("cpu"),
+        make=lambda: (torch.randn(shape, dtype=dtype),),
+        providers=providers(eager, ours),
+        bytes_moved=768,
     )
 
 
@@ -100,11 +107,20 @@ def test_deviation_is_relative_and_forgives_one_in_a_hundred_thousand():
 def convolution(channels, direction):
     shape = (1, channels, 24, 24)
     return OpCase(
-        "reflection_pad_conv2d", "3x3", shape, torch.float32, direction, torch.device("cpu"),
+        "reflection_pad_conv2d",
+        "3x3",
+        shape,
+        torch.float32,
+        direction,
+        torch.device("cpu"),
         make=lambda: (torch.randn(shape), torch.randn(channels, channels, 3, 3) / channels, torch.randn(channels)),
-        providers=providers(lambda x, w, b: F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), w, b),
-                            lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=1)),
-        bytes_moved=1, leaves=3, times_eager=8,
+        providers=providers(
+            lambda x, w, b: F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), w, b),
+            lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=1),
+        ),
+        bytes_moved=1,
+        leaves=3,
+        times_eager=8,
     )
 
 

@@ -26,8 +26,17 @@ def timed(tmp_path_factory):
     path = tmp_path_factory.mktemp("bench") / "new" / "record.json"
     selection = "test_losses and mse_loss-label"
     done = run(
-        PYTEST, "bench", "--benchmark", "-k", selection,
-        "--benchmark-budget", "0.002", "--benchmark-device", "cpu", "--benchmark-record", str(path),
+        PYTEST,
+        "bench",
+        "--benchmark",
+        "-k",
+        selection,
+        "--benchmark-budget",
+        "0.002",
+        "--benchmark-device",
+        "cpu",
+        "--benchmark-record",
+        str(path),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, path

@@ -37,8 +37,10 @@ def school(monkeypatch, tmp_path):
 
 
 def test_a_lesson_in_two_parts(school):
-    code, ran, kept = school("dcgan", figures=[{"frechet_distance": 100.0, "rarest_class": 0.01},
-                                               {"frechet_distance": 49.0, "rarest_class": 0.02}])
+    code, ran, kept = school(
+        "dcgan",
+        figures=[{"frechet_distance": 100.0, "rarest_class": 0.01}, {"frechet_distance": 49.0, "rarest_class": 0.02}],
+    )
     assert code == 0
     assert [command[0] for command in ran] == ["train", "evaluate"] * 2
     assert ran[0][-4:] == ("--n-epochs", "1", "--eval-images", "0") and "--overwrite" in ran[0]
@@ -46,22 +48,26 @@ def test_a_lesson_in_two_parts(school):
     (lesson,) = kept["lessons"]
     assert [check["passed"] for check in lesson["checks"]] == [True, True, True]
     assert lesson["checks"][0]["must_be"] == "<= 50" and lesson["first_figures"]["frechet_distance"] == 100
-    assert lesson["commands"][0].startswith("python -m fastgan.train dcgan --name learn-dcgan --checkpoints-dir "
-                                            "checkpoints --dataroot DATA/mnist --")
+    assert lesson["commands"][0].startswith(
+        "python -m fastgan.train dcgan --name learn-dcgan --checkpoints-dir checkpoints --dataroot DATA/mnist --"
+    )
     assert all(flag in ran[0] for flag in learn.LESSONS["dcgan"].flags)
     assert kept["missed"] == [] and kept["kind"] == "learn" and "torch" in kept["environment"]
 
 
-@pytest.mark.parametrize("name, figures, passed", [
-    ("dcgan", [{"frechet_distance": 100.0}, {"frechet_distance": 51.0, "rarest_class": 0.019}], [False, False]),
-    ("cgan", [{"asked_class_accuracy": 0.9}], [True]),
-    ("cvae_gan", [{"asked_class_accuracy": 0.899}], [False]),
-    ("vae-z2", [{"reconstruction_mse": 0.048}], [True]),
-    ("vae-z16", [{"reconstruction_mse": 0.0141}], [False]),
-    ("sgan", [{"accuracy": 0.93, "accuracy_of_labels_alone": 0.899}], [True]),
-    ("sgan", [{"accuracy": 0.93, "accuracy_of_labels_alone": 0.901}], [False]),
-    ("pix2pix", [{"AtoB": {"translation": 0.3}}, {"AtoB": {"translation": 0.2, "mean_image": 0.2}}], [False, True]),
-])
+@pytest.mark.parametrize(
+    "name, figures, passed",
+    [
+        ("dcgan", [{"frechet_distance": 100.0}, {"frechet_distance": 51.0, "rarest_class": 0.019}], [False, False]),
+        ("cgan", [{"asked_class_accuracy": 0.9}], [True]),
+        ("cvae_gan", [{"asked_class_accuracy": 0.899}], [False]),
+        ("vae-z2", [{"reconstruction_mse": 0.048}], [True]),
+        ("vae-z16", [{"reconstruction_mse": 0.0141}], [False]),
+        ("sgan", [{"accuracy": 0.93, "accuracy_of_labels_alone": 0.899}], [True]),
+        ("sgan", [{"accuracy": 0.93, "accuracy_of_labels_alone": 0.901}], [False]),
+        ("pix2pix", [{"AtoB": {"translation": 0.3}}, {"AtoB": {"translation": 0.2, "mean_image": 0.2}}], [False, True]),
+    ],
+)
 def test_thresholds(school, name, figures, passed):
     code, _, kept = school(name, figures=figures)
     assert [check["passed"] for check in kept["lessons"][0]["checks"]][:-1] == passed

@@ -15,9 +15,17 @@ def timing(median):
 def case(**times):
     providers = {name.replace("_", " ", 1): timing(median) for name, median in times.items()}
     return {
-        "op": "instance_norm", "variant": "relu", "shape": "1x256x64x64", "dtype": "float32", "direction": "forward",
-        "bytes": 8_388_608, "flops": 0, "backend": {"name": "cpp", "passed_over": {}}, "deviation": {},
-        "providers": providers, "speedup": record.speedups(providers),
+        "op": "instance_norm",
+        "variant": "relu",
+        "shape": "1x256x64x64",
+        "dtype": "float32",
+        "direction": "forward",
+        "bytes": 8_388_608,
+        "flops": 0,
+        "backend": {"name": "cpp", "passed_over": {}},
+        "deviation": {},
+        "providers": providers,
+        "speedup": record.speedups(providers),
     }
 
 
@@ -85,8 +93,19 @@ def test_the_table_holds_medians_ratios_and_the_share_of_the_ceiling(run):
     row = next(line for line in text.splitlines() if "| forward " in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
-        "instance_norm relu", "1x256x64x64", "float32", "forward", "6 ms / 5 ms", "9 ms", "1 ms", "2 ms",
-        "5.00 / 4.50", "5.00 / 2.50", "8.39 GB/s (42%)", "419 µs", "cpp",
+        "instance_norm relu",
+        "1x256x64x64",
+        "float32",
+        "forward",
+        "6 ms / 5 ms",
+        "9 ms",
+        "1 ms",
+        "2 ms",
+        "5.00 / 4.50",
+        "5.00 / 2.50",
+        "8.39 GB/s (42%)",
+        "419 µs",
+        "cpp",
     ]
     assert "Slower than eager in the same layout" in text and "instance_norm relu 1x256x64x64 float32 backward" in text
     assert "Not timed: l1_loss relu 1x256x64x64 float32 backward: the result is wrong." in text
@@ -133,19 +152,45 @@ def test_the_report_command(run, tmp_path, capsys):
 @pytest.fixture
 def stepped():
     """A run with one step, raced by four variants, that failed to compile; a loader that feeds it; a training."""
-    times = {"eager fp32 nchw": 6.0, "eager bf16 nchw": 4.0, "compile bf16 channels_last": 3.0,
-             "ours fp32 nchw": 3.0, "ours bf16 channels_last": 2.0}
+    times = {
+        "eager fp32 nchw": 6.0,
+        "eager bf16 nchw": 4.0,
+        "compile bf16 channels_last": 3.0,
+        "ours fp32 nchw": 3.0,
+        "ours bf16 channels_last": 2.0,
+    }
     providers = {name: timing(median) for name, median in times.items()}
     trials = {name: {"first_step": 1.5 * median, "peak_bytes": 3 << 30} for name, median in times.items()}
     step = case(eager_nchw=1.0, ours_nchw=1.0) | {
-        "op": "cyclegan", "variant": "", "shape": "1x3x256x256", "dtype": "", "direction": "step", "bytes": 0,
-        "flops": 10**12, "trials": trials, "not_timed": {"compile fp32 nchw": "RuntimeError: no compiler."},
-        "providers": providers, "speedup": record.step_speedups(providers), "backend": {"name": "", "passed_over": {}},
+        "op": "cyclegan",
+        "variant": "",
+        "shape": "1x3x256x256",
+        "dtype": "",
+        "direction": "step",
+        "bytes": 0,
+        "flops": 10**12,
+        "trials": trials,
+        "not_timed": {"compile fp32 nchw": "RuntimeError: no compiler."},
+        "providers": providers,
+        "speedup": record.step_speedups(providers),
+        "backend": {"name": "", "passed_over": {}},
     }
-    loading = step | {"op": "loader", "variant": "JPEG", "direction": "load", "feeds": "cyclegan", "batches": 10,
-                      "images": 20, "providers": {"ours 0 workers": timing(0.1)}, "speedup": {}}
-    trained = step | {"direction": "training", "losses": {"G_A": {"spread": 0.25, "apart": 0.125}}, "providers": {},
-                      "speedup": {}}
+    loading = step | {
+        "op": "loader",
+        "variant": "JPEG",
+        "direction": "load",
+        "feeds": "cyclegan",
+        "batches": 10,
+        "images": 20,
+        "providers": {"ours 0 workers": timing(0.1)},
+        "speedup": {},
+    }
+    trained = step | {
+        "direction": "training",
+        "losses": {"G_A": {"spread": 0.25, "apart": 0.125}},
+        "providers": {},
+        "speedup": {},
+    }
     ceilings = {"copy_bytes_per_second": 2e10, "flops": {"float32": {"matmul": 4e11}, "bfloat16": {"matmul": 8e11}}}
     return record.content(record.environment("cpu"), ceilings, "steps", [step, loading, trained], [])
 
@@ -161,10 +206,29 @@ def test_steps_are_set_beside_eager_float32_and_the_best_of_torch_in_their_preci
     assert speedup["ours bf16 channels_last"]["eager_fp32"] == pytest.approx(3)
     assert speedup["ours bf16 channels_last"]["same_precision"] == pytest.approx(1.5)
     assert cells(tables.summary([stepped]), "cyclegan") == [
-        "cyclegan", "1x3x256x256", "6 s", "4 s", "", "3 s", "3 s", "2 s", "2.00", "3.00", "1.50", "2.5 s", "1.25 s",
+        "cyclegan",
+        "1x3x256x256",
+        "6 s",
+        "4 s",
+        "",
+        "3 s",
+        "3 s",
+        "2 s",
+        "2.00",
+        "3.00",
+        "1.50",
+        "2.5 s",
+        "1.25 s",
     ]
     assert cells(tables.steps([stepped]), "ours bf16 channels_last") == [
-        "ours bf16 channels_last", "2 s", "1.9 s to 2.2 s", "3.00", "500 (62%)", "1.25 s", "3 GiB", "3 s",
+        "ours bf16 channels_last",
+        "2 s",
+        "1.9 s to 2.2 s",
+        "3.00",
+        "500 (62%)",
+        "1.25 s",
+        "3 GiB",
+        "3 s",
     ]
     assert "cyclegan 1x3x256x256 step: compile fp32 nchw was not timed: RuntimeError: no compiler." in tables.remarks(
         stepped

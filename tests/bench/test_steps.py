@@ -28,8 +28,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def case(name, change=lambda variant, found: found):
     """A small case whose trials are made in this process; `change` may alter what they find."""
     system, size, count = SMALL[name]
-    return steps.StepCase(system, size, count, FEW if name in ("cyclegan", "wgan_gp") else EAGER + OURS, CPU,
-                          trial=lambda variant: change(variant, trial.trial(system, size, count, variant, CPU)))
+    return steps.StepCase(
+        system,
+        size,
+        count,
+        FEW if name in ("cyclegan", "wgan_gp") else EAGER + OURS,
+        CPU,
+        trial=lambda variant: change(variant, trial.trial(system, size, count, variant, CPU)),
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -47,8 +53,11 @@ def test_every_variant_computes_the_same_step(name):
 
 def test_losses_that_are_wrong_are_refused_and_ours_must_run():
     def wrong(variant, found):
-        return found | {"losses": {name: 1.05 * value for name, value in found["losses"].items()}} \
-            if variant.name == "ours bf16 nchw" else found
+        return (
+            found | {"losses": {name: 1.05 * value for name, value in found["losses"].items()}}
+            if variant.name == "ours bf16 nchw"
+            else found
+        )
 
     with pytest.raises(AssertionError, match="the losses of the first step are wrong: {'ours bf16 nchw'"):
         case("vae", wrong).check()
@@ -61,8 +70,12 @@ def test_losses_that_are_wrong_are_refused_and_ours_must_run():
 
 
 def test_a_variant_that_torch_refuses_is_left_out_with_its_reason():
-    refused = case("vae", lambda variant, found: {"failed": "no"} if variant.layout == "channels_last"
-                   and variant.who == "eager" else found)
+    refused = case(
+        "vae",
+        lambda variant, found: (
+            {"failed": "no"} if variant.layout == "channels_last" and variant.who == "eager" else found
+        ),
+    )
     refused.check()
     assert refused.failed == {"eager bf16 channels_last": "no"}
     assert "eager bf16 channels_last" not in refused.runners()
@@ -78,8 +91,11 @@ def test_a_trial_says_why_it_failed(monkeypatch):
 
 
 def test_names_tell_variants_apart_with_their_layout_and_precision():
-    assert len(VARIANTS) == len({(v.who, v.precision, v.layout, v.in_place, v.fused, v.how, v.graph)
-                                 for v in VARIANTS.values()}) == 19
+    assert (
+        len(VARIANTS)
+        == len({(v.who, v.precision, v.layout, v.in_place, v.fused, v.how, v.graph) for v in VARIANTS.values()})
+        == 19
+    )
     for name, variant in VARIANTS.items():
         assert (layout(name), precision(name)) == (variant.layout, variant.precision)
     assert "eager fp32 nchw in-place default Adam" in VARIANTS
@@ -89,8 +105,11 @@ def test_names_tell_variants_apart_with_their_layout_and_precision():
 def test_in_place_activations_spare_what_the_unet_uses_twice():
     system, size, count = SMALL["pix2pix"]
     step = Step(system, size, count, Variant("eager", "fp32", "nchw", in_place=True), CPU)
-    kinds = [(module.inplace, isinstance(module, nn.LeakyReLU)) for module in step.networks["G"].modules()
-             if isinstance(module, (nn.ReLU, nn.LeakyReLU))]
+    kinds = [
+        (module.inplace, isinstance(module, nn.LeakyReLU))
+        for module in step.networks["G"].modules()
+        if isinstance(module, (nn.ReLU, nn.LeakyReLU))
+    ]
     assert set(kinds) == {(True, False), (False, True)}
     assert all(module.inplace for module in step.networks["D"].modules() if isinstance(module, nn.LeakyReLU))
 
@@ -106,7 +125,8 @@ def test_no_cast_weight_outlives_an_update(name):
         optimizer.register_step_post_hook(lambda *_, ids=ids: updated.update(ids))
     for network in step.networks.values():
         network.register_forward_pre_hook(
-            lambda module, _: stale.extend(p for p in module.parameters() if id(p) in updated))
+            lambda module, _: stale.extend(p for p in module.parameters() if id(p) in updated)
+        )
     step.on(step.batches[0])
     assert system.one_region <= (not stale)
     assert updated
@@ -157,9 +177,26 @@ def test_beside_compile_only_when_asked():
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
     def collected(*arguments):
-        done = subprocess.run([sys.executable, "-m", "pytest", "bench", "--benchmark", "--collect-only", "-q",
-                               "--benchmark-device", "cpu", "-k", "cyclegan-256x256-batch1", *arguments],
-                              cwd=ROOT, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "bench",
+                "--benchmark",
+                "--collect-only",
+                "-q",
+                "--benchmark-device",
+                "cpu",
+                "-k",
+                "cyclegan-256x256-batch1",
+                *arguments,
+            ],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout + done.stderr
         return [line for line in done.stdout.splitlines() if "::" in line]
 

@@ -54,8 +54,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    code = command.run(train.main, ["cyclegan", *TINY, "--max-steps", "2", "--eval-pairs", "0",
-                                    "--checkpoints-dir", str(folder)])
+    code = command.run(
+        train.main, ["cyclegan", *TINY, "--max-steps", "2", "--eval-pairs", "0", "--checkpoints-dir", str(folder)]
+    )
     torch.set_num_threads(threads)
     assert code == 0
     return folder / "cyclegan"

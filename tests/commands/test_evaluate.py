@@ -21,17 +21,26 @@ def measure(call, run, *arguments, count=100):
     return outcome.out, json.loads((run / "metrics.json").read_text())
 
 
-GENERATION = {"generated", "frechet_distance", "frechet_distance_of_test_images", "class_shares", "rarest_class",
-              "classifier_accuracy"}
+GENERATION = {
+    "generated",
+    "frechet_distance",
+    "frechet_distance_of_test_images",
+    "class_shares",
+    "rarest_class",
+    "classifier_accuracy",
+}
 
 
-@pytest.mark.parametrize("name, more", [
-    ("dcgan", set()),
-    ("cgan", {"asked_class_accuracy"}),
-    ("vae", {"images", "reconstruction_mse"}),
-    ("cvae_gan", {"asked_class_accuracy", "images", "reconstruction_mse", "accuracy"}),
-    ("sgan", {"images", "accuracy", "labels", "accuracy_of_labels_alone"}),
-])
+@pytest.mark.parametrize(
+    "name, more",
+    [
+        ("dcgan", set()),
+        ("cgan", {"asked_class_accuracy"}),
+        ("vae", {"images", "reconstruction_mse"}),
+        ("cvae_gan", {"asked_class_accuracy", "images", "reconstruction_mse", "accuracy"}),
+        ("sgan", {"images", "accuracy", "labels", "accuracy_of_labels_alone"}),
+    ],
+)
 def test_figures_of_what_a_recipe_can_do(call, runs, name, more):
     out, figures = measure(call, runs(name))
     assert set(figures) == {"recipe"} | GENERATION | more
@@ -66,7 +75,9 @@ def test_numbered_test_images_are_no_pairs_unless_that_is_said(call, tiny_train,
     for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
         images(tmp_path / "data" / folder, sizes=[(16, 16)] * 3, seed=seed)
     small = ("--dataroot", "data", "--max-steps", 1)
-    plain, told = (tiny_train(*small, "--name", name, *more) for name, *more in (("plain",), ("told", "--eval-pairs", 2)))
+    plain, told = (
+        tiny_train(*small, "--name", name, *more) for name, *more in (("plain",), ("told", "--eval-pairs", 2))
+    )
     assert plain.code == told.code == 0, plain.err + told.err
     assert "distance to the truth" not in plain.out and "no test pairs" in plain.out
     assert any("hold files of the same names" in record.getMessage() for record in caplog.records)
@@ -104,9 +115,11 @@ def test_other_data_becomes_what_the_networks_take(call, runs, images, tmp_path)
 
 
 def test_bad_requests_get_one_sentence(call, runs, tmp_path):
-    for arguments, said in ((("--count", "1"), "--count is 1: it must be 2 or more"),
-                            (("--seed", "-1"), "--seed: '-1' is not a whole number from 0 to"),
-                            (("--dataroot", "nowhere"), "nowhere is missing: it should hold IDX files")):
+    for arguments, said in (
+        (("--count", "1"), "--count is 1: it must be 2 or more"),
+        (("--seed", "-1"), "--seed: '-1' is not a whole number from 0 to"),
+        (("--dataroot", "nowhere"), "nowhere is missing: it should hold IDX files"),
+    ):
         outcome = call(evaluate, runs("dcgan"), *arguments)
         assert outcome.code == 2 and said in outcome.err and outcome.err.count("\n") == 1
     assert "example: python -m fastgan.evaluate" in call(evaluate, "--help").out

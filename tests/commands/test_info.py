@@ -30,10 +30,13 @@ def test_a_forced_backend_that_cannot_serve_is_reported_not_raised(call, monkeyp
     assert "reflection_pad_conv2d: an error: reflection_pad2d: the backend 'triton' was asked for" in outcome.out
 
 
-@pytest.mark.parametrize(("variable", "argv", "sentence"), [
-    ("", ["--list"], "unknown argument '--list': python -m fastgan.info --help lists what there is"),
-    ("quick", [], "FASTGAN_BACKEND='quick': unknown backend 'quick': choose auto"),
-])
+@pytest.mark.parametrize(
+    ("variable", "argv", "sentence"),
+    [
+        ("", ["--list"], "unknown argument '--list': python -m fastgan.info --help lists what there is"),
+        ("quick", [], "FASTGAN_BACKEND='quick': unknown backend 'quick': choose auto"),
+    ],
+)
 def test_bad_input_gets_a_sentence(call, monkeypatch, variable, argv, sentence):
     monkeypatch.setenv("FASTGAN_BACKEND", variable)
     try:

@@ -34,7 +34,7 @@ def picture(path):
 def cell(image, row, column, *, side=84, gap=4, left=0, under=0):
     """The 28x28 pixels of a cell of a grid that enlarged them by a whole factor."""
     top, start = gap + row * (side + gap + under), left + gap + column * (side + gap)
-    return image[top:top + side, start:start + side][1::side // 28, 1::side // 28]
+    return image[top : top + side, start : start + side][1 :: side // 28, 1 :: side // 28]
 
 
 def as_pixels(image):
@@ -96,8 +96,11 @@ def test_files_are_written_while_few_images_are_in_memory(call, runs, tmp_path, 
     monkeypatch.setattr(generate, "save_image", lambda image, path: events.append(path.name[:-4]) or save(image, path))
     monkeypatch.setattr(codes, "AT_ONCE", 2)
     assert call(generate, run, *arguments, "--output", "in_parts").code == 0
-    assert events == [each for label in "38" for each in (
-        2, f"{label}_00000", f"{label}_00001", 2, f"{label}_00002", f"{label}_00003", 1, f"{label}_00004")]
+    assert events == [
+        each
+        for label in "38"
+        for each in (2, f"{label}_00000", f"{label}_00001", 2, f"{label}_00002", f"{label}_00003", 1, f"{label}_00004")
+    ]
     for path in (tmp_path / "at_once").iterdir():
         difference = np.abs(picture(path) - picture(tmp_path / "in_parts" / path.name))
         assert difference.max() <= 1, "products of fewer rows may round otherwise"
@@ -168,8 +171,19 @@ def test_a_strip_between_images_of_a_system_that_is_told_classes(call, runs, dig
 
 def test_the_nearest_images(call, runs, digits):
     run = runs("vae")
-    outcome = call(retrieve, run, "--query", digits / "1" / "2.png", "0", "--gallery", digits, "--count", 3,
-                   "--output", "sheet.png")
+    outcome = call(
+        retrieve,
+        run,
+        "--query",
+        digits / "1" / "2.png",
+        "0",
+        "--gallery",
+        digits,
+        "--count",
+        3,
+        "--output",
+        "sheet.png",
+    )
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[0].startswith("nearest to ")
@@ -187,7 +201,7 @@ def test_the_nearest_images(call, runs, digits):
     under = (sheet.shape[0] - 4) // 2 - 88
     for column, index in enumerate([0, *order]):
         assert np.array_equal(cell(sheet, 1, column, under=under), as_pixels(images[index]))
-    assert sheet[4 + 84:4 + 84 + under].min() < 128, "distances are written under the images"
+    assert sheet[4 + 84 : 4 + 84 + under].min() < 128, "distances are written under the images"
 
 
 def test_a_gallery_of_idx_files_and_of_a_system_that_is_told_classes(call, runs, tmp_path):
@@ -215,34 +229,58 @@ def test_pictures_stay_unless_asked(call, runs, digits):
         assert call(module, runs("vae"), *arguments, "--overwrite").code == 0
 
 
-@pytest.mark.parametrize("name, recipe, arguments, said", [
-    ("generate", "vae", ("--labels", "3"), "--labels 3: vae is told no classes, and shows what it likes"),
-    ("generate", "cgan", ("--labels", "3,12"), "there is no class 12: classes run from 0 to 9"),
-    ("generate", "vae", ("--seed", 2 ** 64), "--seed: '18446744073709551616' is not a whole number from 0 to 1844"),
-    ("interpolate", "vae", ("--seeds", "1", "x"), "--seeds: 'x' is not a whole number from 0 to"),
-    ("generate", "vae", ("--count", "0"), "--count is 0: it must be 1 or more"),
-    ("generate", "vae", ("--count", "1000000"), "--count is 1000000: a picture holds at most 11554 images of this size, "
-     "and --files writes up to 100000"),
-    ("generate", "cgan", ("--count", "1156"), "a picture holds at most 1155 images of each class of this size"),
-    ("generate", "cgan", ("--count", "100001", "--files"),
-     "--count is 100001: at most 100000 files of a class go in one folder"),
-    ("generate", "vae", ("--output", "grid.jpg"),
-     "--output grid.jpg: the file is written as PNG, so its name ends in .png"),
-    ("interpolate", "dcgan", ("--images", "a.png", "b.png"), "dcgan has no encoder, which --images needs"),
-    ("interpolate", "vae", ("--images", "a.png", "b.png"), "a.png: No such file or directory"),
-    ("interpolate", "vae", ("--labels", "1", "2"),
-     "--labels: vae is told no classes; give two --images or two --seeds"),
-    ("interpolate", "cgan", ("--labels", "1", "10"), "there is no class 10: classes run from 0 to 9"),
-    ("interpolate", "vae", ("--steps", "0"), "--steps is 0: it must be 1 or more"),
-    ("interpolate", "vae", ("--steps", 10 ** 12), "the strip holds at most 11553 steps of images of this size"),
-    ("interpolate", "vae", ("--gif", "a.png"), "--gif a.png: the file is written as GIF, so its name ends in .gif"),
-    ("retrieve", "dcgan", ("--query", "0", "--gallery", "digits"), "dcgan has no encoder, which retrieve needs"),
-    ("retrieve", "vae", ("--query", "0", "--gallery", "nowhere"), "nowhere is missing: it should hold IDX files"),
-    ("retrieve", "vae", ("--query", "12", "--gallery", "digits"), "--query 12: the gallery has 12 images, 0 to 11"),
-    ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--label", "1"), "--label: vae is told no classes"),
-    ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--count", "0"), "--count is 0"),
-    ("retrieve", "cvae", ("--query", "0", "--gallery", "digits/1"), "this gallery has none: give that of its images"),
-])
+@pytest.mark.parametrize(
+    "name, recipe, arguments, said",
+    [
+        ("generate", "vae", ("--labels", "3"), "--labels 3: vae is told no classes, and shows what it likes"),
+        ("generate", "cgan", ("--labels", "3,12"), "there is no class 12: classes run from 0 to 9"),
+        ("generate", "vae", ("--seed", 2**64), "--seed: '18446744073709551616' is not a whole number from 0 to 1844"),
+        ("interpolate", "vae", ("--seeds", "1", "x"), "--seeds: 'x' is not a whole number from 0 to"),
+        ("generate", "vae", ("--count", "0"), "--count is 0: it must be 1 or more"),
+        (
+            "generate",
+            "vae",
+            ("--count", "1000000"),
+            "--count is 1000000: a picture holds at most 11554 images of this size, and --files writes up to 100000",
+        ),
+        ("generate", "cgan", ("--count", "1156"), "a picture holds at most 1155 images of each class of this size"),
+        (
+            "generate",
+            "cgan",
+            ("--count", "100001", "--files"),
+            "--count is 100001: at most 100000 files of a class go in one folder",
+        ),
+        (
+            "generate",
+            "vae",
+            ("--output", "grid.jpg"),
+            "--output grid.jpg: the file is written as PNG, so its name ends in .png",
+        ),
+        ("interpolate", "dcgan", ("--images", "a.png", "b.png"), "dcgan has no encoder, which --images needs"),
+        ("interpolate", "vae", ("--images", "a.png", "b.png"), "a.png: No such file or directory"),
+        (
+            "interpolate",
+            "vae",
+            ("--labels", "1", "2"),
+            "--labels: vae is told no classes; give two --images or two --seeds",
+        ),
+        ("interpolate", "cgan", ("--labels", "1", "10"), "there is no class 10: classes run from 0 to 9"),
+        ("interpolate", "vae", ("--steps", "0"), "--steps is 0: it must be 1 or more"),
+        ("interpolate", "vae", ("--steps", 10**12), "the strip holds at most 11553 steps of images of this size"),
+        ("interpolate", "vae", ("--gif", "a.png"), "--gif a.png: the file is written as GIF, so its name ends in .gif"),
+        ("retrieve", "dcgan", ("--query", "0", "--gallery", "digits"), "dcgan has no encoder, which retrieve needs"),
+        ("retrieve", "vae", ("--query", "0", "--gallery", "nowhere"), "nowhere is missing: it should hold IDX files"),
+        ("retrieve", "vae", ("--query", "12", "--gallery", "digits"), "--query 12: the gallery has 12 images, 0 to 11"),
+        ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--label", "1"), "--label: vae is told no classes"),
+        ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--count", "0"), "--count is 0"),
+        (
+            "retrieve",
+            "cvae",
+            ("--query", "0", "--gallery", "digits/1"),
+            "this gallery has none: give that of its images",
+        ),
+    ],
+)
 def test_bad_requests_get_one_sentence(call, runs, digits, name, recipe, arguments, said):
     output = () if "--output" in arguments else ("--output", "new.png")
     outcome = call(COMMANDS[name], runs(recipe), *arguments, *output)
@@ -250,8 +288,9 @@ def test_bad_requests_get_one_sentence(call, runs, digits, name, recipe, argumen
     assert said in outcome.err
 
 
-@pytest.mark.parametrize("name, arguments", [
-    ("generate", ()), ("interpolate", ()), ("retrieve", ("--query", "0", "--gallery", "digits"))])
+@pytest.mark.parametrize(
+    "name, arguments", [("generate", ()), ("interpolate", ()), ("retrieve", ("--query", "0", "--gallery", "digits"))]
+)
 def test_translations_have_no_codes(call, trained, name, arguments):
     outcome = call(COMMANDS[name], trained, *arguments)
     assert outcome.code == 2

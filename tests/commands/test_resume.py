@@ -11,8 +11,22 @@ from fastgan.engine.checksum import checksum
 from tests.commands.tiny_command import TINY
 
 PAIRS = [*TINY, "--dataroot", "data", "--eval-pairs", 0, "--print-freq", 1]
-SMALL = ["--image-size", 12, "--max-dataset-size", 8, "--batch-size", 4, "--eval-images", 0, "--device", "cpu",
-         "--sample-count", 1, "--print-freq", 1]
+SMALL = [
+    "--image-size",
+    12,
+    "--max-dataset-size",
+    8,
+    "--batch-size",
+    4,
+    "--eval-images",
+    0,
+    "--device",
+    "cpu",
+    "--sample-count",
+    1,
+    "--print-freq",
+    1,
+]
 
 
 @pytest.fixture
@@ -32,8 +46,9 @@ def test_another_length(call, pictures, tmp_path, policy):
     assert call(train, *common, "--name", "run", "--n-epochs", 1, "--n-epochs-decay", 1).code == 0
     outcome = call(train, "cyclegan", "--name", "run", "--resume", *length)
     assert outcome.code == 0, outcome.err
-    assert re.search(r"changed +n_epochs 2 instead of 1, n_epochs_decay 2 instead of 1; the learning rates go on as if",
-                     outcome.out)
+    assert re.search(
+        r"changed +n_epochs 2 instead of 1, n_epochs_decay 2 instead of 1; the learning rates go on as if", outcome.out
+    )
     assert call(train, *common, "--name", "whole", *length).code == 0
     resumed, whole = (rates(tmp_path / "checkpoints" / name) for name in ("run", "whole"))
     assert len(resumed) == len(whole) == 8 and resumed[4:] == whole[4:]
@@ -93,8 +108,9 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(call, pictures, tm
     assert outcome.code == 2 and not (run / "checkpoint.damaged.pt").exists()  # nothing is moved before it trains
     outcome = call(train, "cyclegan", "--resume")
     assert outcome.code == 0, outcome.err
-    assert re.search(r"resume +.*checkpoint.pt is damaged: .*; the one before it is taken, .*previous.pt of step 2",
-                     outcome.out)
+    assert re.search(
+        r"resume +.*checkpoint.pt is damaged: .*; the one before it is taken, .*previous.pt of step 2", outcome.out
+    )
     assert "going on after step 2" in outcome.out
     assert (run / "checkpoint.damaged.pt").read_bytes() == content
     assert checksum(torch.load(run / "checkpoint.pt", weights_only=True)["state"]) == whole

@@ -40,8 +40,14 @@ def test_a_run_from_start_to_end(tiny_train, tmp_path):
 
     run = tmp_path / "checkpoints" / "cyclegan"
     assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == [
-        "checkpoint.pt", "losses.jsonl", "metrics.json", "networks.safetensors", "options.json", "samples",
-        "samples/step_000003.png"]
+        "checkpoint.pt",
+        "losses.jsonl",
+        "metrics.json",
+        "networks.safetensors",
+        "options.json",
+        "samples",
+        "samples/step_000003.png",
+    ]
     assert [line["step"] for line in losses(run)] == [1, 2, 3]
     assert list(losses(run)[0]["losses"]) == ["G_A", "cycle_A", "idt_A", "D_A", "G_B", "cycle_B", "idt_B", "D_B"]
     assert losses(run)[0]["lr"] == {"G": 1e-3, "D": 1e-3}
@@ -125,11 +131,14 @@ def test_own_data_takes_the_papers_preset(tiny_train, images, tmp_path):
     assert not (tmp_path / "checkpoints" / "cyclegan" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize(("where", "sizes", "said"), [
-    ("trainB", [(16, 16)] * 2 + [(16, 18)], r"trainB.2\.png: images of 18x16 .* do not fit"),
-    ("testA", [(16, 18)], r"testA.0\.png: images of 18x16 .* do not fit"),
-    ("testB", [(16, 20)], r"testA.0\.png and .*testB.0\.png are a test pair, and would be 16x16 and 16x20"),
-])
+@pytest.mark.parametrize(
+    ("where", "sizes", "said"),
+    [
+        ("trainB", [(16, 16)] * 2 + [(16, 18)], r"trainB.2\.png: images of 18x16 .* do not fit"),
+        ("testA", [(16, 18)], r"testA.0\.png: images of 18x16 .* do not fit"),
+        ("testB", [(16, 20)], r"testA.0\.png and .*testB.0\.png are a test pair, and would be 16x16 and 16x20"),
+    ],
+)
 def test_images_that_do_not_fit_are_named_before_the_first_step(tiny_train, images, tmp_path, where, sizes, said):
     for seed, folder in enumerate(("trainA", "trainB", "testA", "testB")):
         own = sizes if folder == where else [(16, 16)] * (3 if "train" in folder else 1)
@@ -140,24 +149,27 @@ def test_images_that_do_not_fit_are_named_before_the_first_step(tiny_train, imag
     assert not (tmp_path / "checkpoints" / "cyclegan" / "losses.jsonl").exists()
 
 
-@pytest.mark.parametrize(("argv", "sentence"), [
-    ([], "name a recipe first"),
-    (["--max-steps", "3"], "name a recipe first"),
-    (["cyclegann"], "unknown recipe 'cyclegann' (did you mean cyclegan?): choose from gan, dcgan"),
-    (["CycleGan"], "unknown recipe 'CycleGan' (did you mean cyclegan?)"),
-    (["cyclegan", "--seed", str(2 ** 64)], "--seed is 18446744073709551616: it must be 18446744073709551615 or less"),
-    (["cyclegan", "--batchsize", "3"], "unknown argument '--batchsize': did you mean --batch-size?"),
-    (["cyclegan", "--lr", "fast"], "--lr: 'fast' is not a number"),
-    (["cyclegan", "--preset", "huge"], "unknown preset 'huge': choose from paper, laptop, gpu"),
-    (["cyclegan", "--device", "tpu"], "unknown device 'tpu'"),
-    (["cyclegan", "--dataroot", "nowhere"], "--dataroot nowhere is missing"),
-    (["cyclegan", "--resume"], "--resume: there is no run in"),
-    (["cyclegan", "--resume", "--overwrite"], "--resume goes on with a run and --overwrite replaces it"),
-    (["cyclegan", "--name", "../up"], "--name '../up' is not a name for a folder inside"),
-    (["cyclegan", "--backend", "fpga", "--device", "cpu"], "unknown backend 'fpga'"),
-    (["cyclegan", *TINY, "--load-size", "18", "--crop-size", "18"], "images of 18x18"),
-    (["cyclegan", *TINY, "--crop-size", "17"], "--crop-size 17 is larger than --load-size 16"),
-])
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "name a recipe first"),
+        (["--max-steps", "3"], "name a recipe first"),
+        (["cyclegann"], "unknown recipe 'cyclegann' (did you mean cyclegan?): choose from gan, dcgan"),
+        (["CycleGan"], "unknown recipe 'CycleGan' (did you mean cyclegan?)"),
+        (["cyclegan", "--seed", str(2**64)], "--seed is 18446744073709551616: it must be 18446744073709551615 or less"),
+        (["cyclegan", "--batchsize", "3"], "unknown argument '--batchsize': did you mean --batch-size?"),
+        (["cyclegan", "--lr", "fast"], "--lr: 'fast' is not a number"),
+        (["cyclegan", "--preset", "huge"], "unknown preset 'huge': choose from paper, laptop, gpu"),
+        (["cyclegan", "--device", "tpu"], "unknown device 'tpu'"),
+        (["cyclegan", "--dataroot", "nowhere"], "--dataroot nowhere is missing"),
+        (["cyclegan", "--resume"], "--resume: there is no run in"),
+        (["cyclegan", "--resume", "--overwrite"], "--resume goes on with a run and --overwrite replaces it"),
+        (["cyclegan", "--name", "../up"], "--name '../up' is not a name for a folder inside"),
+        (["cyclegan", "--backend", "fpga", "--device", "cpu"], "unknown backend 'fpga'"),
+        (["cyclegan", *TINY, "--load-size", "18", "--crop-size", "18"], "images of 18x18"),
+        (["cyclegan", *TINY, "--crop-size", "17"], "--crop-size 17 is larger than --load-size 16"),
+    ],
+)
 def test_bad_input_gets_a_sentence(call, tmp_path, argv, sentence):
     outcome = call(train, *argv)
     assert outcome.code == 2
@@ -173,7 +185,7 @@ def test_resume_sentences(tiny_train, tmp_path):
     assert outcome.code == 2 and "--ngf 4: the run was started with 2, which is fixed" in outcome.err
     path = tmp_path / "checkpoints" / "cyclegan" / "checkpoint.pt"
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
     outcome = tiny_train("--resume", "--max-steps", 2)
     assert outcome.code == 2 and "checkpoint.pt is damaged" in outcome.err
     other = torch.load(io.BytesIO(content), weights_only=True) | {"recipe": "pix2pix"}
@@ -197,9 +209,16 @@ def test_help_and_list(call):
 def test_a_signal_saves_before_it_leaves(tiny_train, tmp_path, number):
     command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--print-freq", "1", "--num-threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, start_new_session=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # also under nohup
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # also under nohup
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
@@ -219,10 +238,27 @@ def test_a_signal_saves_before_it_leaves(tiny_train, tmp_path, number):
 
 def test_a_reader_that_ends_does_not_end_the_run(tmp_path):
     """``| head``: the run makes all its steps, and is measured."""
-    command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--print-freq", "1", "--max-steps", "4",
-               "--eval-pairs", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "fastgan.train",
+        "cyclegan",
+        *TINY,
+        "--print-freq",
+        "1",
+        "--max-steps",
+        "4",
+        "--eval-pairs",
+        "1",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()
@@ -234,18 +270,36 @@ def test_a_reader_that_ends_does_not_end_the_run(tmp_path):
 
 
 def test_help_loads_little_besides_torch():
-    code = ("import sys, torch\nbefore = set(sys.modules)\nfrom fastgan import train\n"
-            "print(len(set(sys.modules) - before))\n"
-            "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))\n"
-            "print(*[name for name in sys.modules if name in ('torch._dynamo', 'torch._inductor', 'sympy', 'triton')])")
+    code = (
+        "import sys, torch\nbefore = set(sys.modules)\nfrom fastgan import train\n"
+        "print(len(set(sys.modules) - before))\n"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))\n"
+        "print(*[name for name in sys.modules if name in ('torch._dynamo', 'torch._inductor', 'sympy', 'triton')])"
+    )
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
     assert said[2] == "", said
     assert int(said[0]) < 200, said
 
 
 SMALL = ["--image-size", 12, "--max-dataset-size", 60, "--batch-size", 4, "--eval-images", 8]
-PAIRS = ["--load-size", 16, "--crop-size", 16, "--netG", "resnet_6blocks", "--ngf", 2, "--netD", "n_layers",
-         "--n-layers-D", 1, "--ndf", 2, "--eval-pairs", 2]
+PAIRS = [
+    "--load-size",
+    16,
+    "--crop-size",
+    16,
+    "--netG",
+    "resnet_6blocks",
+    "--ngf",
+    2,
+    "--netD",
+    "n_layers",
+    "--n-layers-D",
+    1,
+    "--ndf",
+    2,
+    "--eval-pairs",
+    2,
+]
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

@@ -70,8 +70,9 @@ def test_nothing_is_overwritten_without_being_asked(tiny_translate, images, tmp_
     assert tiny_translate("photos").code == 0
     outcome = tiny_translate("photos")
     assert outcome.code == 2
-    assert outcome.err == ("error: photos_AtoB/0.png and 2 more would be overwritten: "
-                           "give another --output, or --overwrite\n")
+    assert outcome.err == (
+        "error: photos_AtoB/0.png and 2 more would be overwritten: give another --output, or --overwrite\n"
+    )
     assert tiny_translate("photos", "--overwrite").code == 0
     before = (tmp_path / "photos" / "0.png").read_bytes()
     for inside in ("photos", "photos/results"):
@@ -99,8 +100,11 @@ def test_names_that_meet_the_longer_names_of_others(tiny_translate, images, tmp_
 NAME = st.text(st.sampled_from("aAßé\u0301\udce9_2."), min_size=1, max_size=4).filter(lambda name: name[0] != ".")
 
 
-@given(sources=st.lists(st.tuples(st.lists(NAME, max_size=2), NAME, st.sampled_from([".png", ".jpg", ".PNG", ".npy"])),
-                        max_size=12))
+@given(
+    sources=st.lists(
+        st.tuples(st.lists(NAME, max_size=2), NAME, st.sampled_from([".png", ".jpg", ".PNG", ".npy"])), max_size=12
+    )
+)
 def test_every_result_has_a_place_of_its_own(sources):
     """On file systems that take capitals for small letters, too, and one spelling of an accent for another."""
     files = sorted({"/".join([*folders, name + suffix]) for folders, name, suffix in sources})
@@ -109,8 +113,9 @@ def test_every_result_has_a_place_of_its_own(sources):
     assert len(set(parts)) == len(files)
     inner = {translate._key(folder) for target in targets for folder in PurePosixPath(target).parents}
     assert not inner & set(parts), "a result has the name of a folder"
-    assert all(target.parent == Path("out", file).parent and target.suffix == ".png"
-               for target, file in zip(targets, files))
+    assert all(
+        target.parent == Path("out", file).parent and target.suffix == ".png" for target, file in zip(targets, files)
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
@@ -122,13 +127,24 @@ def test_names_that_are_no_text_are_kept_as_they_are(tiny_translate, images, tmp
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("error", [
-    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 "
-                 "bytes. Error code 12"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
-    RuntimeError("std::bad_alloc"), RuntimeError("could not create a primitive"),  # as oneDNN says it
-    RuntimeError("could not create a memory object"), RuntimeError("could not execute a primitive")])
-def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_translated(tiny_translate, images, tmp_path,
-                                                                                    monkeypatch, batch_size, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 "
+            "bytes. Error code 12"
+        ),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),  # as oneDNN says it
+        RuntimeError("could not create a memory object"),
+        RuntimeError("could not execute a primitive"),
+    ],
+)
+def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_translated(
+    tiny_translate, images, tmp_path, monkeypatch, batch_size, error
+):
     images(tmp_path / "photos", sizes=[(8, 8), (24, 16), (8, 8), (8, 8), (8, 8)])
     whole = translate.translate
 
@@ -140,8 +156,10 @@ def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_translat
     monkeypatch.setattr(translate, "translate", bounded)
     outcome = tiny_translate("photos", "--batch-size", batch_size)
     assert outcome.code == 1 and names(tmp_path / "photos_AtoB") == ["0.png", "2.png", "3.png", "4.png"]
-    assert ("skipped 1 of 5 images could not be translated: photos/1.png: 24x16 pixels are more than memory holds (make "
-            "it smaller, or cut it into pieces)\n") in outcome.err
+    assert (
+        "skipped 1 of 5 images could not be translated: photos/1.png: 24x16 pixels are more than memory holds (make "
+        "it smaller, or cut it into pieces)\n"
+    ) in outcome.err
     assert "--batch-size" not in outcome.err and "--crop-size" not in outcome.err
 
 
@@ -218,8 +236,11 @@ def test_other_errors_end_the_command(tiny_translate, images, tmp_path, monkeypa
 
 def test_images_past_the_limit_and_names_too_long_are_left_out(tiny_translate, images, tmp_path, monkeypatch):
     long = "x" * 248
-    images(tmp_path / "photos", sizes=[(8, 8), (30, 10), (8, 8), (8, 8)], names=["0.png", "1.png", f"{long}.jpg",
-                                                                               f"{long}.bmp"])
+    images(
+        tmp_path / "photos",
+        sizes=[(8, 8), (30, 10), (8, 8), (8, 8)],
+        names=["0.png", "1.png", f"{long}.jpg", f"{long}.bmp"],
+    )
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 140)
     outcome = tiny_translate("photos")
     assert outcome.code == 1 and names(tmp_path / "photos_AtoB") == ["0.png"]
@@ -262,7 +283,7 @@ def test_what_is_passed_over_and_how_much_of_the_range_is_used_is_said(tiny_tran
 def test_broken_images_are_named_and_counted(tiny_translate, images, tmp_path):
     images(tmp_path / "photos", sizes=[(64, 64)] * 3)
     whole = (tmp_path / "photos" / "1.png").read_bytes()
-    (tmp_path / "photos" / "1.png").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "photos" / "1.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "photos" / "text.jpg").write_text("no image")
     outcome = tiny_translate("photos")
     assert outcome.code == 1
@@ -285,17 +306,20 @@ def test_published_networks(call, images, tmp_path, trained):
     assert outcome.code == 2 and "holds no G_B, which translates BtoA (it holds G_A)" in outcome.err
 
 
-@pytest.mark.parametrize(("argv", "sentence"), [
-    (["missing.pt", "photos"], "missing.pt: no such file or folder"),
-    (["photos", "photos"], "photos holds no networks"),
-    (["photos/0.png", "photos"], "photos/0.png is not a checkpoint"),
-    (["missing.pt", "nowhere"], "nowhere is missing"),
-    (["missing.pt", "empty"], "empty holds no image"),
-    (["missing.pt"], "the following arguments are required: DIR"),
-    (["missing.pt", "photos", "--direction", "up"], "--direction: invalid choice: 'up'"),
-    (["missing.pt", "photos", "--batch_size", "0"], "--batch-size is 0: it must be 1 or more"),
-    (["missing.pt", "photos", "--ouput", "x"], "unknown argument '--ouput': did you mean --output?"),
-])
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["missing.pt", "photos"], "missing.pt: no such file or folder"),
+        (["photos", "photos"], "photos holds no networks"),
+        (["photos/0.png", "photos"], "photos/0.png is not a checkpoint"),
+        (["missing.pt", "nowhere"], "nowhere is missing"),
+        (["missing.pt", "empty"], "empty holds no image"),
+        (["missing.pt"], "the following arguments are required: DIR"),
+        (["missing.pt", "photos", "--direction", "up"], "--direction: invalid choice: 'up'"),
+        (["missing.pt", "photos", "--batch_size", "0"], "--batch-size is 0: it must be 1 or more"),
+        (["missing.pt", "photos", "--ouput", "x"], "unknown argument '--ouput': did you mean --output?"),
+    ],
+)
 def test_bad_input_gets_a_sentence(call, images, tmp_path, argv, sentence):
     images(tmp_path / "photos")
     (tmp_path / "empty").mkdir()

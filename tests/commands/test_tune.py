@@ -55,8 +55,11 @@ def test_every_call_of_the_generator_is_measured(norm, monkeypatch):
     monkeypatch.setattr(_table, "KINDS", ("cpu",))
     monkeypatch.setattr(_table, "backend", lambda op, x, shape: asked[op].add(shape))
     norm_of = instance_norm.compute
-    monkeypatch.setattr(instance_norm, "compute", lambda x, *args: (
-        asked["instance_norm"].add(instance_norm.shape_key(x.shape, args[6])), norm_of(x, *args))[1])
+    monkeypatch.setattr(
+        instance_norm,
+        "compute",
+        lambda x, *args: (asked["instance_norm"].add(instance_norm.shape_key(x.shape, args[6])), norm_of(x, *args))[1],
+    )
     with torch.no_grad():
         ResnetGenerator(ngf=8, n_blocks=2, norm=norm).train()(torch.randn(2, 3, 32, 32))
     how = ((1, 1), (1, 1))
@@ -65,8 +68,9 @@ def test_every_call_of_the_generator_is_measured(norm, monkeypatch):
         for n, c, side, outputs, k, pad in tune.cases("reflection_pad_conv2d", 2, 32, 8)
     }
     assert len(asked["reflection_pad_conv2d"]) == 3 and asked["reflection_pad_conv2d"] <= written
-    norms = {instance_norm.shape_key((n, c, side, side), halo)
-             for n, c, side, halo in tune.cases("instance_norm", 2, 32, 8)}
+    norms = {
+        instance_norm.shape_key((n, c, side, side), halo) for n, c, side, halo in tune.cases("instance_norm", 2, 32, 8)
+    }
     assert asked["instance_norm"] == (norms if norm == "instance" else set())
 
 

@@ -34,8 +34,11 @@ class Case:
 
     def output(self):
         return tuple(
-            (self.size[i] - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1)
-            + self.output_padding[i] + 1
+            (self.size[i] - 1) * self.stride[i]
+            - 2 * self.padding[i]
+            + self.dilation[i] * (self.kernel[i] - 1)
+            + self.output_padding[i]
+            + 1
             for i in (0, 1)
         )
 
@@ -70,8 +73,9 @@ def drawn(draw):
         largest = [max(pairs["stride"][i], pairs["dilation"][i]) - 1 for i in (0, 1)]
         pairs["output_padding"] = (draw.randint(0, largest[0]), draw.randint(0, largest[1]))
         groups = draw.choice((1, 1, 2, 3))
-        case = Case(n=draw.randint(1, 3), c=groups * draw.randint(1, 20), o=groups * draw.randint(1, 20),
-                    groups=groups, **pairs)
+        case = Case(
+            n=draw.randint(1, 3), c=groups * draw.randint(1, 20), o=groups * draw.randint(1, 20), groups=groups, **pairs
+        )
         if min(case.output()) >= 1:
             return case
 

@@ -173,9 +173,9 @@ def test_ties_of_relu_have_no_gradient(ops, level):
     x = torch.tensor([-1.0, 0.0, 0.0, 1.0]).view(2, 1, 2, 1)
     y, mean, rstd, _ = ops.batch_norm(x, None, None, 1e-5, "relu", 0.0)
     for training in (True, False):
-        dbias = ops.batch_norm_backward(
-            torch.ones_like(x), x, mean, rstd, None, torch.zeros(1), "relu", 0.0, training
-        )[2]
+        dbias = ops.batch_norm_backward(torch.ones_like(x), x, mean, rstd, None, torch.zeros(1), "relu", 0.0, training)[
+            2
+        ]
         assert y.flatten()[1] == 0 and dbias.item() == 1
 
 

@@ -165,7 +165,11 @@ def test_wrong_arguments_of_the_op(ops, change, error, message):
 @pytest.mark.parametrize(
     ("op", "change", "message"),
     [
-        ("input", {"dy": DY[:, :1].contiguous()}, r"must have the 2 output channels of weight .* shape \[2, 1, 8, 10\]"),
+        (
+            "input",
+            {"dy": DY[:, :1].contiguous()},
+            r"must have the 2 output channels of weight .* shape \[2, 1, 8, 10\]",
+        ),
         ("input", {"dy": DY[:, :, :7].contiguous()}, "no input gives an output height of 7 with kernel 3, stride 2"),
         ("weight", {"dy": DY[:, :, :7].contiguous()}, r"dy must have shape \[2, 2, 8, 10\], got \[2, 2, 7, 10\]"),
         ("weight", {"dy": DY.contiguous(memory_format=torch.channels_last)}, "dy must be contiguous, as the input is"),

@@ -83,8 +83,15 @@ def test_all_passes(ops, arithmetic, layout):
 def test_random_geometry(ops, seed):
     draw = random.Random(seed)
     for _ in range(10):
-        prove(ops, drawn(draw), draw.choice(sorted(ARITHMETICS)), draw.choice(sorted(FORMATS)),
-              draw.choice(ACTIVATIONS), draw.random() < 0.5, seed)
+        prove(
+            ops,
+            drawn(draw),
+            draw.choice(sorted(ARITHMETICS)),
+            draw.choice(sorted(FORMATS)),
+            draw.choice(ACTIVATIONS),
+            draw.random() < 0.5,
+            seed,
+        )
 
 
 def test_empty_batch(ops):

@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from .geometry import ACTIVATIONS, ARITHMETICS, CASES, Case, activated, check, drawn, passes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = [*sorted((REPOSITORY / "csrc/cuda").glob("conv_transpose2d*.cu")),
-           *sorted((REPOSITORY / "tests/csrc/emulation").glob("*.cpp"))]
+SOURCES = [
+    *sorted((REPOSITORY / "csrc/cuda").glob("conv_transpose2d*.cu")),
+    *sorted((REPOSITORY / "tests/csrc/emulation").glob("*.cpp")),
+]
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 FORMATS = (torch.contiguous_format, torch.channels_last)
 COMPILER = shlex.split(os.environ.get("CXX", "")) or ["c++"]
@@ -114,16 +116,32 @@ def prove(
 def test_all_passes(library, arithmetic, layout):
     for seed, case in enumerate(CASES):
         activation = ACTIVATIONS[seed % 3]
-        prove(library, case, arithmetic, layout, activation, bias=seed % 2 == 0, seed=seed,
-              weight_format=FORMATS[seed // 2 % 2])
+        prove(
+            library,
+            case,
+            arithmetic,
+            layout,
+            activation,
+            bias=seed % 2 == 0,
+            seed=seed,
+            weight_format=FORMATS[seed // 2 % 2],
+        )
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_geometry(library, seed):
     draw = random.Random(seed)
     for _ in range(5):
-        prove(library, drawn(draw), draw.choice(sorted(ARITHMETICS)), draw.randint(0, 1),
-              draw.choice(ACTIVATIONS), draw.random() < 0.5, draw.choice(FORMATS), seed=seed)
+        prove(
+            library,
+            drawn(draw),
+            draw.choice(sorted(ARITHMETICS)),
+            draw.randint(0, 1),
+            draw.choice(ACTIVATIONS),
+            draw.random() < 0.5,
+            draw.choice(FORMATS),
+            seed=seed,
+        )
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)

@@ -77,8 +77,13 @@ def test_forward_and_backward(ops, level, dtype, layout, shape, halo):
             close(dbias, next(grads), 4 * ROUNDING[dtype] * length**0.5)
         if strided and border:
             assert dresidual.is_contiguous(memory_format=FORMATS[layout])
-            close(dresidual, torch.autograd.grad(F.pad(leaves[3], (border,) * 4, mode="reflect"), leaves[3],
-                                                 dy.double().contiguous())[0], ROUNDING[dtype])
+            close(
+                dresidual,
+                torch.autograd.grad(
+                    F.pad(leaves[3], (border,) * 4, mode="reflect"), leaves[3], dy.double().contiguous()
+                )[0],
+                ROUNDING[dtype],
+            )
         else:
             assert dresidual.shape == (0,)
         if not affine:
@@ -210,9 +215,9 @@ def test_nan_stays_in_its_plane(ops, level, dtype, layout):
 def test_ties_of_relu_have_no_gradient(ops, level):
     x = torch.tensor([[[[-1.0, 0.0, 0.0, 1.0]]]])
     y, mean, rstd = ops.instance_norm(x, None, None, None, 1e-5, "relu", 0.0, 0)
-    dbias = ops.instance_norm_backward(
-        torch.ones_like(x), x, mean, rstd, None, torch.zeros(1), "relu", 0.0, 0, False
-    )[2]
+    dbias = ops.instance_norm_backward(torch.ones_like(x), x, mean, rstd, None, torch.zeros(1), "relu", 0.0, 0, False)[
+        2
+    ]
     assert y.flatten()[1] == 0 and dbias.item() == 1
 
 

@@ -11,11 +11,13 @@ from PIL import Image
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
-needs_mnist = pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(),
-                                 reason="no shared/data/mnist beside the repository")
+needs_mnist = pytest.mark.skipif(
+    not (REAL_DATA / "mnist").is_dir(), reason="no shared/data/mnist beside the repository"
+)
 _FACADES = [REAL_DATA / "facades_unaligned", REAL_DATA / "facades_aligned"]
-needs_facades = pytest.mark.skipif(not all(folder.is_dir() for folder in _FACADES),
-                                   reason="no shared/data/facades_* beside the repository")
+needs_facades = pytest.mark.skipif(
+    not all(folder.is_dir() for folder in _FACADES), reason="no shared/data/facades_* beside the repository"
+)
 
 
 def picture(size: tuple[int, int] = (24, 20), seed: int = 0) -> Image.Image:
@@ -37,7 +39,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (24, 20)) -> 
 def truncated_jpeg(path: Path, size: tuple[int, int] = (24, 20)) -> None:
     picture(size).save(path, quality=95)
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) * 2 // 3])
+    path.write_bytes(content[: len(content) * 2 // 3])
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -45,14 +47,23 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + np.asarray(array.shape, dtype=">u4").tobytes() + array.tobytes()
 
 
-def write_idx(folder: Path, count: int, part: str = "train", *, size: tuple[int, ...] = (6, 6), classes: int = 3,
-              gzipped: bool = False) -> Path:
+def write_idx(
+    folder: Path,
+    count: int,
+    part: str = "train",
+    *,
+    size: tuple[int, ...] = (6, 6),
+    classes: int = 3,
+    gzipped: bool = False,
+) -> Path:
     """Images whose first pixel tells their number, labelled number % classes."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.zeros((count, *size), dtype=np.uint8)
     images[(slice(None), *(0 for _ in size))] = np.arange(count)
-    for name, array in ((f"{part}-images-idx{images.ndim}-ubyte", images),
-                        (f"{part}-labels-idx1-ubyte", (np.arange(count) % classes).astype(np.uint8))):
+    for name, array in (
+        (f"{part}-images-idx{images.ndim}-ubyte", images),
+        (f"{part}-labels-idx1-ubyte", (np.arange(count) % classes).astype(np.uint8)),
+    ):
         content = idx_bytes(array)
         if gzipped:
             (folder / f"{name}.gz").write_bytes(gzip.compress(content))

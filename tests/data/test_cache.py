@@ -11,13 +11,20 @@ import torch
 from fastgan.data import cache
 from fastgan.engine import command
 
-GIB = 2 ** 30
+GIB = 2**30
 
 
-@pytest.mark.parametrize("size, asked, free, where", [
-    (GIB, "auto", 0, "memory"), (GIB + 1, "auto", 3 * GIB, "file"), (GIB + 1, "auto", 2 * GIB, "none"),
-    (1, "file", 0, "file"), (9 * GIB, "memory", 0, "memory"), (1, "none", 9 * GIB, "none"),
-])
+@pytest.mark.parametrize(
+    "size, asked, free, where",
+    [
+        (GIB, "auto", 0, "memory"),
+        (GIB + 1, "auto", 3 * GIB, "file"),
+        (GIB + 1, "auto", 2 * GIB, "none"),
+        (1, "file", 0, "file"),
+        (9 * GIB, "memory", 0, "memory"),
+        (1, "none", 9 * GIB, "none"),
+    ],
+)
 def test_choice(size, asked, free, where, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     assert cache.choose(size, asked) == where
@@ -54,4 +61,5 @@ def test_a_full_disk_is_named_with_the_remedy(monkeypatch):
         cache.buffer(GIB, torch.uint8, "file")
     assert command.sentence(caught.value) == (
         f"{cache.folder()}: No space left on device, for a file of 1.0 GiB; --cache none does without, TMPDIR names "
-        "another folder")
+        "another folder"
+    )

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from fastgan.data.files import (Header, ImageError, decode, read_header, read_pixels, save_image, suffix_for,
-                                suffixes)
+from fastgan.data.files import Header, ImageError, decode, read_header, read_pixels, save_image, suffix_for, suffixes
 from fastgan.data.images import to_pixels, to_tensor
 
 from .common import picture, truncated_jpeg
@@ -20,19 +19,41 @@ def random_pixels(shape, dtype=np.uint16, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
-def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predictor=False, tiled=False, sample_format=1,
-               orientation=1):
+def write_tiff(
+    path,
+    pixels,
+    *,
+    order="<",
+    compress=False,
+    planar=False,
+    predictor=False,
+    tiled=False,
+    sample_format=1,
+    orientation=1,
+):
     """A TIFF file as the standard describes it, two rows of pixels to a strip."""
     height, width, channels = pixels.shape
     values = pixels.astype(pixels.dtype.newbyteorder(order))
     if predictor:
         values = np.concatenate([pixels[:, :1], np.diff(pixels, axis=1)], axis=1).astype(values.dtype)
     planes = [values[..., band] for band in range(channels)] if planar else [values]
-    strips = [plane[row:row + 2].tobytes() for plane in planes for row in range(0, height, 2)]
+    strips = [plane[row : row + 2].tobytes() for plane in planes for row in range(0, height, 2)]
     strips = [zlib.compress(strip) if compress else strip for strip in strips]
-    tags = {256: [width], 257: [height], 258: [8 * pixels.itemsize] * channels, 259: [8 if compress else 1], 262: [1],
-            274: [orientation], 277: [channels], 278: [2], 284: [2 if planar else 1], 317: [2 if predictor else 1],
-            339: [sample_format] * channels, (324 if tiled else 273): None, (325 if tiled else 279): None}
+    tags = {
+        256: [width],
+        257: [height],
+        258: [8 * pixels.itemsize] * channels,
+        259: [8 if compress else 1],
+        262: [1],
+        274: [orientation],
+        277: [channels],
+        278: [2],
+        284: [2 if planar else 1],
+        317: [2 if predictor else 1],
+        339: [sample_format] * channels,
+        (324 if tiled else 273): None,
+        (325 if tiled else 279): None,
+    }
     start = 8 + 2 + 12 * len(tags) + 4
     extra = b""
     offsets_at = []
@@ -53,17 +74,29 @@ def write_tiff(path, pixels, *, order="<", compress=False, planar=False, predict
     for tag, values in sorted(tags.items()):
         values = {273: offsets_at, 324: offsets_at, 279: lengths, 325: lengths}.get(tag, values)
         entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + place(values)
-    path.write_bytes({"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(tags)) + entries
-                     + struct.pack(f"{order}I", 0) + extra + b"".join(strips))
+    path.write_bytes(
+        {"<": b"II*\0", ">": b"MM\0*"}[order]
+        + struct.pack(f"{order}IH", 8, len(tags))
+        + entries
+        + struct.pack(f"{order}I", 0)
+        + extra
+        + b"".join(strips)
+    )
 
 
 def png(rows, depth=16, kind=2, interlaced=0, before=(), after=()):
     """A PNG file of filtered rows [(filter, bytes), ...], 3 channels wide, with chunks before and after its pixels."""
     width = len(rows[0][1]) * 8 // (3 * depth)
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, interlaced)), *before,
-              (b"IDAT", zlib.compress(b"".join(bytes([number]) + body for number, body in rows))), *after, (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(body)) + name + body
-                                           + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, interlaced)),
+        *before,
+        (b"IDAT", zlib.compress(b"".join(bytes([number]) + body for number, body in rows))),
+        *after,
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
 
 
 def test_save_and_read_are_inverse(tmp_path):
@@ -86,8 +119,10 @@ def test_16_bits_are_written_and_read_back(tmp_path, channels, shape):
         image.load()
         assert image.size == (shape[1], shape[0])
         if channels > 1:
-            assert np.array_equal(np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])).reshape(-1),
-                                  (pixels.numpy() >> 8).reshape(-1))
+            assert np.array_equal(
+                np.asarray(image.convert(("L", "LA", "RGB", "RGBA")[channels - 1])).reshape(-1),
+                (pixels.numpy() >> 8).reshape(-1),
+            )
 
 
 def reference_unfilter(rows, size):
@@ -135,8 +170,10 @@ def test_faults_of_deep_png_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("dtype, channels", [(np.uint8, 5), (np.uint8, 8), (np.uint16, 3), (np.uint16, 5)])
-@pytest.mark.parametrize("options", [{}, {"order": ">"}, {"compress": True, "predictor": True},
-                                     {"planar": True, "compress": True, "order": ">"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"order": ">"}, {"compress": True, "predictor": True}, {"planar": True, "compress": True, "order": ">"}],
+)
 def test_tiff_files_of_many_channels_or_bits(tmp_path, dtype, channels, options):
     pixels = random_pixels((5, 7, channels), dtype)
     path = tmp_path / "bands.tif"
@@ -160,8 +197,10 @@ def test_faults_of_tiff_files_are_named(tmp_path):
     write_tiff(path, pixels, tiled=True)
     fails("a TIFF of 5 channels of uint16 numbers is read uncompressed or deflated, in strips")
     write_tiff(path, pixels, sample_format=5)
-    fails("a TIFF of 5 channels is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not 16 bits "
-          "of format 5")
+    fails(
+        "a TIFF of 5 channels is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not 16 bits "
+        "of format 5"
+    )
     write_tiff(path, pixels)
     with pytest.raises(ImageError, match="it has 5 channels, and 3 are wanted: only 1"):
         read_pixels(path, 3)
@@ -264,8 +303,16 @@ def test_other_kinds_are_named(tmp_path):
     assert read_pixels(tmp_path / "print.tif")[1] == "CMYK" and read_header(tmp_path / "print.tif").channels == 3
 
 
-TURNED = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
-          6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}  # of EXIF 2.3, 4.6.4
+TURNED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}  # of EXIF 2.3, 4.6.4
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
 
@@ -278,8 +325,11 @@ def write_turned(path, kind, pixels, orientation):
         depth = 16 if "16" in kind else 8
         values = (pixels.astype(np.uint16) * 257).astype(">u2") if depth == 16 else pixels
         rows = [(0, row.tobytes()) for row in values]
-        chunk = ((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % orientation) if "xmp" in kind
-                 else (b"eXIf", exif.tobytes()[6:]))
+        chunk = (
+            (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % orientation)
+            if "xmp" in kind
+            else (b"eXIf", exif.tobytes()[6:])
+        )
         path.write_bytes(png(rows, depth, **{"after" if "late" in kind else "before": [chunk]}))
     elif kind == "tiff of bands":
         write_tiff(path, np.concatenate([pixels, pixels], 2), orientation=orientation)
@@ -288,16 +338,32 @@ def write_turned(path, kind, pixels, orientation):
     elif kind == "tiff of grey":
         write_tiff(path, pixels[..., :1].astype(np.uint16) * 257, orientation=orientation, order=">")
     elif kind == "tiff of int16":
-        write_tiff(path, (pixels[..., :1] * 257. - 32768).astype(np.int16), orientation=orientation, sample_format=2)
+        write_tiff(path, (pixels[..., :1] * 257.0 - 32768).astype(np.int16), orientation=orientation, sample_format=2)
     else:
-        Image.fromarray(pixels).save(path, exif=exif, **{"tif": {}, "webp": {"lossless": True}, "jpg": {"quality": 100}}[kind])
+        Image.fromarray(pixels).save(
+            path, exif=exif, **{"tif": {}, "webp": {"lossless": True}, "jpg": {"quality": 100}}[kind]
+        )
 
 
 @pytest.mark.parametrize("orientation", TURNED)
-@pytest.mark.parametrize("kind, suffix, channels", [
-    ("png", "png", 3), ("png 16", "png", 3), ("png late", "png", 3), ("png 16 late", "png", 3), ("png xmp", "png", 3),
-    ("png 16 xmp", "png", 3), ("tif", "tif", 3), ("tiff of bands", "tif", 6), ("tiff of 16 bits", "tif", 3),
-    ("tiff of grey", "tif", 1), ("tiff of int16", "tif", 1), ("jpg", "jpg", 3), ("webp", "webp", 3)])
+@pytest.mark.parametrize(
+    "kind, suffix, channels",
+    [
+        ("png", "png", 3),
+        ("png 16", "png", 3),
+        ("png late", "png", 3),
+        ("png 16 late", "png", 3),
+        ("png xmp", "png", 3),
+        ("png 16 xmp", "png", 3),
+        ("tif", "tif", 3),
+        ("tiff of bands", "tif", 6),
+        ("tiff of 16 bits", "tif", 3),
+        ("tiff of grey", "tif", 1),
+        ("tiff of int16", "tif", 1),
+        ("jpg", "jpg", 3),
+        ("webp", "webp", 3),
+    ],
+)
 def test_pictures_that_are_stored_turned_are_read_upright(tmp_path, kind, suffix, channels, orientation):
     stored = np.array(picture((24, 20)))
     path = tmp_path / f"photo.{suffix}"
@@ -316,8 +382,11 @@ def test_pictures_that_are_stored_turned_are_read_upright(tmp_path, kind, suffix
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA", "RGBX", "CMYK"])
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
 def test_a_tiff_file_of_any_mode_is_read_upright(tmp_path, mode, compression, orientation):
-    stored = picture((24, 20)).convert(mode) if mode != "I;16" else Image.fromarray(
-        np.array(picture((24, 20)).convert("L")).astype(np.uint16) * 257)
+    stored = (
+        picture((24, 20)).convert(mode)
+        if mode != "I;16"
+        else Image.fromarray(np.array(picture((24, 20)).convert("L")).astype(np.uint16) * 257)
+    )
     stored.save(tmp_path / "plain.tif", compression=compression)
     stored.save(tmp_path / "turned.tif", compression=compression, tiffinfo={0x0112: orientation})
     plain, turned = (read_pixels(tmp_path / f"{name}.tif", 4)[0].numpy() for name in ("plain", "turned"))
@@ -347,7 +416,9 @@ KINDS = {"u": 1, "i": 2, "f": 3}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint32", "uint64", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "int16", "int32", "int64", "uint32", "uint64", "float16", "float32", "float64"]
+)
 @pytest.mark.parametrize("options", [{}, {"order": ">"}, {"compress": True}, {"order": ">", "compress": True}])
 def test_tiff_files_of_other_numbers(tmp_path, dtype, channels, options):
     """All of their values are told apart, as far as 16 bits go, or the file is refused."""
@@ -404,15 +475,21 @@ def test_images_past_the_limit_are_refused_with_a_remedy(tmp_path, monkeypatch):
 
 def test_files_that_unpack_to_more_than_their_header_says_take_no_more_memory(tmp_path):
     tracemalloc.start()
-    bomb = zlib.compress(bytes(50 * 2 ** 20))
+    bomb = zlib.compress(bytes(50 * 2**20))
     content = png([(0, bytes(12))])
     start, end = content.index(b"IDAT") - 4, content.index(b"IEND") - 4
     tracemalloc.clear_traces()
-    (tmp_path / "a.png").write_bytes(content[:start] + struct.pack(">I", len(bomb)) + b"IDAT" + bomb
-                                     + struct.pack(">I", zlib.crc32(b"IDAT" + bomb)) + content[end:])
+    (tmp_path / "a.png").write_bytes(
+        content[:start]
+        + struct.pack(">I", len(bomb))
+        + b"IDAT"
+        + bomb
+        + struct.pack(">I", zlib.crc32(b"IDAT" + bomb))
+        + content[end:]
+    )
     with pytest.raises(ImageError, match="damaged"):
         read_pixels(tmp_path / "a.png")
-    assert tracemalloc.get_traced_memory()[1] < 5 * 2 ** 20
+    assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
     tracemalloc.stop()
 
 

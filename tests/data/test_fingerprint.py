@@ -41,8 +41,13 @@ def fingerprint(kind, root, **values):
     return open_dataset(kind, DataOptions(dataroot=root and str(root), **size, **values)).fingerprint
 
 
-KINDS = [("unaligned", unaligned), ("aligned", aligned), ("labelled", classes), ("labelled", idx),
-         ("unaligned", arrays)]
+KINDS = [
+    ("unaligned", unaligned),
+    ("aligned", aligned),
+    ("labelled", classes),
+    ("labelled", idx),
+    ("unaligned", arrays),
+]
 
 
 @pytest.mark.parametrize(("kind", "write"), KINDS)
@@ -101,6 +106,7 @@ def test_every_exchange_is_seen(tmp_path, kind, write):
 @pytest.mark.parametrize("part", ["first", "last", "middle"])
 def test_what_is_seen_of_files_of_one_size(tmp_path, side, part):
     """Scans are black around what they show, and their files differ in nothing but that."""
+
     def scan(seed):
         pixels = np.zeros((side, side, 3), np.uint8)
         inner = slice(side // 4, -(side // 4))

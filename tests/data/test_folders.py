@@ -21,8 +21,17 @@ def messages(caplog):
 
 
 def test_images_are_found_in_sub_folders_in_natural_order(tmp_path):
-    for name in ("b/2.png", "b/10.PNG", "b/1.jpeg", "a10.png", "a9.png", "A9.png", ".hidden.png", ".cache/1.png",
-                 "notes.txt"):
+    for name in (
+        "b/2.png",
+        "b/10.PNG",
+        "b/1.jpeg",
+        "a10.png",
+        "a9.png",
+        "A9.png",
+        ".hidden.png",
+        ".cache/1.png",
+        "notes.txt",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture().save(tmp_path / name, format="PNG")
     (tmp_path / "b" / "up").symlink_to(tmp_path)
@@ -90,8 +99,9 @@ def test_an_error_if_no_image_is_left(tmp_path):
         (folder / f"{number}.png").write_text("text")
     with pytest.raises(ValueError) as caught:
         ImageFolder(folder, WHOLE)
-    assert str(caught.value) == (f"{folder} holds no readable image: 0.png (not an image), 1.png (not an image), "
-                                 "2.png (not an image) and 2 more")
+    assert str(caught.value) == (
+        f"{folder} holds no readable image: 0.png (not an image), 1.png (not an image), 2.png (not an image) and 2 more"
+    )
     folder = tmp_path / "half"
     folder.mkdir()
     truncated_jpeg(folder / "0.jpg", (64, 64))
@@ -166,16 +176,36 @@ def test_a_folder_of_arrays_with_many_channels(tmp_path, caplog):
     assert messages(caplog)[0].startswith(f"skipped 1 of 4 images in {folder}: 3.png (it has 3 channels, and 6 are")
 
 
-@pytest.mark.parametrize("dtype, numbers, said", [
-    (np.uint16, (0, 4095), "hold uint16 numbers from 0 to 4095, 6.2 % of the range from black (0) to white (65535); "
-                           "--range 0 4095 would use all of it"),
-    (np.uint16, (7, 7), "hold uint16 numbers from 7 to 7, 0.0 % of the range from black (0) to white (65535); "
-                        "--range 7 8 would use all of it"),
-    (np.uint16, (0, 40000), None),
-    (np.int16, (-1024, 3071), "hold int16 numbers from -1024 to 3071, 6.2 % of the range from black (-32768) to white "
-                              "(32767); --range -1024 3071 would use all of it"),
-    (np.int8, (-128, 127), "hold int8 numbers from -128 to 127, 100.0 % of the range from black (-128) to white (127)"),
-    (np.uint8, (0, 9), None)])
+@pytest.mark.parametrize(
+    "dtype, numbers, said",
+    [
+        (
+            np.uint16,
+            (0, 4095),
+            "hold uint16 numbers from 0 to 4095, 6.2 % of the range from black (0) to white (65535); "
+            "--range 0 4095 would use all of it",
+        ),
+        (
+            np.uint16,
+            (7, 7),
+            "hold uint16 numbers from 7 to 7, 0.0 % of the range from black (0) to white (65535); "
+            "--range 7 8 would use all of it",
+        ),
+        (np.uint16, (0, 40000), None),
+        (
+            np.int16,
+            (-1024, 3071),
+            "hold int16 numbers from -1024 to 3071, 6.2 % of the range from black (-32768) to white "
+            "(32767); --range -1024 3071 would use all of it",
+        ),
+        (
+            np.int8,
+            (-128, 127),
+            "hold int8 numbers from -128 to 127, 100.0 % of the range from black (-128) to white (127)",
+        ),
+        (np.uint8, (0, 9), None),
+    ],
+)
 def test_how_much_of_the_range_is_used_is_said(tmp_path, caplog, dtype, numbers, said):
     (folder := tmp_path / "a").mkdir()
     for name, number in zip("01", numbers):
@@ -217,15 +247,18 @@ def test_files_of_any_suffix_that_can_be_read_are_and_the_others_are_counted(tmp
         (folder / name).write_text("")
     opened = ImageFolder(folder, WHOLE)
     assert opened.names == ["0.jfif", "1.JPE", "2.tga", "3.pnm"]
-    assert messages(caplog) == [f"passed over 4 files in {folder} that no image is read from: 2 .heic, 1 "
-                                ".jpg_large, 1 without suffix"]
+    assert messages(caplog) == [
+        f"passed over 4 files in {folder} that no image is read from: 2 .heic, 1 .jpg_large, 1 without suffix"
+    ]
     caplog.clear()
     for name in opened.names:
         (folder / name).unlink()
     with pytest.raises(ValueError) as caught:
         ImageFolder(folder, WHOLE)
-    assert str(caught.value) == (f"{folder} holds no image (there are 2 .heic, 1 .jpg_large, 1 without suffix): it should "
-                                 "hold the images of one domain")
+    assert str(caught.value) == (
+        f"{folder} holds no image (there are 2 .heic, 1 .jpg_large, 1 without suffix): it should "
+        "hold the images of one domain"
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
@@ -234,5 +267,7 @@ def test_pipes_are_passed_over_and_broken_links_named(tmp_path, caplog):
     os.mkfifo(folder / "pipe.png")
     (folder / "link.png").symlink_to(tmp_path / "nowhere.png")
     assert ImageFolder(folder, WHOLE).names == ["0.png"]
-    assert messages(caplog) == [f"passed over 1 file in {folder} that no image is read from: 1 .png",
-                                f"skipped 1 of 2 images in {folder}: link.png (No such file or directory)"]
+    assert messages(caplog) == [
+        f"passed over 1 file in {folder} that no image is read from: 1 .png",
+        f"skipped 1 of 2 images in {folder}: link.png (No such file or directory)",
+    ]

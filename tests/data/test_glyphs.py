@@ -63,7 +63,7 @@ def test_classes_can_be_told_apart_but_not_by_one_template():
     train, test = (images.reshape(len(images), -1).astype(np.float32) for images in (train, test))
 
     def accuracy(templates, labels):
-        distance = (templates ** 2).sum(axis=1) - 2 * test @ templates.T
+        distance = (templates**2).sum(axis=1) - 2 * test @ templates.T
         return (labels[distance.argmin(axis=1)] == test_labels).mean()
 
     means = np.stack([train[train_labels == label].mean(axis=0) for label in range(CLASSES)])

@@ -23,18 +23,33 @@ GOOD = idx_bytes(np.zeros((2, 3, 3), dtype=np.uint8))
 COMPRESSED = gzip.compress(GOOD)  # holds the time, so that it may not name a test
 
 
-@pytest.mark.parametrize("content, said", [
-    (b"", "is not an IDX file: it begins with nothing, not with 00 00 08"),
-    (b"\x89PNG....", "is not an IDX file: it begins with 89 50 4e 47"),
-    (b"\0\0\x08\0", "is not an IDX file: it begins with 00 00 08 00"),
-    (b"\0\0\x0d" + GOOD[3:], r"holds floats: only IDX files of unsigned bytes \(00 00 08\) are read"),
-    (GOOD[:10], "is cut short: it ends within its header"),
-    (GOOD[:-1], "is cut short: its header says 2 x 3 x 3 = 18 bytes and 17 follow"),
-    (GOOD + b"\0\0", "is too long: its header says 2 x 3 x 3 = 18 bytes and 20 follow"),
-    (COMPRESSED[:-12], r"is damaged: it ends too early for a gzip file \(was a copy cut short\?\)"),
-    (COMPRESSED[:-8] + bytes(8), "is damaged: its checksum or structure is wrong"),
-    (COMPRESSED[:10] + b"\xff" * 20, "is damaged"),
-], ids=["empty", "png", "no type", "floats", "header", "short", "long", "gzip short", "gzip checksum", "gzip structure"])
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "is not an IDX file: it begins with nothing, not with 00 00 08"),
+        (b"\x89PNG....", "is not an IDX file: it begins with 89 50 4e 47"),
+        (b"\0\0\x08\0", "is not an IDX file: it begins with 00 00 08 00"),
+        (b"\0\0\x0d" + GOOD[3:], r"holds floats: only IDX files of unsigned bytes \(00 00 08\) are read"),
+        (GOOD[:10], "is cut short: it ends within its header"),
+        (GOOD[:-1], "is cut short: its header says 2 x 3 x 3 = 18 bytes and 17 follow"),
+        (GOOD + b"\0\0", "is too long: its header says 2 x 3 x 3 = 18 bytes and 20 follow"),
+        (COMPRESSED[:-12], r"is damaged: it ends too early for a gzip file \(was a copy cut short\?\)"),
+        (COMPRESSED[:-8] + bytes(8), "is damaged: its checksum or structure is wrong"),
+        (COMPRESSED[:10] + b"\xff" * 20, "is damaged"),
+    ],
+    ids=[
+        "empty",
+        "png",
+        "no type",
+        "floats",
+        "header",
+        "short",
+        "long",
+        "gzip short",
+        "gzip checksum",
+        "gzip structure",
+    ],
+)
 def test_faults_get_a_sentence_that_names_the_file(tmp_path, content, said):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
@@ -52,7 +67,8 @@ def test_files_are_found_by_their_names(tmp_path):
     found = find_idx(tmp_path)
     assert {part: {kind: path.name for kind, path in paths.items()} for part, paths in found.items()} == {
         "train": {"images": "train-images-idx3-ubyte", "labels": "train-labels.idx1-ubyte"},
-        "t10k": {"images": "t10k-images-idx3-ubyte.gz", "labels": "t10k-labels-idx1-ubyte.gz"}}
+        "t10k": {"images": "t10k-images-idx3-ubyte.gz", "labels": "t10k-labels-idx1-ubyte.gz"},
+    }
     images, labels = read_labelled(found["train"])
     assert images.shape == (4, 6, 6, 1) and images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert labels.dtype == np.int64 and labels.tolist() == [0, 1, 2, 0]

@@ -53,7 +53,8 @@ def test_grid_places_images_captions_and_labels():
     captioned = make_grid([[red, blue], [grey]], columns=("real", "fake"), labels=("one", "two"))
     assert captioned.width > plain.width and captioned.height > plain.height
     assert captioned.crop((captioned.width - plain.width, captioned.height - plain.height, *captioned.size)).getpixel(
-        (4, 4)) == (255, 0, 0)
+        (4, 4)
+    ) == (255, 0, 0)
 
 
 def test_grid_does_not_shrink_or_enlarge_large_images():
@@ -77,7 +78,7 @@ def test_lines_under_images():
     lined = make_grid([[tensor, tensor], [tensor]], captions=[["0.1", "0.2"], ["0.3"]])
     assert lined.width == plain.width and lined.height > plain.height
     under = (lined.height - plain.height) // 2
-    line = np.asarray(lined.convert("L"))[4 + 128:4 + 128 + under]
+    line = np.asarray(lined.convert("L"))[4 + 128 : 4 + 128 + under]
     assert line[:, 4:132].min() < 128 and line[:, 136:264].min() < 128
     last = np.asarray(lined.convert("L"))[-under:]
     assert last[:, 4:132].min() < 128 and last[:, 136:264].min() == 255, "a shorter row has fewer lines"

@@ -116,14 +116,35 @@ def test_folders_train_and_test(folders):
 def write_class(folder, count=4, mode="L", size=(8, 8), value=100):
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        colour = {"L": value, "LA": (value, 9), "RGB": (value, 0, 0), "RGBA": (value, 0, 0, 9), "P": value,
-                  "1": 1, "I;16": value}[mode]
+        colour = {
+            "L": value,
+            "LA": (value, 9),
+            "RGB": (value, 0, 0),
+            "RGBA": (value, 0, 0, 9),
+            "P": value,
+            "1": 1,
+            "I;16": value,
+        }[mode]
         Image.new(mode, size, colour).save(folder / f"{mode.replace(';', '')}{number}.png")
 
 
-@pytest.mark.parametrize("modes, channels", [
-    (("L", "RGB"), 3), (("RGB", "L"), 3), (("1", "L"), 1), (("L", "P"), 3), (("RGB", "RGBA"), 3), (("RGBA", "RGB"), 3),
-    (("LA", "RGBA"), 4), (("RGBA", "L"), 3), (("LA", "L"), 1), (("LA", "LA"), 2), (("I;16", "RGB"), 3), (("LA", "RGB"), 3)])
+@pytest.mark.parametrize(
+    "modes, channels",
+    [
+        (("L", "RGB"), 3),
+        (("RGB", "L"), 3),
+        (("1", "L"), 1),
+        (("L", "P"), 3),
+        (("RGB", "RGBA"), 3),
+        (("RGBA", "RGB"), 3),
+        (("LA", "RGBA"), 4),
+        (("RGBA", "L"), 3),
+        (("LA", "L"), 1),
+        (("LA", "LA"), 2),
+        (("I;16", "RGB"), 3),
+        (("LA", "RGB"), 3),
+    ],
+)
 @pytest.mark.parametrize("odd", [1, 5])
 def test_colours_are_kept_whichever_file_comes_first(tmp_path, caplog, modes, channels, odd):
     write_class(tmp_path / "ant", odd, modes[0])
@@ -145,16 +166,28 @@ def test_the_training_images_decide_on_the_channels_of_the_test_images(tmp_path,
         open_dataset("labelled", options(tmp_path), "test")
 
 
-@pytest.mark.parametrize("modes, told", [(("L", "RGB"), "2 of 2"), (("L", "L RGB"), "2 of 4"), (("1", "P"), "2 of 2"),
-                                         (("LA", "RGBA"), "2 of 2"), (("L", "1"), None), (("RGB", "RGB"), None)])
+@pytest.mark.parametrize(
+    "modes, told",
+    [
+        (("L", "RGB"), "2 of 2"),
+        (("L", "L RGB"), "2 of 4"),
+        (("1", "P"), "2 of 2"),
+        (("LA", "RGBA"), "2 of 2"),
+        (("L", "1"), None),
+        (("RGB", "RGB"), None),
+    ],
+)
 def test_it_is_told_that_test_images_lose_their_colours(tmp_path, caplog, modes, told):
     for part, kinds in zip(("train", "test"), modes):
         for mode in kinds.split():
             write_class(tmp_path / part / "ant", 2, mode)
     open_dataset("labelled", options(tmp_path), "test")
     lines = [record.getMessage() for record in caplog.records if "become grey" in record.getMessage()]
-    assert lines == ([] if told is None else [f"{told} images in {tmp_path / 'test'} have colours, and become grey as "
-                                              "the training images are"])
+    assert lines == (
+        []
+        if told is None
+        else [f"{told} images in {tmp_path / 'test'} have colours, and become grey as the training images are"]
+    )
     caplog.clear()
     open_dataset("labelled", options(tmp_path, input_nc=1), "test")
     assert not any("become grey" in record.getMessage() for record in caplog.records), "it was asked for"
@@ -168,7 +201,8 @@ def test_a_folder_around_the_classes_is_passed(tmp_path, where):
     assert open_dataset("labelled", options(tmp_path)).names == ("ant", "bee")
     write_class(tmp_path / where, 1)
     assert open_dataset("labelled", options(tmp_path / where.split("/")[0] / "..", max_dataset_size=3)).names == (
-        where.split("/")[0],), "images beside folders are no set of classes"
+        where.split("/")[0],
+    ), "images beside folders are no set of classes"
 
 
 def test_one_class_in_its_folder_stays_one(tmp_path):
@@ -190,11 +224,25 @@ def test_folders_of_systems_hold_no_images(tmp_path, system, inside):
         assert dataset.names == ("ant", "bee") and len(dataset) == 10 and 0 not in numbers(dataset)
 
 
-@pytest.mark.parametrize("train, test", [
-    ("train", "test"), ("train", "val"), ("train", "valid"), ("training", "testing"), ("Train", "Test"), ("TRAIN", "dev"),
-    ("train", "validation"), ("train2017", "val2017"), ("train_images", "test_images"), ("seg_train", "seg_test"),
-    ("train/train", "test/test"), ("seg_train/seg_train", "seg_test/seg_test"), ("set/train", "set/test"),
-    ("root/root/training_set/training_set", "root/root/test_set/test_set")])
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        ("train", "test"),
+        ("train", "val"),
+        ("train", "valid"),
+        ("training", "testing"),
+        ("Train", "Test"),
+        ("TRAIN", "dev"),
+        ("train", "validation"),
+        ("train2017", "val2017"),
+        ("train_images", "test_images"),
+        ("seg_train", "seg_test"),
+        ("train/train", "test/test"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("set/train", "set/test"),
+        ("root/root/training_set/training_set", "root/root/test_set/test_set"),
+    ],
+)
 def test_parts_as_tools_lay_them_out(tmp_path, train, test):
     root = tmp_path / "root"
     for name in ("ant", "bee"):
@@ -226,7 +274,8 @@ def test_a_test_folder_without_the_classes_is_left_out(tmp_path, caplog, flat, f
     assert numbers(test) == [100, 100] and test.labels.tolist() == [0, 1]
     assert [record.getMessage() for record in caplog.records] == [
         f"the images in {tmp_path / flat} are left out: they lie in no folders of the classes in {tmp_path / 'train'} "
-        "(ant, bee), of which a tenth is held out for the test instead"]
+        "(ant, bee), of which a tenth is held out for the test instead"
+    ]
     write_class(tmp_path / "valid" / "bee", 4, value=20)
     assert numbers(open_dataset("labelled", options(tmp_path), "test")) == [20] * 4, "another part has the classes"
 
@@ -237,7 +286,9 @@ def test_test_images_of_unknown_classes_are_left_out(tmp_path, caplog):
     write_class(tmp_path / "test" / "bee", 3)
     write_class(tmp_path / "test" / "wasp", 2)
     assert open_dataset("labelled", options(tmp_path), "test").labels.tolist() == [1] * 3
-    assert caplog.records[0].getMessage().startswith(f"2 images in {tmp_path / 'test'} are left out: they are of no class")
+    assert (
+        caplog.records[0].getMessage().startswith(f"2 images in {tmp_path / 'test'} are left out: they are of no class")
+    )
 
 
 @pytest.mark.parametrize("counts, train, test", [((1, 1), [0, 1], [0, 1]), ((1, 3), [0, 1, 1], [1]), ((1,), [0], [0])])
@@ -255,13 +306,25 @@ def test_the_domains_of_an_unpaired_set_are_no_classes(tmp_path):
     write_class(tmp_path / "trainB")
     for more in ("", "testA"):
         write_class(tmp_path / more if more else tmp_path / "trainA")
-        with pytest.raises(ValueError, match="holds .*A and .*, which are domains of an unpaired set and no classes: cyclegan"):
+        with pytest.raises(
+            ValueError, match="holds .*A and .*, which are domains of an unpaired set and no classes: cyclegan"
+        ):
             open_dataset("labelled", options(tmp_path))
     assert open_dataset("labelled", options(tmp_path / "trainA")).classes == 0
 
 
-@pytest.mark.parametrize("where, prefix", [("MNIST/raw", ""), ("raw", ""), ("FashionMNIST/raw", ""), ("mnist", ""),
-                                           ("", "emnist-letters-"), ("EMNIST/raw", "emnist-balanced-"), ("", "my_")])
+@pytest.mark.parametrize(
+    "where, prefix",
+    [
+        ("MNIST/raw", ""),
+        ("raw", ""),
+        ("FashionMNIST/raw", ""),
+        ("mnist", ""),
+        ("", "emnist-letters-"),
+        ("EMNIST/raw", "emnist-balanced-"),
+        ("", "my_"),
+    ],
+)
 def test_idx_files_where_tools_leave_them(tmp_path, where, prefix):
     folder = write_idx(tmp_path / where, 4)
     write_idx(folder, 3, "t10k", gzipped=True)
@@ -275,7 +338,9 @@ def test_idx_files_where_tools_leave_them(tmp_path, where, prefix):
 def test_of_several_idx_sets_none_is_taken(tmp_path):
     for name in ("MNIST", "KMNIST"):
         write_idx(tmp_path / name / "raw", 4)
-    with pytest.raises(ValueError, match=r"holds 2 sets of IDX files \(.*KMNIST/raw, .*/MNIST/raw\): give the folder of"):
+    with pytest.raises(
+        ValueError, match=r"holds 2 sets of IDX files \(.*KMNIST/raw, .*/MNIST/raw\): give the folder of"
+    ):
         open_dataset("labelled", options(tmp_path))
 
 

@@ -33,8 +33,11 @@ def open_unaligned(options, split="train", seed=0):
 
 
 def same(one, other):
-    return (torch.equal(one["A"], other["A"]) and torch.equal(one["B"], other["B"])
-            and (one["A_path"], one["B_path"]) == (other["A_path"], other["B_path"]))
+    return (
+        torch.equal(one["A"], other["A"])
+        and torch.equal(one["B"], other["B"])
+        and (one["A_path"], one["B_path"]) == (other["A_path"], other["B_path"])
+    )
 
 
 def domain(path):
@@ -200,7 +203,8 @@ def test_equal_names_are_pairs_only_where_that_is_said(root, aligned, caplog):
     assert open_pairs(options(root), by_name=False) is None
     assert [record.getMessage() for record in caplog.records] == [
         f"testA and testB in {root} hold files of the same names: if they show the same things, --eval-pairs 64 compares "
-        "translations with them"]
+        "translations with them"
+    ]
     caplog.clear()
     (root / "testB" / "1.png").rename(root / "testB" / "other.png")
     assert open_pairs(options(root), by_name=False) is None and not caplog.records
@@ -305,8 +309,9 @@ def test_aligned_broken_files_do_not_stop_a_set(aligned, caplog):
 
 @needs_facades
 def test_aligned_facades():
-    data = DataOptions(dataroot=str(REAL_DATA / "facades_aligned"), load_size=143, crop_size=128, direction="BtoA",
-                       max_dataset_size=10)
+    data = DataOptions(
+        dataroot=str(REAL_DATA / "facades_aligned"), load_size=143, crop_size=128, direction="BtoA", max_dataset_size=10
+    )
     dataset = open_dataset("aligned", data)
     assert len(dataset) == 10 and dataset[1, 3]["A"].shape == (3, 128, 128)
     assert len(open_pairs(data, "aligned")) == 50

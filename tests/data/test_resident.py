@@ -38,10 +38,19 @@ def test_built_in_sets(kind):
     assert_same_batches(open_dataset(kind, options, seed=3))
 
 
-@pytest.mark.parametrize("values", [
-    dict(preprocess="resize_and_crop"), dict(preprocess="crop"), dict(preprocess="none"), dict(flip=False),
-    dict(preprocess="scale_width"), dict(direction="BtoA", input_nc=1), dict(serial_batches=True),
-], ids=lambda values: "-".join(map(str, values.values())))
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(preprocess="resize_and_crop"),
+        dict(preprocess="crop"),
+        dict(preprocess="none"),
+        dict(flip=False),
+        dict(preprocess="scale_width"),
+        dict(direction="BtoA", input_nc=1),
+        dict(serial_batches=True),
+    ],
+    ids=lambda values: "-".join(map(str, values.values())),
+)
 def test_folders(tmp_path, values):
     write_images(tmp_path / "trainA", 5)
     write_images(tmp_path / "trainB", 3, (30, 30))
@@ -80,11 +89,18 @@ def test_what_cannot_be_resident(tmp_path):
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.data())
 def test_any_part_of_any_image(count, channels, height, width, data):
     pixels = torch.randint(256, (count, 9, 7, channels), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    places = [(data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, 7 - width)),
-               data.draw(st.integers(0, 9 - height)), data.draw(st.integers(0, 1))) for _ in range(3)]
+    places = [
+        (
+            data.draw(st.integers(0, count - 1)),
+            data.draw(st.integers(0, 7 - width)),
+            data.draw(st.integers(0, 9 - height)),
+            data.draw(st.integers(0, 1)),
+        )
+        for _ in range(3)
+    ]
     parts = cut_out(pixels, torch.tensor(places), width, height)
     for part, (index, left, top, mirrored) in zip(parts, places):
-        expected = to_tensor(pixels[index, top:top + height, left:left + width])
+        expected = to_tensor(pixels[index, top : top + height, left : left + width])
         assert torch.equal(part, expected.flip(-1) if mirrored else expected)
 
 

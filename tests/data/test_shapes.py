@@ -30,8 +30,10 @@ def test_shapes_are_whole_apart_enough_and_of_different_colours():
         assert len({shape.colour for shape in shapes}) == len(shapes)
         for number, shape in enumerate(shapes):
             assert shape.radius <= min(shape.x, shape.y) and max(shape.x, shape.y) <= 1 - shape.radius
-            assert all(math.hypot(shape.x - other.x, shape.y - other.y) > shape.radius + other.radius
-                       for other in shapes[:number])
+            assert all(
+                math.hypot(shape.x - other.x, shape.y - other.y) > shape.radius + other.radius
+                for other in shapes[:number]
+            )
 
 
 @pytest.mark.parametrize("size", [64, 65, 128, 256])
@@ -43,9 +45,9 @@ def test_a_disc_is_filled_in_a_and_a_ring_in_b(size):
     assert tuple(filled[middle, middle]) == (200, 100, 50) and tuple(outlined[middle, middle]) == GROUND
     edge = middle + int((0.3 - STROKE / 2) * size)
     assert tuple(outlined[middle, edge]) == (200, 100, 50) and tuple(filled[0, 0]) == tuple(outlined[0, 0]) == GROUND
-    covered = [(image[..., 0] - GROUND[0]).sum() / (200 - GROUND[0]) / size ** 2 for image in (filled, outlined)]
-    assert covered[0] == pytest.approx(math.pi * 0.3 ** 2, rel=0.01)
-    assert covered[1] == pytest.approx(math.pi * (0.3 ** 2 - (0.3 - STROKE) ** 2), rel=0.01)
+    covered = [(image[..., 0] - GROUND[0]).sum() / (200 - GROUND[0]) / size**2 for image in (filled, outlined)]
+    assert covered[0] == pytest.approx(math.pi * 0.3**2, rel=0.01)
+    assert covered[1] == pytest.approx(math.pi * (0.3**2 - (0.3 - STROKE) ** 2), rel=0.01)
     assert len(np.unique(filled[..., 0])) > 10, "edges are anti-aliased"
 
 

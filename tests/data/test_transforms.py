@@ -16,13 +16,16 @@ def transform(preprocess, load_size=32, crop_size=16, split="train", flip=True):
     return Transform.of(DataOptions(preprocess=preprocess, load_size=load_size, crop_size=crop_size, flip=flip), split)
 
 
-@pytest.mark.parametrize("preprocess, resized, result", [
-    ("resize_and_crop", (32, 32), (16, 16)),
-    ("crop", (50, 40), (16, 16)),
-    ("scale_width", (32, 25), (32, 25)),
-    ("scale_width_and_crop", (32, 25), (16, 16)),
-    ("none", (52, 40), (52, 40)),
-])
+@pytest.mark.parametrize(
+    "preprocess, resized, result",
+    [
+        ("resize_and_crop", (32, 32), (16, 16)),
+        ("crop", (50, 40), (16, 16)),
+        ("scale_width", (32, 25), (32, 25)),
+        ("scale_width_and_crop", (32, 25), (16, 16)),
+        ("none", (52, 40), (52, 40)),
+    ],
+)
 def test_sizes(preprocess, resized, result):
     steps = transform(preprocess)
     size = (51, 40) if preprocess == "none" else (50, 40)
@@ -83,7 +86,9 @@ def test_test_crops_are_central():
 def test_a_crop_larger_than_the_image_is_named_with_the_remedy():
     with pytest.raises(ValueError) as caught:
         transform("crop", crop_size=64).check(50, 40, "trainA/small.png")
-    assert str(caught.value) == ("trainA/small.png is 50x40, smaller than the crop of 64x64: give "
-                                 "--crop-size 40 or less, or --preprocess resize_and_crop")
+    assert str(caught.value) == (
+        "trainA/small.png is 50x40, smaller than the crop of 64x64: give "
+        "--crop-size 40 or less, or --preprocess resize_and_crop"
+    )
     transform("scale_width_and_crop").check(50, 4, "wide.png")
     transform("none", crop_size=64).check(50, 40, "any.png")

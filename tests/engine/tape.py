@@ -9,8 +9,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 aten = torch.ops.aten
-HOST_READS = {aten._local_scalar_dense, aten.item, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim,
-              aten.unique_consecutive, aten.equal, aten.is_nonzero, aten.bincount, aten.repeat_interleave}
+HOST_READS = {
+    aten._local_scalar_dense,
+    aten.item,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.unique_consecutive,
+    aten.equal,
+    aten.is_nonzero,
+    aten.bincount,
+    aten.repeat_interleave,
+}
 
 
 class NoHostReads(TorchDispatchMode):

@@ -64,11 +64,15 @@ def published(norm="instance", dropout=False, blocks=2):
     torch.manual_seed(0)
     state = ResnetGenerator(3, 3, 4, norm, dropout, blocks).state_dict()
     return {"module." + key: value for key, value in state.items()} | {
-        "module.model.2.running_mean": torch.zeros(4), "module.model.2.running_var": torch.ones(4)}
+        "module.model.2.running_mean": torch.zeros(4),
+        "module.model.2.running_var": torch.ones(4),
+    }
 
 
-@pytest.mark.parametrize(("file", "name"), [("latest_net_G.pth", "G"), ("latest_net_G_A.pth", "G_A"),
-                                            ("60_net_G_B.pth", "G_B"), ("horse2zebra.pth", "G")])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("latest_net_G.pth", "G"), ("latest_net_G_A.pth", "G_A"), ("60_net_G_B.pth", "G_B"), ("horse2zebra.pth", "G")],
+)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_published_files(tmp_path, file, name, dropout):
     torch.save(published(dropout=dropout), tmp_path / file)
@@ -101,15 +105,21 @@ PATCHGAN = NLayerDiscriminator(3, 4, 2).state_dict()
 UNET = UnetGenerator(num_downs=5, ngf=2).state_dict()
 WRAPPED = {
     "a dict": (lambda: {"state_dict": plain(), "epoch": 3, "args": {"lr": 0.1}}, {"G"}),
-    "dicts in dicts": (lambda: {"models": {"netG": with_prefix("module.", plain()), "netD": PATCHGAN},
-                                "optimizers": {"netG": {"state": {0: {"step": torch.ones(())}}, "param_groups": []}}},
-                       {"G", "D"}),
+    "dicts in dicts": (
+        lambda: {
+            "models": {"netG": with_prefix("module.", plain()), "netD": PATCHGAN},
+            "optimizers": {"netG": {"state": {0: {"step": torch.ones(())}}, "param_groups": []}},
+        },
+        {"G", "D"},
+    ),
     "two generators": (lambda: {"G_A": plain(), "G_B": UNET}, {"G_A", "G_B"}),
     "other names": (lambda: {"netG_A2B": plain(), "netG_B2A": UNET, "netD_A": PATCHGAN}, {"G_A", "G_B", "D_A"}),
     "words": (lambda: {"generator": plain(), "discriminator": PATCHGAN, "step": 7}, {"G", "D"}),
     "a prefix": (lambda: with_prefix("netG.", plain()), {"G"}),
-    "prefixes": (lambda: {"state_dict": with_prefix("gen_AB.net.", plain()) | with_prefix("gen_BA.net.", UNET)},
-                 {"G_A", "G_B"}),
+    "prefixes": (
+        lambda: {"state_dict": with_prefix("gen_AB.net.", plain()) | with_prefix("gen_BA.net.", UNET)},
+        {"G_A", "G_B"},
+    ),
     "wrappers around a prefix": (lambda: with_prefix("module.netG.module.", plain()), {"G"}),
     "a counter": (lambda: plain() | {"epoch": torch.tensor(3)}, {"G"}),
     "a number": (lambda: plain() | {"epoch": 3}, {"G"}),
@@ -142,23 +152,37 @@ def save_script(path):
 
 
 NEARLY = {
-    "affine norm": (lambda: plain() | {"model.2.weight": torch.ones(4), "model.2.bias": torch.ones(4)},
-                    r"it is nearly a ResnetGenerator, .* model\.2\.weight without .* affine parameters"),
+    "affine norm": (
+        lambda: plain() | {"model.2.weight": torch.ones(4), "model.2.bias": torch.ones(4)},
+        r"it is nearly a ResnetGenerator, .* model\.2\.weight without .* affine parameters",
+    ),
     "a later affine norm": (lambda: plain() | {"model.5.weight": torch.ones(8)}, r"Unexpected key.*model\.5\.weight"),
     "filter": (lambda: plain() | {"model.7.filt": torch.ones(8, 1, 3, 3)}, r"Unexpected key.*model\.7\.filt"),
-    "lost": (lambda: {key: value for key, value in plain().items() if key != "model.4.weight"},
-             r"Missing key.*model\.4\.weight"),
-    "size": (lambda: {"netG": plain() | {"model.4.weight": torch.ones(8, 5, 3, 3)}},
-             r"netG is nearly a ResnetGenerator, .* size mismatch for model\.4\.weight"),
-    "another network": (lambda: {f"{key}.filt": value for key, value in PATCHGAN.items()},
-                        r"none of the networks known here .* it holds model.0.weight.filt \(4x3x4x4\)"),
+    "lost": (
+        lambda: {key: value for key, value in plain().items() if key != "model.4.weight"},
+        r"Missing key.*model\.4\.weight",
+    ),
+    "size": (
+        lambda: {"netG": plain() | {"model.4.weight": torch.ones(8, 5, 3, 3)}},
+        r"netG is nearly a ResnetGenerator, .* size mismatch for model\.4\.weight",
+    ),
+    "another network": (
+        lambda: {f"{key}.filt": value for key, value in PATCHGAN.items()},
+        r"none of the networks known here .* it holds model.0.weight.filt \(4x3x4x4\)",
+    ),
     "an optimizer": (lambda: {"state": {}, "param_groups": []}, r"it holds state \(dict\), param_groups \(list\)"),
-    "no number": (lambda: plain() | {"model.4.bias": torch.full((8,), float("nan"))},
-                  r"it is a ResnetGenerator, but model\.4\.bias holds NaN or infinite values"),
-    "whole numbers": (lambda: {"net": {key: value.to(torch.int8) for key, value in plain().items()}},
-                      r"net is a ResnetGenerator, but model\.1\.weight is of int8: weights are floating-point"),
-    "complex numbers": (lambda: {key: value.to(torch.complex64) for key, value in plain().items()},
-                        r"but model\.1\.weight is of complex64"),
+    "no number": (
+        lambda: plain() | {"model.4.bias": torch.full((8,), float("nan"))},
+        r"it is a ResnetGenerator, but model\.4\.bias holds NaN or infinite values",
+    ),
+    "whole numbers": (
+        lambda: {"net": {key: value.to(torch.int8) for key, value in plain().items()}},
+        r"net is a ResnetGenerator, but model\.1\.weight is of int8: weights are floating-point",
+    ),
+    "complex numbers": (
+        lambda: {key: value.to(torch.complex64) for key, value in plain().items()},
+        r"but model\.1\.weight is of complex64",
+    ),
     "nothing": (dict, "it holds an empty dict"),
     "a list": (lambda: [plain()], r"it holds a list of 1, which begins with model\.1\.weight \(4x3x7x7\)"),
     "several": (lambda: {"params": plain(), "params_ema": plain()}, r"several networks \(params, params_ema\)"),
@@ -178,8 +202,10 @@ def test_what_a_file_of_others_holds(tmp_path, name):
 def test_programs_are_told_from_weights(tmp_path):
     save_script(tmp_path / "script.pt")
     torch.export.save(torch.export.export(nn.Conv2d(3, 3, 1), (torch.ones(1, 3, 4, 4),)), tmp_path / "program.pt2")
-    for name, sentence in (("script.pt", "was written by torch.jit.save, a TorchScript program"),
-                           ("program.pt2", "was written by torch.export.save")):
+    for name, sentence in (
+        ("script.pt", "was written by torch.jit.save, a TorchScript program"),
+        ("program.pt2", "was written by torch.export.save"),
+    ):
         with pytest.raises(UserError, match=sentence):
             load_networks(tmp_path / name)
 
@@ -234,15 +260,21 @@ def write_truncated(path):
     path.write_bytes(path.read_bytes()[:20000])
 
 
-@pytest.mark.parametrize(("write", "sentence"), [
-    (lambda path: None, "no such file"),
-    (lambda path: path.write_bytes(b""), "is empty"),
-    (lambda path: path.write_text("hello"), "is not a checkpoint: torch cannot read it"),
-    (write_truncated, "is damaged: it begins like a checkpoint but cannot be read to its end"),
-    (write_objects, "holds python objects besides tensors (torch.nn.modules.linear.Linear), which could run any code"),
-    (lambda path: torch.save([1, 2], path), "is not a checkpoint of ours, nor the state dict of a network"),
-    (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "is none of the networks known here (ResnetGen"),
-])
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_text("hello"), "is not a checkpoint: torch cannot read it"),
+        (write_truncated, "is damaged: it begins like a checkpoint but cannot be read to its end"),
+        (
+            write_objects,
+            "holds python objects besides tensors (torch.nn.modules.linear.Linear), which could run any code",
+        ),
+        (lambda path: torch.save([1, 2], path), "is not a checkpoint of ours, nor the state dict of a network"),
+        (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "is none of the networks known here (ResnetGen"),
+    ],
+)
 def test_unreadable_files(tmp_path, write, sentence):
     path = tmp_path / "file.pt"
     write(path)

@@ -124,9 +124,17 @@ def test_a_checksum_sees_values_kinds_and_names_and_neither_order_nor_strides():
     value = {"a": [1, 2.0, "x", None], "b": image, 3: (True,), "bf16": image.bfloat16(), "empty": torch.zeros(0)}
     same = {key: value[key] for key in reversed(value)} | {"b": image.to(memory_format=torch.channels_last)}
     assert checksum(value) == checksum(same)
-    others = [value | {"a": [1, 2.0, "x", 0]}, value | {"a": (1, 2.0, "x", None)}, value | {"b": image[0]},
-              value | {"b": image.reshape(3, 2, 4, 5)}, value | {"b": image.double()}, value | {3: (1,)},
-              value | {"b": torch.nextafter(image, image + 1)}, value | {"c": 0}, value | {"a": [1, 2, "x", None]}]
+    others = [
+        value | {"a": [1, 2.0, "x", 0]},
+        value | {"a": (1, 2.0, "x", None)},
+        value | {"b": image[0]},
+        value | {"b": image.reshape(3, 2, 4, 5)},
+        value | {"b": image.double()},
+        value | {3: (1,)},
+        value | {"b": torch.nextafter(image, image + 1)},
+        value | {"c": 0},
+        value | {"a": [1, 2, "x", None]},
+    ]
     assert len({checksum(each) for each in [value, *others]}) == 1 + len(others)
 
 
@@ -181,6 +189,7 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, link
             seen.append(checkpoint.load_latest(folder.checkpoint, folder.previous)[0]["progress"].step)
             real[name](*arguments)
             seen.append(checkpoint.load_latest(folder.checkpoint, folder.previous)[0]["progress"].step)
+
         return call
 
     for name in real:
@@ -193,7 +202,13 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, link
     assert seen == sorted(seen) and {1, 2, 3} == set(seen)
     assert checkpoint.load(folder.previous)["progress"].step == 2
     assert sorted(path.name for path in folder.path.iterdir()) == [
-        "checkpoint.previous.pt", "checkpoint.pt", "losses.jsonl", "networks.safetensors", "options.json", "samples"]
+        "checkpoint.previous.pt",
+        "checkpoint.pt",
+        "losses.jsonl",
+        "networks.safetensors",
+        "options.json",
+        "samples",
+    ]
 
 
 def test_a_save_that_was_killed_before_its_last_move_leaves_nothing_over(tmp_path):

@@ -41,7 +41,7 @@ def test_what_names_no_classes_gets_a_sentence(text):
 
 
 def test_classes_that_are_not_there_get_a_sentence():
-    for text in ("8-12", "0-12,3", f"{10 ** 15}-{10 ** 16},12"):  # told at once, however many are asked for
+    for text in ("8-12", "0-12,3", f"{10**15}-{10**16},12"):  # told at once, however many are asked for
         with pytest.raises(ValueError, match="there is no class 1(2|0{15}): classes run from 0 to 9"):
             parse_classes(text, 10)
     with pytest.raises(ValueError, match="there is no class -1: classes run from 0 to 9"):

@@ -46,30 +46,48 @@ def test_debug_lets_the_traceback_through(monkeypatch):
     assert command.run(main, []) == 2
 
 
-@pytest.mark.parametrize(("error", "expected"), [
-    (FileNotFoundError(2, "No such file or directory", "x.png"), "x.png: No such file or directory"),
-    (OSError(28, "No space left on device"), "No space left on device"),
-    (RuntimeError("size mismatch\nTensor 1\nTensor 2"), "size mismatch (FASTGAN_DEBUG=1 shows where)"),
-    (ValueError(""), "ValueError (FASTGAN_DEBUG=1 shows where)"),
-    (ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-                "  File x\nfastgan.data.images.ImageError: a.png: truncated"), "a.png: truncated"),
-    (ValueError("Expected more than 1 value per channel when training, got input size (1, 64)"),
-     "batch norm needs two images or more in a batch: give a larger --batch-size (FASTGAN_DEBUG=1 shows where)"),
-    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
-                  "to allocate 2147483648000 bytes. Error code 12 (Cannot allocate memory)"),
-     "out of memory: 2,000.0 GiB were asked for at once; a smaller --batch-size, --crop-size or network needs less "
-     "(FASTGAN_DEBUG=1 shows where)"),
-    (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. More"),
-     "CUDA out of memory: a smaller --batch-size or --crop-size needs less (FASTGAN_DEBUG=1 shows where)"),
-])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x.png"), "x.png: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("size mismatch\nTensor 1\nTensor 2"), "size mismatch (FASTGAN_DEBUG=1 shows where)"),
+        (ValueError(""), "ValueError (FASTGAN_DEBUG=1 shows where)"),
+        (
+            ValueError(
+                "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "  File x\nfastgan.data.images.ImageError: a.png: truncated"
+            ),
+            "a.png: truncated",
+        ),
+        (
+            ValueError("Expected more than 1 value per channel when training, got input size (1, 64)"),
+            "batch norm needs two images or more in a batch: give a larger --batch-size (FASTGAN_DEBUG=1 shows where)",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                "to allocate 2147483648000 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "out of memory: 2,000.0 GiB were asked for at once; a smaller --batch-size, --crop-size or network needs less "
+            "(FASTGAN_DEBUG=1 shows where)",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. More"),
+            "CUDA out of memory: a smaller --batch-size or --crop-size needs less (FASTGAN_DEBUG=1 shows where)",
+        ),
+    ],
+)
 def test_one_line_for_any_error(error, expected):
     assert sentence(error) == expected
 
 
 def test_a_reader_that_goes_away():
-    code = ("import sys\nfrom fastgan.engine import command\n"
-            "def main(argv):\n    for n in range(100000):\n        print(n)\n    return 0\n"
-            "sys.exit(command.run(main))")
+    code = (
+        "import sys\nfrom fastgan.engine import command\n"
+        "def main(argv):\n    for n in range(100000):\n        print(n)\n    return 0\n"
+        "sys.exit(command.run(main))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.readline()
     process.stdout.close()
@@ -150,8 +168,14 @@ def test_a_console_that_ends_does_not_end_the_command(what, flags):
         other, lost = os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY)
     os.close(other)
     both = what == "terminal"
-    result = subprocess.run([sys.executable, *flags, "-c", OUTLASTS], stdin=subprocess.DEVNULL, stdout=lost,
-                            stderr=lost if both else subprocess.PIPE, text=True, start_new_session=True)
+    result = subprocess.run(
+        [sys.executable, *flags, "-c", OUTLASTS],
+        stdin=subprocess.DEVNULL,
+        stdout=lost,
+        stderr=lost if both else subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     os.close(lost)
     assert result.returncode == 7
     if not both:
@@ -168,7 +192,9 @@ def test_a_console_that_lasts_is_as_before():
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_names_that_the_console_cannot_print_are_escaped(encoding, monkeypatch):
     """Cyrillic in a Western console or the C locale; bytes that are no UTF-8, as python reads them from a folder."""
-    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for name in ("stdout", "stderr")}
+    streams = {
+        name: io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for name in ("stdout", "stderr")
+    }
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
     odd = "фото/" + os.fsdecode(b"caf\xe9") if os.name == "posix" else "фото"

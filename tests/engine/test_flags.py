@@ -58,18 +58,21 @@ def test_none_for_optional_numbers():
     assert parse("--dataroot", "none") == {"dataroot": "none"}
 
 
-@pytest.mark.parametrize(("argv", "sentence"), [
-    (["--lr", "fast"], "--lr: 'fast' is not a number"),
-    (["--lr", "nan"], "--lr: 'nan' is not a number"),
-    (["--lr=-inf"], "--lr: '-inf' is not a number"),
-    (["--max-steps", "1.5"], "--max-steps: '1.5' is not a whole number or none"),
-    (["--norm", "group"], "--norm: invalid choice: 'group'"),
-    (["--batchsize", "4"], "unknown argument '--batchsize': did you mean --batch-size?"),
-    (["--load_sise=4"], "unknown argument '--load-sise=4': did you mean --load-size?"),
-    (["horse"], "unknown argument 'horse': fastgan --help lists what there is"),
-    (["--load"], "unknown argument '--load': did you mean"),
-    (["--lr"], "--lr: expected one argument"),
-])
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--lr", "fast"], "--lr: 'fast' is not a number"),
+        (["--lr", "nan"], "--lr: 'nan' is not a number"),
+        (["--lr=-inf"], "--lr: '-inf' is not a number"),
+        (["--max-steps", "1.5"], "--max-steps: '1.5' is not a whole number or none"),
+        (["--norm", "group"], "--norm: invalid choice: 'group'"),
+        (["--batchsize", "4"], "unknown argument '--batchsize': did you mean --batch-size?"),
+        (["--load_sise=4"], "unknown argument '--load-sise=4': did you mean --load-size?"),
+        (["horse"], "unknown argument 'horse': fastgan --help lists what there is"),
+        (["--load"], "unknown argument '--load': did you mean"),
+        (["--lr"], "--lr: expected one argument"),
+    ],
+)
 def test_errors_are_sentences(argv, sentence):
     with pytest.raises(UserError) as raised:
         parse(*argv)

@@ -114,8 +114,10 @@ def test_a_process_that_is_forked_holds_no_folder(tmp_path):
 
 def test_what_a_killed_process_left_half_written_goes(folder):
     folder.path.mkdir(parents=True)
-    left = [folder.path / name for name in (".checkpoint.pt.4711", ".checkpoint.pt.old", ".thesis.tex.4711",
-                                               ".checkpoint.previous.pt.4711")]
+    left = [
+        folder.path / name
+        for name in (".checkpoint.pt.4711", ".checkpoint.pt.old", ".thesis.tex.4711", ".checkpoint.previous.pt.4711")
+    ]
     for path in left:
         path.write_text("half")
     folder.claim()
@@ -137,8 +139,14 @@ def test_a_full_disk_gets_a_sentence_and_keeps_what_was_there(tmp_path, small_fi
     path.write_text("old")
     description = make_settings().to_json()
     with pytest.raises(UserError, match=r"checkpoint.pt cannot be written to its end: the disk may be full$"):
-        checkpoint.save(path, description=description, progress=checkpoint.Progress(), rng={}, data={},
-                        state={"weights": torch.zeros(10000)})
+        checkpoint.save(
+            path,
+            description=description,
+            progress=checkpoint.Progress(),
+            rng={},
+            data={},
+            state={"weights": torch.zeros(10000)},
+        )
     with pytest.raises(OSError) as caught:
         write_atomically(path, lambda temporary: temporary.write_bytes(bytes(10000)))
     assert sentence(caught.value).startswith(f"{path}: ")
@@ -192,10 +200,13 @@ def refuse(monkeypatch, where, name, number, *, folders):
     monkeypatch.setattr(where, name, call)
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
-                                    errno.ENOTTY, errno.EISDIR])
-@pytest.mark.parametrize(("name", "folders"), [("fsync", True), ("fsync", False), ("open", True), ("flock", True),
-                                               ("link", False)])
+@pytest.mark.parametrize(
+    "number",
+    [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.ENOTTY, errno.EISDIR],
+)
+@pytest.mark.parametrize(
+    ("name", "folders"), [("fsync", True), ("fsync", False), ("open", True), ("flock", True), ("link", False)]
+)
 def test_what_a_file_system_does_not_offer_is_no_error(tmp_path, monkeypatch, number, name, folders):
     fcntl = pytest.importorskip("fcntl")
     refuse(monkeypatch, fcntl if name == "flock" else os, name, number, folders=folders)

@@ -47,6 +47,7 @@ def make(case, seed=0, **changes):
 def make_batches(recipe, lengths, size=16):
     generator = torch.Generator().manual_seed(0)
     for count in lengths:
+
         def image(channels, side):
             return 2 * torch.rand(count, channels, side, side, generator=generator) - 1
 
@@ -54,8 +55,12 @@ def make_batches(recipe, lengths, size=16):
             yield {"A": image(3, size), "B": image(3, size), "A_path": ["a"] * count}
         else:
             labels = [torch.randint(10, (count,), generator=generator) for _ in range(2)]
-            yield {"image": image(1, 12), "label": labels[0], "labelled_image": image(1, 12),
-                   "labelled_label": labels[1]}
+            yield {
+                "image": image(1, 12),
+                "label": labels[0],
+                "labelled_image": image(1, 12),
+                "labelled_label": labels[1],
+            }
 
 
 def train(recipe, step, lengths, spoil=False):
@@ -142,7 +147,7 @@ def test_images_of_other_sizes_run_as_they_are(pool_size, replays, caplog):
     recorder = TapeRecorder()
     step = GraphedStep(recorded, 1, recorder)
     for size in [16] * 4 + [20, 16] * 5:
-        batch, = make_batches(plain, [1], size)
+        (batch,) = make_batches(plain, [1], size)
         assert_same(step(batch), plain.step(batch))
     assert recorder.recorded == 1 and recorder.replays == replays
     lines = [record.getMessage() for record in caplog.records]
@@ -161,16 +166,19 @@ def test_a_smaller_batch_is_told_once(caplog):
     recipe = make("gan")
     train(recipe, GraphedStep(recipe, 6, TapeRecorder()), [6, 3, 6, 3, 6])
     assert [record.getMessage() for record in caplog.records] == [
-        "batches of 3 instead of 6 are too rare to be recorded: their steps run kernel by kernel"]
+        "batches of 3 instead of 6 are too rare to be recorded: their steps run kernel by kernel"
+    ]
 
 
 def test_what_cannot_be_recorded_goes_on_without(caplog):
     plain, recorded = make("cyclegan"), make("cyclegan")
     step = GraphedStep(recorded, 1, TapeRecorder(failing=True))
     assert_same(train(recorded, step, [1] * 7), train(plain, plain.step, [1] * 7))
-    line, = [record.getMessage() for record in caplog.records]
-    assert line == ("the step could not be recorded in a CUDA graph (operation not permitted when stream is capturing)"
-                    ": it goes on kernel by kernel; --no-graph does so from the start")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        "the step could not be recorded in a CUDA graph (operation not permitted when stream is capturing)"
+        ": it goes on kernel by kernel; --no-graph does so from the start"
+    )
 
 
 def test_a_read_on_the_host_cannot_be_recorded():
@@ -182,12 +190,15 @@ def test_a_read_on_the_host_cannot_be_recorded():
     assert step._failed
 
 
-@pytest.mark.parametrize("precision, wrapped, device, reason", [
-    ("fp32", False, "cpu", "graphs are CUDA's, and the run is on the cpu"),
-    ("fp16", False, "cuda", "fp16 scales losses by what overflowed before"),
-    ("bf16", True, "cuda", "DistributedDataParallel"),
-    ("bf16", False, "cuda", None),
-])
+@pytest.mark.parametrize(
+    "precision, wrapped, device, reason",
+    [
+        ("fp32", False, "cpu", "graphs are CUDA's, and the run is on the cpu"),
+        ("fp16", False, "cuda", "fp16 scales losses by what overflowed before"),
+        ("bf16", True, "cuda", "DistributedDataParallel"),
+        ("bf16", False, "cuda", None),
+    ],
+)
 def test_why_not(precision, wrapped, device, reason, monkeypatch):
     class Wrapped(nn.Module):
         """Stands in for DistributedDataParallel, which needs other processes."""
@@ -204,7 +215,9 @@ def test_why_not(precision, wrapped, device, reason, monkeypatch):
 def test_without_a_gpu_or_against_it_the_step_is_the_recipes():
     recipe = make("gan")
     assert graphs.make_step(recipe, 4, torch.device("cpu")) == (
-        recipe.step, "none: graphs are CUDA's, and the run is on the cpu")
+        recipe.step,
+        "none: graphs are CUDA's, and the run is on the cpu",
+    )
     assert graphs.make_step(recipe, 4, torch.device("cuda"), wanted=False) == (recipe.step, "none: --no-graph")
 
 
@@ -257,10 +270,17 @@ class FakeCuda:
         self.generator = create_autospec(torch.Generator, instance=True)
         signature = inspect.signature(torch.cuda.graph.__init__)
         for name, value in {
-                "Stream": Stream, "CUDAGraph": Graph, "graph": Capture, "graph_pool_handle": lambda: "pool",
-                "current_stream": lambda device=None: self.current, "stream": self.inside,
-                "set_stream": lambda stream: setattr(self, "current", stream), "device": contextlib.nullcontext,
-                "current_device": lambda: 0, "default_generators": (self.generator,)}.items():
+            "Stream": Stream,
+            "CUDAGraph": Graph,
+            "graph": Capture,
+            "graph_pool_handle": lambda: "pool",
+            "current_stream": lambda device=None: self.current,
+            "stream": self.inside,
+            "set_stream": lambda stream: setattr(self, "current", stream),
+            "device": contextlib.nullcontext,
+            "current_device": lambda: 0,
+            "default_generators": (self.generator,),
+        }.items():
             monkeypatch.setattr(torch.cuda, name, value)
 
     @contextlib.contextmanager
@@ -293,8 +313,17 @@ def test_a_capture_that_fails_leaves_stream_and_random_numbers_as_they_were(monk
 
 
 OPTIONS = {"train": TrainOptions, "data": DataOptions, "recipe": recipes.get("cyclegan").Options}
-RUN = dict(**TRANSLATION, load_size=18, crop_size=16, max_dataset_size=3, n_epochs=1, n_epochs_decay=3, print_freq=2,
-           save_freq=5, lr=1e-3)
+RUN = dict(
+    **TRANSLATION,
+    load_size=18,
+    crop_size=16,
+    max_dataset_size=3,
+    n_epochs=1,
+    n_epochs_decay=3,
+    print_freq=2,
+    save_freq=5,
+    lr=1e-3,
+)
 
 
 def run(path, graphed, steps, resume=False):
@@ -362,8 +391,11 @@ class TestOnTheGPU:
     def test_a_replay_waits_for_nothing(self, case):
         recipe = make(case).to("cuda", torch.channels_last)
         step, _ = graphs.make_step(recipe, 6, torch.device("cuda"))
-        batch = {name: value.cuda() for name, value in next(make_batches(recipe, [6])).items()
-                 if isinstance(value, torch.Tensor)}
+        batch = {
+            name: value.cuda()
+            for name, value in next(make_batches(recipe, [6])).items()
+            if isinstance(value, torch.Tensor)
+        }
         for _ in range(2 * WARM_UP + 2):
             step(batch)
         torch.cuda.synchronize()
@@ -390,8 +422,12 @@ class TestOnTheGPU:
         outcomes = []
         for call in (plain.step, step):
             torch.manual_seed(7)
-            outcomes.append([{name: loss.clone() for name, loss in call(
-                {"image": batch["image"].cuda()}).items()} for batch in make_batches(plain, [6] * 8)])
+            outcomes.append(
+                [
+                    {name: loss.clone() for name, loss in call({"image": batch["image"].cuda()}).items()}
+                    for batch in make_batches(plain, [6] * 8)
+                ]
+            )
         assert step._failed and "could not be recorded in a CUDA graph" in caplog.text
         for ours, its in zip(*outcomes):
             torch.testing.assert_close(ours, its, rtol=1e-3, atol=1e-4)

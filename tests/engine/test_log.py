@@ -53,9 +53,24 @@ def test_a_pipe_gets_plain_lines_and_a_terminal_a_bar(monkeypatch, capsys):
     assert "epoch 2" in shown and "5/10" in shown and "G_A 0.312  cycle_A 1.500" in shown and "step" in shown
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\n", b"\0\0\0", b"5\n", b"null\n", b"[1]\n", b"{}\n", b'{"step": "x"}\n',
-                                    b'{"step": null}\n', b'{"step": 1e999}\n', b'{"step": NaN}\n', b"[" * 100_000,
-                                    b'{"step": 2, "lo'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"\xff\xfe\n",
+        b"\0\0\0",
+        b"5\n",
+        b"null\n",
+        b"[1]\n",
+        b"{}\n",
+        b'{"step": "x"}\n',
+        b'{"step": null}\n',
+        b'{"step": 1e999}\n',
+        b'{"step": NaN}\n',
+        b"[" * 100_000,
+        b'{"step": 2, "lo',
+    ],
+)
 def test_damaged_lines_of_losses_are_dropped(tmp_path, damage):
     path = tmp_path / "losses.jsonl"
     file = log.LossFile(path, 0)
@@ -71,7 +86,12 @@ def test_loss_file(tmp_path):
     file = log.LossFile(tmp_path / "losses.jsonl", 0)
     file.write(Progress(step=3, seconds=1.23456), 1, LR, LOSSES)
     assert json.loads((tmp_path / "losses.jsonl").read_text()) == {  # there already, for whoever looks on
-        "step": 3, "epoch": 1, "lr": LR, "seconds": 1.235, "losses": LOSSES}
+        "step": 3,
+        "epoch": 1,
+        "lr": LR,
+        "seconds": 1.235,
+        "losses": LOSSES,
+    }
 
 
 def steps(path):

@@ -23,8 +23,10 @@ TEST = "--results_dir DIR|--aspect_ratio 1|--phase test|--eval|--num_test 50|--m
 OLDER = """--niter 100|--niter_decay 100|--which_direction AtoB|--which_epoch latest|--which_model_netG x|--which_model_netD x|
 --loadSize 286|--fineSize 256|--batchSize 1|--nThreads 2|--no_lsgan|--identity 0.5|--resize_or_crop none|--how_many 50|--ntest 5"""
 FLAGS = [flag.strip() for group in (BASE, TRAIN, TEST, OLDER) for flag in group.replace("\n", "").split("|")]
-PARSERS = {**{name: lambda name=name: parser_of(recipes.get(name)) for name in ("cyclegan", "pix2pix")},
-           "translate": translate._parser}
+PARSERS = {
+    **{name: lambda name=name: parser_of(recipes.get(name)) for name in ("cyclegan", "pix2pix")},
+    "translate": translate._parser,
+}
 
 
 def outcome(parser, flag):
@@ -58,7 +60,9 @@ def test_there_are_65_and_more():
     assert len(FLAGS) > 65 and len(set(FLAGS)) == len(FLAGS)
 
 
-@pytest.mark.parametrize("flag", [f.strip() for f in TEST.split("|")] + ["--gpu_ids 0", "--epoch latest", "--direction AtoB"])
+@pytest.mark.parametrize(
+    "flag", [f.strip() for f in TEST.split("|")] + ["--gpu_ids 0", "--epoch latest", "--direction AtoB"]
+)
 def test_translate_takes_or_answers_flags_of_the_test_script(flag):
     parser = PARSERS["translate"]()
     message = outcome(parser, f"NETWORKS IMAGES {flag}")

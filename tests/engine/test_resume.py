@@ -68,9 +68,9 @@ def test_epochs_end_the_run_and_reach_the_schedule(tmp_path):
     assert [line["lr"]["G"] for line in lines] == pytest.approx([1e-3] * 3 + [5e-4] * 3 + [2.5e-4] * 3)
     for epoch, means in enumerate(loop.recipe.epoch_losses):
         for name, mean in means.items():
-            assert mean == pytest.approx(sum(line["losses"][name] for line in lines[3 * epoch:3 * epoch + 3]) / 3)
+            assert mean == pytest.approx(sum(line["losses"][name] for line in lines[3 * epoch : 3 * epoch + 3]) / 3)
     for epoch in range(3):
-        seen = [key for batch in loop.recipe.seen[3 * epoch:3 * epoch + 3] for key in batch]
+        seen = [key for batch in loop.recipe.seen[3 * epoch : 3 * epoch + 3] for key in batch]
         assert sorted(seen) == [[epoch, index] for index in range(5)]
     assert loop.recipe.seen[0] != [[0, index] for _, index in loop.recipe.seen[3]]  # another order in another epoch
 
@@ -158,7 +158,9 @@ def test_a_run_that_an_error_ends_goes_on_exactly(tmp_path, monkeypatch, place, 
     elif place == "show":
         display.show = Failing(display.show, at, error)
     made = at if place in ("show", "sample") else at - 1
-    with pytest.raises(UserError, match=f"an accident: training stopped after step {made}, which is saved in .*--resume"):
+    with pytest.raises(
+        UserError, match=f"an accident: training stopped after step {made}, which is saved in .*--resume"
+    ):
         first.run()
     monkeypatch.undo()
     second = resumed_loop(tmp_path / "parts", max_steps=8)
@@ -204,8 +206,11 @@ def test_what_cannot_be_written_beside_the_run_does_not_end_it(tmp_path, caplog)
     with monkey.context() as patch:
         patch.setattr(log.LossFile, "write", lambda *a: unwritable() if a[1].step < 4 else write(*a))
         assert loop.run()
-    for text, times in (("a sample grid cannot be written", 1), ("losses cannot be written to", 1),
-                        ("is not saved (a place: Permission denied): training goes on", 4)):
+    for text, times in (
+        ("a sample grid cannot be written", 1),
+        ("losses cannot be written to", 1),
+        ("is not saved (a place: Permission denied): training goes on", 4),
+    ):
         assert caplog.text.count(text) == times, caplog.text
     assert checkpoint.load(loop.folder.checkpoint)["progress"].step == 5
     assert_same_state(plain.recipe, loop.recipe)
@@ -226,8 +231,10 @@ class Fingerprinted(TinyData):
 def test_exchanged_data_is_refused_unless_accepted(tmp_path):
     new_loop(tmp_path / "run", max_steps=4, dataset=Fingerprinted()).run()
     resumed_loop(tmp_path / "run", dataset=Fingerprinted())
-    for other, sentence in ((Fingerprinted(5, "two"), "the data is not what the run of this checkpoint was trained on"),
-                            (Fingerprinted(8), "was trained on 5 images and the data now has 8")):
+    for other, sentence in (
+        (Fingerprinted(5, "two"), "the data is not what the run of this checkpoint was trained on"),
+        (Fingerprinted(8), "was trained on 5 images and the data now has 8"),
+    ):
         with pytest.raises(UserError, match=f"{sentence}.*--accept-other-data.*--name"):
             resumed_loop(tmp_path / "run", dataset=other)
     loop = resumed_loop(tmp_path / "run", dataset=Fingerprinted(5, "two"), accept_other_data=True, max_steps=6)
@@ -248,8 +255,9 @@ def test_accepted_data_of_another_length_makes_the_epochs_that_are_left(tmp_path
     per_epoch = (length + 1) // 2
     assert (loop.progress.epoch, loop.progress.position, loop.total) == (1, 0, 5 + 2 * per_epoch)
     assert loop.run() and loop.progress.epoch == 3
-    assert sorted(map(tuple, sum(loop.recipe.seen, []))) == [(epoch, index) for epoch in (1, 2)
-                                                             for index in range(length)]
+    assert sorted(map(tuple, sum(loop.recipe.seen, []))) == [
+        (epoch, index) for epoch in (1, 2) for index in range(length)
+    ]
 
 
 def test_lines_are_shown_when_due(tmp_path):

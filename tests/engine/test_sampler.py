@@ -7,7 +7,7 @@ from fastgan.engine.loop import total_steps
 from fastgan.engine.sampler import BatchKeys, epoch_order
 
 
-@given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 2 ** 63), st.integers(0, 3), st.booleans())
+@given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 2**63), st.integers(0, 3), st.booleans())
 def test_every_item_once_per_epoch(length, batch_size, seed, epochs, shuffle):
     batches = list(BatchKeys(length, batch_size, seed, shuffle=shuffle, epochs=epochs))
     assert len(batches) == total_steps(epochs, length, batch_size, None)
@@ -23,7 +23,7 @@ def test_any_position_goes_on_as_before(length, batch_size, seed, data):
     per_epoch = total_steps(1, length, batch_size, None)
     done = data.draw(st.integers(0, per_epoch - 1))
     rest = list(BatchKeys(length, batch_size, seed, epochs=3, epoch=epoch, position=done * batch_size))
-    assert rest == whole[epoch * per_epoch + done:]
+    assert rest == whole[epoch * per_epoch + done :]
 
 
 def test_orders_differ():

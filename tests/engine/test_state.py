@@ -17,10 +17,12 @@ from fastgan.recipes._base import _load_optimizer, make_capturable
 from tests.engine.tiny_recipe import CLASSES, TinyDataOptions
 
 PAIRS = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, ndf=2)
-SYSTEMS = {"cyclegan": ({**PAIRS, "pool_size": 2, "lr_policy": "plateau"}, "fp32"),
-           "pix2pix": ({**PAIRS, "pool_size": 2, "lr_policy": "cosine"}, "fp32"),
-           "wgan": (dict(image_size=12, n_critic=2), "fp32"),
-           "vae": (dict(image_size=12), "fp16")}
+SYSTEMS = {
+    "cyclegan": ({**PAIRS, "pool_size": 2, "lr_policy": "plateau"}, "fp32"),
+    "pix2pix": ({**PAIRS, "pool_size": 2, "lr_policy": "cosine"}, "fp32"),
+    "wgan": (dict(image_size=12, n_critic=2), "fp32"),
+    "vae": (dict(image_size=12), "fp16"),
+}
 GONE = object()
 
 
@@ -40,21 +42,34 @@ def trained(name):
     recipe = build(name)
     size, channels = (16, 3) if recipe.directions else (12, 1)
     for _ in range(3):
-        images = {key: torch.rand(1 if recipe.directions else 4, channels, size, size) * 2 - 1
-                  for key in ("A", "B", "image")}
+        images = {
+            key: torch.rand(1 if recipe.directions else 4, channels, size, size) * 2 - 1 for key in ("A", "B", "image")
+        }
         losses = recipe.step(images | {"label": torch.arange(4)})
     recipe.end_epoch({key: float(value) for key, value in losses.items()})
     return recipe
 
 
 def content_of(recipe):
-    run = settings.Settings(recipe.name, "paper", {"train": TrainOptions(), "data": TinyDataOptions(),
-                                                   "recipe": recipe.options})
+    run = settings.Settings(
+        recipe.name, "paper", {"train": TrainOptions(), "data": TinyDataOptions(), "recipe": recipe.options}
+    )
     progress = Progress(3, 1, 2, 1.5, {"G": 1.0}, {"G": 2}, {"G": 0.5})
     file = io.BytesIO()
-    torch.save({"format": checkpoint.FORMAT, "version": checkpoint.VERSION, "recipe": recipe.name,
-                "description": run.to_json(), "progress": vars(progress), "state": recipe.state_dict(),
-                "rng": rng.state(), "data": {"length": 8, "seed": 0}, "versions": checkpoint.versions()}, file)
+    torch.save(
+        {
+            "format": checkpoint.FORMAT,
+            "version": checkpoint.VERSION,
+            "recipe": recipe.name,
+            "description": run.to_json(),
+            "progress": vars(progress),
+            "state": recipe.state_dict(),
+            "rng": rng.state(),
+            "data": {"length": 8, "seed": 0},
+            "versions": checkpoint.versions(),
+        },
+        file,
+    )
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
@@ -83,15 +98,21 @@ def changed(value, path, new):
 def wrong(value, generator):
     """Something that does not belong where the value lies."""
     if isinstance(value, torch.Tensor):
-        choices = [value[None], value.double() if value.dtype != torch.float64 else value.float(), value.tolist(),
-                   torch.zeros(100), value.to_sparse() if value.dim() else 1.0, None]
+        choices = [
+            value[None],
+            value.double() if value.dtype != torch.float64 else value.float(),
+            value.tolist(),
+            torch.zeros(100),
+            value.to_sparse() if value.dim() else 1.0,
+            None,
+        ]
         if value.is_floating_point():
             choices += [torch.full_like(value, number) for number in (float("nan"), float("inf"))]
     else:
         choices = [None, "text", (), (1, 2, 3), [0], {"other": 1}, torch.zeros(3), b"bytes", 0.5, GONE]
         choices = [each for each in choices if type(each) is not type(value)]
         if isinstance(value, (int, float)):
-            choices += [float("nan") if isinstance(value, float) else -2 ** 80]
+            choices += [float("nan") if isinstance(value, float) else -(2**80)]
     return generator.choice(choices)
 
 
@@ -163,10 +184,16 @@ def test_options_of_another_kind_get_a_sentence(name):
             assert option in str(raised.value).replace("-", "_") and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("optimizer", [
-    lambda weights: torch.optim.Adam(weights, amsgrad=True), lambda weights: torch.optim.Adam(weights, fused=True),
-    lambda weights: torch.optim.RMSprop(weights, momentum=0.9, centered=True),
-    lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9), lambda weights: torch.optim.AdamW(weights)])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda weights: torch.optim.Adam(weights, amsgrad=True),
+        lambda weights: torch.optim.Adam(weights, fused=True),
+        lambda weights: torch.optim.RMSprop(weights, momentum=0.9, centered=True),
+        lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
+        lambda weights: torch.optim.AdamW(weights),
+    ],
+)
 def test_every_moment_of_every_optimizer_is_checked(optimizer):
     weights = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(5))]
     trained, fresh = optimizer(weights), optimizer(weights)
@@ -202,18 +229,18 @@ def test_rates_that_were_saved_on_a_gpu_are_tensors(name):
     fresh.load_state_dict(state)
     lr = recipe.options.lr
     for optimizer in fresh.optimizers.values():
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(lr, rel=2 ** -23)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(lr, rel=2**-23)
         make_capturable(optimizer)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in fresh.optimizers.values()]
     fresh.change_lr(lr, lr / 3)
     for optimizer, rate in zip(fresh.optimizers.values(), rates):  # in place, where a recorded step reads it
-        assert optimizer.param_groups[0]["lr"] is rate and float(rate) == pytest.approx(lr / 3, rel=2 ** -22)
+        assert optimizer.param_groups[0]["lr"] is rate and float(rate) == pytest.approx(lr / 3, rel=2**-22)
 
 
 def test_a_position_beyond_numpys_words_is_refused():
     state = rng.state()
     name, words, _, *rest = state["numpy"]
-    for position in (-1, 625, 10 ** 7):  # numpy itself takes these, and then reads what lies behind its words
+    for position in (-1, 625, 10**7):  # numpy itself takes these, and then reads what lies behind its words
         with pytest.raises(ValueError, match="the checkpoint's state of the random generators.numpy is damaged"):
             rng.restore(state | {"numpy": (name, words, position, *rest)})
     with pytest.raises(ValueError, match="random generators is damaged"):
@@ -236,20 +263,43 @@ def test_what_would_be_refused_is_not_saved(name):
                         check_weights(recipe.networks, {key: optimizer}, 7)
 
 
-@pytest.mark.parametrize(("value", "like"), [
-    (1, 2.0), (True, False), ({}, dict), ([1, 2], [0, 0]), ((), ()), (None, None), (float("inf"), float("inf")),
-    (torch.ones(2), torch.zeros(2)), ({"a": [1.0]}, {"a": [float]})])
+@pytest.mark.parametrize(
+    ("value", "like"),
+    [
+        (1, 2.0),
+        (True, False),
+        ({}, dict),
+        ([1, 2], [0, 0]),
+        ((), ()),
+        (None, None),
+        (float("inf"), float("inf")),
+        (torch.ones(2), torch.zeros(2)),
+        ({"a": [1.0]}, {"a": [float]}),
+    ],
+)
 def test_forms_that_fit(value, like):
     check_form(value, like, "it")
 
 
-@pytest.mark.parametrize(("value", "like", "sentence"), [
-    (True, 1, "it is True, where an int belongs"), (1, True, "it is 1, where a bool belongs"),
-    ([1], (1,), "it is a list of 1, where a tuple of 1 belongs"), ({"a": 1, "b": 2}, {"a": 1}, "it has 'b', which"),
-    ({"a": {}}, {"a": {"b": 1}}, "it.a has no 'b'"), (float("nan"), 1.0, "it is nan, where a finite number belongs"),
-    (10 ** 400, 1.0, "where a finite number belongs"), (2 ** 64, 1, "where a finite number belongs"),
-    (torch.ones(3), torch.ones(2), r"it is a float32 tensor of shape \(3,\), where a float32 tensor of shape \(2,\)"),
-    (torch.ones(2, device="meta"), torch.ones(2), "it is a float32 tensor")])
+@pytest.mark.parametrize(
+    ("value", "like", "sentence"),
+    [
+        (True, 1, "it is True, where an int belongs"),
+        (1, True, "it is 1, where a bool belongs"),
+        ([1], (1,), "it is a list of 1, where a tuple of 1 belongs"),
+        ({"a": 1, "b": 2}, {"a": 1}, "it has 'b', which"),
+        ({"a": {}}, {"a": {"b": 1}}, "it.a has no 'b'"),
+        (float("nan"), 1.0, "it is nan, where a finite number belongs"),
+        (10**400, 1.0, "where a finite number belongs"),
+        (2**64, 1, "where a finite number belongs"),
+        (
+            torch.ones(3),
+            torch.ones(2),
+            r"it is a float32 tensor of shape \(3,\), where a float32 tensor of shape \(2,\)",
+        ),
+        (torch.ones(2, device="meta"), torch.ones(2), "it is a float32 tensor"),
+    ],
+)
 def test_forms_that_do_not_fit(value, like, sentence):
     with pytest.raises(ValueError, match=sentence):
         check_form(value, like, "it")

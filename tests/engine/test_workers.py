@@ -102,7 +102,7 @@ def test_a_process_that_ends_is_told_at_once(code, stuck):
     delivered = []
     with pytest.raises(LostWorker, match=f"a process that loads images {expected}"):
         delivered.extend(iter(lambda: next(batches)["value"][0, 0].item(), None))
-    assert delivered == [0, 2, 4, 6][:len(delivered)]  # what it had loaded ahead may be lost with it
+    assert delivered == [0, 2, 4, 6][: len(delivered)]  # what it had loaded ahead may be lost with it
     assert all_end(pids) and time.monotonic() - began < 5
     assert next(batches, None) is None
 
@@ -110,7 +110,7 @@ def test_a_process_that_ends_is_told_at_once(code, stuck):
 def test_kills_at_any_moment_end_within_seconds():
     """Between two batches, while one is loaded, sent or fetched: never a hang, and never another error."""
     for number in range(12):
-        batches = loader(Items(10 ** 6), keys(10 ** 6), 2)
+        batches = loader(Items(10**6), keys(10**6), 2)
         for _ in range(number % 3):
             next(batches)
         time.sleep(0.001 * number)
@@ -127,12 +127,16 @@ class Odd(Exception):
         super().__init__(f"{one} {two}")
 
 
-@pytest.mark.parametrize(("error", "kind", "text"), [
-    (ValueError("a.png: truncated"), ValueError, "a.png: truncated"),
-    (FileNotFoundError(2, "No such file or directory", "a.png"), FileNotFoundError, "a.png"),
-    (EOFError("no data left"), EOFError, "no data left"), (MemoryError("much"), MemoryError, "much"),
-    (Odd("a", "b"), RuntimeError, "Odd: a b"),
-])
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (ValueError("a.png: truncated"), ValueError, "a.png: truncated"),
+        (FileNotFoundError(2, "No such file or directory", "a.png"), FileNotFoundError, "a.png"),
+        (EOFError("no data left"), EOFError, "no data left"),
+        (MemoryError("much"), MemoryError, "much"),
+        (Odd("a", "b"), RuntimeError, "Odd: a b"),
+    ],
+)
 def test_an_error_of_the_data_keeps_its_type(error, kind, text):
     def fail():
         raise error
@@ -171,8 +175,9 @@ time.sleep(1000)
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at /proc")
 @pytest.mark.parametrize("how", ["killed", "killed stuck", "error", "leave", "leave stuck"])
 def test_no_process_outlives_the_training_process(how):
-    process = subprocess.Popen([sys.executable, "-c", LIVES, *how.split()], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LIVES, *how.split()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     pids = list(map(int, process.stdout.readline().split()))
     assert len(pids) == 3
     if "killed" in how:

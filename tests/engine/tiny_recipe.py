@@ -83,9 +83,12 @@ class TinyRecipe:
         self.scheduler.step()
 
     def state_dict(self):
-        return {"networks": {name: network.state_dict() for name, network in self.networks.items()},
-                "optimizer": self.optimizers["G"].state_dict(), "scheduler": self.scheduler.state_dict(),
-                "epoch_losses": self.epoch_losses}
+        return {
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizer": self.optimizers["G"].state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "epoch_losses": self.epoch_losses,
+        }
 
     def load_state_dict(self, state):
         for name, network in self.networks.items():
@@ -143,8 +146,9 @@ def new_loop(path, *, recipe=None, dataset=None, sample=None, display=None, **va
     folder.check_new(False)
     folder.start()
     made.write(folder.options)
-    return Loop(recipe, dataset or TinyData(), folder, made, torch.device("cpu"), sample=sample,
-                display=display or Silence())
+    return Loop(
+        recipe, dataset or TinyData(), folder, made, torch.device("cpu"), sample=sample, display=display or Silence()
+    )
 
 
 def resumed_loop(path, *, dataset=None, sample=None, display=None, **given):
@@ -160,5 +164,13 @@ def resumed_loop(path, *, dataset=None, sample=None, display=None, **given):
     dataset = dataset or TinyData()
     progress = restore(recipe, dataset, content, made.groups["train"].accept_other_data)
     assert isinstance(progress, Progress) and dataclasses.is_dataclass(progress)
-    return Loop(recipe, dataset, folder, made, torch.device("cpu"), sample=sample, progress=progress,
-                display=display or Silence())
+    return Loop(
+        recipe,
+        dataset,
+        folder,
+        made,
+        torch.device("cpu"),
+        sample=sample,
+        progress=progress,
+        display=display or Silence(),
+    )

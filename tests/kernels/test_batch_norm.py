@@ -181,7 +181,12 @@ def test_config(direction, layout, shape, itemsize, fixed):
 )
 def test_refusals(change, words):
     arguments = dict(
-        x=torch.ones(2, 3, 4, 5), mean=torch.zeros(3), rstd=torch.ones(3), weight=None, bias=None, activation="relu",
+        x=torch.ones(2, 3, 4, 5),
+        mean=torch.zeros(3),
+        rstd=torch.ones(3),
+        weight=None,
+        bias=None,
+        activation="relu",
         negative_slope=0.0,
     )
     with pytest.raises((ValueError, TypeError), match=words):

@@ -79,7 +79,11 @@ def compiled(tmp_path_factory):
     processes = [
         subprocess.Popen(
             [*command, str(shard), str(SHARDS), *further],
-            cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=REPOSITORY,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for shard in range(SHARDS)
     ]

@@ -222,9 +222,7 @@ def _merge_kernel(offset_ptr, square_ptr, merged_ptr, splits, part, count, NCHW:
         offset, square = kernels._nchw_merged_parts(offset_ptr, square_ptr, 0, splits, part, count, SPLITS)
         tl.store(merged_ptr + c, tl.where(c == 0, offset, square))
     else:
-        offset, square = kernels._nhwc_merged_parts(
-            offset_ptr, square_ptr, 0, 2, splits, part, count, c, c < 2, SPLITS
-        )
+        offset, square = kernels._nhwc_merged_parts(offset_ptr, square_ptr, 0, 2, splits, part, count, c, c < 2, SPLITS)
         tl.store(merged_ptr + 2 * c, offset)
         tl.store(merged_ptr + 2 * c + 1, square)
 
@@ -336,8 +334,14 @@ def test_training_shapes_fill_the_card():
 )
 def test_refusals(change, words):
     arguments = dict(
-        x=torch.ones(2, 3, 4, 5), weight=None, bias=None, residual=None,
-        eps=1e-5, activation="relu", negative_slope=0.0, halo=0,
+        x=torch.ones(2, 3, 4, 5),
+        weight=None,
+        bias=None,
+        residual=None,
+        eps=1e-5,
+        activation="relu",
+        negative_slope=0.0,
+        halo=0,
     )
     with pytest.raises((ValueError, TypeError), match=words):
         kernels.forward(**{**arguments, **change})

@@ -49,8 +49,11 @@ def batch_apply(x, dy, weight, each, _mean, _rstd, mean, rstd):
 
 
 def batch_backward(x, dy, weight, each, _mean, _rstd, mean, rstd):
-    return [t for training in (True, False)
-            for t in batch_norm.backward(dy, x, mean, rstd, each, each, "relu", 0.0, training)]
+    return [
+        t
+        for training in (True, False)
+        for t in batch_norm.backward(dy, x, mean, rstd, each, each, "relu", 0.0, training)
+    ]
 
 
 def padding(x, dy, *_):

@@ -232,8 +232,9 @@ def test_moments(layout, dtype, offset, device):
         unit, largest = oracle.epsilon(moments.dtype), y.abs().max().item()
         oracle.assert_within(moments[0], mean, unit * largest, "mean")
         # A mean that is off by its own rounding adds the square of that, for each pixel.
-        oracle.assert_within(moments[1], square, 8 * unit * square.max().item() + block_m * (unit * largest) ** 2,
-                             "sum of squares")
+        oracle.assert_within(
+            moments[1], square, 8 * unit * square.max().item() + block_m * (unit * largest) ** 2, "sum of squares"
+        )
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy's, in the interpreter
@@ -255,8 +256,13 @@ def test_where_there_are_moments():
     how = ((1, 1), (1, 1), (1, 1))
     for layout, itemsize in itertools.product(("nchw", "nhwc"), (2, 4)):
         for batch, side, outputs, expected in (
-            (16, 64, 256, (128,)), (1, 64, 256, (64, 128)), (1, 32, 256, (64,)), (1, 128, 256, (0,)),
-            (1, 31, 256, (0,)), (1, 64, 3, (0,)), (1, 64, 1, (0,)),
+            (16, 64, 256, (128,)),
+            (1, 64, 256, (64, 128)),
+            (1, 32, 256, (64,)),
+            (1, 128, 256, (0,)),
+            (1, 31, 256, (0,)),
+            (1, 64, 3, (0,)),
+            (1, 64, 1, (0,)),
         ):
             g = kernels.geometry((batch, 256, side, side), (outputs, 256, 3, 3), *how)
             assert kernels.part_of_moments(layout, g, itemsize) in expected, (layout, itemsize, batch, side, outputs)

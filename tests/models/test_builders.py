@@ -33,17 +33,26 @@ def test_unknown_names_list_the_choices():
 @pytest.mark.parametrize("init_type", models.INIT_TYPES)
 def test_initial_weights(init_type):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(16, 64, 3), nn.BatchNorm2d(64), nn.ConvTranspose2d(64, 32, 3),
-                            nn.Linear(256, 128), nn.InstanceNorm2d(4, affine=True))
+    network = nn.Sequential(
+        nn.Conv2d(16, 64, 3),
+        nn.BatchNorm2d(64),
+        nn.ConvTranspose2d(64, 32, 3),
+        nn.Linear(256, 128),
+        nn.InstanceNorm2d(4, affine=True),
+    )
     assert models.init_weights(network, init_type, 0.02) is network
     convolution, batch, transposed, linear, instance = network
     fan_in, fan_out = 16 * 9, 64 * 9
-    expected = {"normal": 0.02, "xavier": 0.02 * (2 / (fan_in + fan_out)) ** 0.5, "kaiming": (2 / fan_in) ** 0.5,
-                "orthogonal": 0.02 / fan_in ** 0.5}[init_type]
+    expected = {
+        "normal": 0.02,
+        "xavier": 0.02 * (2 / (fan_in + fan_out)) ** 0.5,
+        "kaiming": (2 / fan_in) ** 0.5,
+        "orthogonal": 0.02 / fan_in**0.5,
+    }[init_type]
     assert convolution.weight.std().item() == pytest.approx(expected, rel=0.05)
     if init_type == "orthogonal":
         rows = linear.weight @ linear.weight.T
-        torch.testing.assert_close(rows, 0.02 ** 2 * torch.eye(128), rtol=0, atol=1e-7)
+        torch.testing.assert_close(rows, 0.02**2 * torch.eye(128), rtol=0, atol=1e-7)
     for layer in (convolution, transposed, linear, batch, instance):
         assert not layer.bias.any()
     assert batch.weight.mean().item() == pytest.approx(1, abs=0.01) and 0.01 < batch.weight.std() < 0.03

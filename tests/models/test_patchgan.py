@@ -57,7 +57,7 @@ def test_widths_stop_at_eight_times_ndf():
 @pytest.mark.parametrize("n_layers", [1, 3])
 def test_check_images(n_layers):
     network = NLayerDiscriminator(ndf=2, n_layers=n_layers)
-    least = 3 * 2 ** n_layers
+    least = 3 * 2**n_layers
     network.check_images(least, least)
     assert network(torch.randn(1, 3, least, least)).shape == (1, 1, 1, 1)
     with pytest.raises(ValueError, match=f"{least - 1}x{least}.*n_layers={n_layers}.*{least} pixels"):
@@ -121,6 +121,7 @@ def test_channels_last_is_kept(norm):
     seen = []
     for module in network.modules():
         module.register_forward_hook(
-            lambda module, inputs, output: seen.append(output.is_contiguous(memory_format=torch.channels_last)))
+            lambda module, inputs, output: seen.append(output.is_contiguous(memory_format=torch.channels_last))
+        )
     network(torch.randn(2, 3, 24, 24).to(memory_format=torch.channels_last))
     assert len(seen) > 8 and all(seen)

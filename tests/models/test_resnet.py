@@ -85,8 +85,11 @@ def test_only_the_first_convolution_pads(monkeypatch):
     halos = [module.halo for module in network.modules() if isinstance(module, torch.nn.InstanceNorm2d)]
     assert halos == [0, 0, 1, 1, 1, 1, 0, 0, 3]
     original, paddings = functional.reflection_pad_conv2d, []
-    monkeypatch.setattr(functional, "reflection_pad_conv2d",
-                        lambda *args, **further: paddings.append(args[4]) or original(*args, **further))
+    monkeypatch.setattr(
+        functional,
+        "reflection_pad_conv2d",
+        lambda *args, **further: paddings.append(args[4]) or original(*args, **further),
+    )
     network(torch.randn(1, 3, 16, 16))
     assert paddings == [(3, 3), *[(0, 0)] * 4]
 
@@ -156,8 +159,11 @@ def test_loads_published_files_strictly(prefix):
     source, target = ResnetGenerator(ngf=4, n_blocks=2), ResnetGenerator(ngf=4, n_blocks=2)
     state = {prefix + key: value for key, value in source.state_dict().items()}
     for norm in ("model.2", "model.10.conv_block.2", "model.10.conv_block.6", "model.13"):
-        state |= {f"{prefix}{norm}.running_mean": torch.zeros(4), f"{prefix}{norm}.running_var": torch.ones(4),
-                  f"{prefix}{norm}.num_batches_tracked": torch.tensor(7)}
+        state |= {
+            f"{prefix}{norm}.running_mean": torch.zeros(4),
+            f"{prefix}{norm}.running_var": torch.ones(4),
+            f"{prefix}{norm}.num_batches_tracked": torch.tensor(7),
+        }
     given = dict(state)
     result = target.load_state_dict(state, strict=True)
     assert not result.missing_keys and not result.unexpected_keys
@@ -290,6 +296,6 @@ def test_forward_leaves_its_input_alone_and_can_run_twice_before_backward():
 def test_double_backward():
     network = ResnetGenerator(ngf=2, n_blocks=1).double()
     images = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    gradient, = torch.autograd.grad(network(images).square().sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(network(images).square().sum(), images, create_graph=True)
     gradient.square().sum().backward()
     assert all(p.grad is not None for p in network.model[10].parameters() if p.requires_grad)

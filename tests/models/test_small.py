@@ -6,8 +6,16 @@ from torch import nn
 
 from fastgan import models
 from fastgan import nn as fnn
-from fastgan.models import (ConvClassifier, DCGANDiscriminator, DCGANGenerator, Decoder, Encoder, JohnsonGenerator,
-                            MLPDiscriminator, MLPGenerator)
+from fastgan.models import (
+    ConvClassifier,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    Decoder,
+    Encoder,
+    JohnsonGenerator,
+    MLPDiscriminator,
+    MLPGenerator,
+)
 
 from ..twins.networks import decoder
 
@@ -20,8 +28,11 @@ def shapes(network, *inputs):
     """The output shape of every convolution, pooling and linear layer, in order."""
     seen = []
     layers = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.Linear, nn.Upsample)
-    hooks = [module.register_forward_hook(lambda module, _, output: seen.append(tuple(output.shape[1:])))
-             for module in network.modules() if isinstance(module, layers)]
+    hooks = [
+        module.register_forward_hook(lambda module, _, output: seen.append(tuple(output.shape[1:])))
+        for module in network.modules()
+        if isinstance(module, layers)
+    ]
     output = network(*inputs)
     for hook in hooks:
         hook.remove()
@@ -52,9 +63,10 @@ def test_a_critic_without_batch_norm_judges_each_image_alone(norm):
     assert (DCGANDiscriminator()(images)[:1] - DCGANDiscriminator()(images[:2])[:1]).abs() > 1e-4
 
 
-@pytest.mark.parametrize(("upsample", "middle"), [
-    ("resize", [(128, 14, 14), (64, 14, 14), (64, 28, 28), (1, 28, 28)]),
-    ("transposed", [(64, 14, 14), (1, 28, 28)])])
+@pytest.mark.parametrize(
+    ("upsample", "middle"),
+    [("resize", [(128, 14, 14), (64, 14, 14), (64, 28, 28), (1, 28, 28)]), ("transposed", [(64, 14, 14), (1, 28, 28)])],
+)
 def test_dcgan_generator(upsample, middle):
     network = DCGANGenerator(upsample=upsample)
     seen, images = shapes(network, torch.randn(2, 100))
@@ -92,16 +104,24 @@ def test_conditional_mlps():
     assert G.model[0].in_features == 110 and D.model[0].in_features == 794
     norms = [module for module in G.modules() if isinstance(module, nn.BatchNorm1d)]
     assert [norm.num_features for norm in norms] == [256, 512, 1024]
-    assert all(isinstance(norm, fnn.BatchNorm1d) and norm.eps == 0.8 and norm.momentum == 0.1
-               and (norm.activation, norm.negative_slope) == ("leaky_relu", 0.2) for norm in norms)
-    assert count(G) == (100 + 110 * 128 + 128 + 128 * 256 + 256 * 512 + 512 * 1024 + 2 * (256 + 512 + 1024)
-                        + 1024 * 784 + 784)
+    assert all(
+        isinstance(norm, fnn.BatchNorm1d)
+        and norm.eps == 0.8
+        and norm.momentum == 0.1
+        and (norm.activation, norm.negative_slope) == ("leaky_relu", 0.2)
+        for norm in norms
+    )
+    assert count(G) == (
+        100 + 110 * 128 + 128 + 128 * 256 + 256 * 512 + 512 * 1024 + 2 * (256 + 512 + 1024) + 1024 * 784 + 784
+    )
     seen, logits = shapes(D, images, labels)
     assert seen == [(512,), (512,), (512,), (1,)] and logits.shape == (2, 1)
     assert count(D) == 100 + 794 * 512 + 512 + 2 * (512 * 512 + 512) + 513
     dropouts = [i for i, module in enumerate(D.model) if isinstance(module, nn.Dropout)]
-    assert dropouts == [3, 6] and all(D.model[i].p == 0.4 and isinstance(D.model[i + 1], nn.LeakyReLU)
-                                      and D.model[i + 1].negative_slope == 0.2 for i in dropouts)
+    assert dropouts == [3, 6] and all(
+        D.model[i].p == 0.4 and isinstance(D.model[i + 1], nn.LeakyReLU) and D.model[i + 1].negative_slope == 0.2
+        for i in dropouts
+    )
 
 
 def test_labels_reach_both_conditional_mlps():
@@ -120,7 +140,10 @@ def test_encoder_and_decoder():
     assert seen == [(16, 14, 14), (32, 7, 7), (32, 7, 7), (2,), (2,)]
     norms = [module for module in E.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [(norm.num_features, norm.activation, norm.negative_slope) for norm in norms] == [
-        (16, "leaky_relu", 0.2), (32, "leaky_relu", 0.2), (32, "leaky_relu", 0.2)]
+        (16, "leaky_relu", 0.2),
+        (32, "leaky_relu", 0.2),
+        (32, "leaky_relu", 0.2),
+    ]
     assert count(E) == 16 * 9 + 16 * 32 * 9 + 32 * 32 * 9 + 2 * (16 + 32 + 32) + 2 * (1568 * 2 + 2)
     seen, logits = shapes(G, mean)
     assert seen == [(1568,), (16, 14, 14), (1, 28, 28)] and logits.shape == (2, 1, 28, 28)
@@ -155,9 +178,15 @@ def test_classifier():
 def test_johnson_generator():
     network = JohnsonGenerator(width=32).eval()
     seen, images = shapes(network, torch.randn(1, 3, 48, 64))
-    assert seen == [(32, 128, 144), (64, 64, 72), (128, 32, 36),
-                    *[(128, 32 - shrink, 36 - shrink) for shrink in range(2, 21, 2)],
-                    (64, 24, 32), (32, 48, 64), (3, 48, 64)]
+    assert seen == [
+        (32, 128, 144),
+        (64, 64, 72),
+        (128, 32, 36),
+        *[(128, 32 - shrink, 36 - shrink) for shrink in range(2, 21, 2)],
+        (64, 24, 32),
+        (32, 48, 64),
+        (3, 48, 64),
+    ]
     assert images.shape == (1, 3, 48, 64) and images.abs().max() <= 1
     kernels = [module.kernel_size[0] for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert kernels == [9, 3, 3, *[3] * 10, 9]

@@ -25,7 +25,7 @@ def test_by_name(name, downs):
     network = generator(name, 1, 2, ngf=2, norm="batch", dropout=True)
     assert network.num_downs == downs
     assert sum(isinstance(module, nn.Dropout) for module in network.modules()) == downs - 5
-    size = 2 ** downs
+    size = 2**downs
     assert network.eval()(torch.zeros(1, 1, size, size)).shape == (1, 2, size, size)
 
 
@@ -35,8 +35,9 @@ def test_published_keys():
     assert state["model.model.3.weight"].shape == (4, 3, 4, 4) and state["model.model.3.bias"].shape == (3,)
     second = "model.model.1.model."
     assert state[second + "1.weight"].shape == (4, 2, 4, 4)
-    assert {second + "2." + leaf for leaf in ("weight", "bias", "running_mean", "running_var",
-                                              "num_batches_tracked")} <= set(state)
+    assert {
+        second + "2." + leaf for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    } <= set(state)
     assert state[second + "5.weight"].shape == (8, 2, 4, 4) and second + "6.running_mean" in state
     innermost = "model.model." + "1.model." + 4 * "3.model."
     assert state[innermost + "1.weight"].shape == (16, 16, 4, 4)
@@ -57,11 +58,23 @@ class PlainBlock(nn.Module):
         if outermost:
             layers = [down, inside, nn.ReLU(), nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1), nn.Tanh()]
         elif inside is None:
-            layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=bias),
-                      norm(outer)]
+            layers = [
+                nn.LeakyReLU(0.2),
+                down,
+                nn.ReLU(),
+                nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=bias),
+                norm(outer),
+            ]
         else:
-            layers = [nn.LeakyReLU(0.2), down, norm(inner), inside, nn.ReLU(),
-                      nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1, bias=bias), norm(outer)]
+            layers = [
+                nn.LeakyReLU(0.2),
+                down,
+                norm(inner),
+                inside,
+                nn.ReLU(),
+                nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1, bias=bias),
+                norm(outer),
+            ]
             layers += [nn.Dropout(0.5)] if dropout else []
         self.model = nn.Sequential(*layers)
 
@@ -70,8 +83,12 @@ class PlainBlock(nn.Module):
 
 
 def plain(downs, ngf, norm, dropout=False):
-    layer = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": lambda _: nn.Identity(),
-             "syncbatch": nn.BatchNorm2d}[norm]
+    layer = {
+        "batch": nn.BatchNorm2d,
+        "instance": nn.InstanceNorm2d,
+        "none": lambda _: nn.Identity(),
+        "syncbatch": nn.BatchNorm2d,
+    }[norm]
     bias = norm == "instance"
     block = PlainBlock(8 * ngf, 8 * ngf, None, layer, bias, False)
     for _ in range(downs - 5):
@@ -106,8 +123,9 @@ def test_output_and_gradients_are_the_published_networks(norm, dropout):
     for name, parameter in parameters.items():
         if ours_parameters[name].requires_grad:
             scale = parameter.grad.abs().max().item()
-            torch.testing.assert_close(ours_parameters[name].grad, parameter.grad, rtol=1e-9, atol=1e-9 * scale,
-                                       msg=name)
+            torch.testing.assert_close(
+                ours_parameters[name].grad, parameter.grad, rtol=1e-9, atol=1e-9 * scale, msg=name
+            )
     for name, buffer in its.named_buffers():
         torch.testing.assert_close(dict(ours.named_buffers())[name], buffer, rtol=1e-12, atol=1e-12, msg=name)
 
@@ -116,8 +134,10 @@ def test_norm_and_activation_run_in_one_pass():
     network = UnetGenerator(num_downs=6, ngf=2)
     norms = [module for module in network.modules() if isinstance(module, fnn.BatchNorm2d)]
     assert sorted({norm.activation for norm in norms}) == ["leaky_relu", "relu"]
-    assert not any(isinstance(module, nn.ConvTranspose2d) and not isinstance(module, fnn.ConvTranspose2d)
-                   for module in network.modules())
+    assert not any(
+        isinstance(module, nn.ConvTranspose2d) and not isinstance(module, fnn.ConvTranspose2d)
+        for module in network.modules()
+    )
     # The first block's input and the innermost convolution's output come from no norm.
     assert sum(isinstance(module, nn.LeakyReLU) for module in network.modules()) == 1
     assert sum(isinstance(module, nn.ReLU) for module in network.modules()) == 1

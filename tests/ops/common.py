@@ -92,7 +92,7 @@ def images(least: int = 1, most: int = 9) -> st.SearchStrategy[tuple[int, int, i
 
 
 def dense_layout(x: Tensor) -> str:
-    """"nchw", "nhwc", "both" (one channel, say) or "other"."""
+    """ "nchw", "nhwc", "both" (one channel, say) or "other"."""
     nchw, nhwc = x.is_contiguous(), x.is_contiguous(memory_format=torch.channels_last)
     return {(True, True): "both", (True, False): "nchw", (False, True): "nhwc"}.get((nchw, nhwc), "other")
 

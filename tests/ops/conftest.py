@@ -15,8 +15,16 @@ def _serves(device, dtype, asked):
 @pytest.fixture(autouse=True, scope="module")
 def plain_backend():
     with pytest.MonkeyPatch.context() as patch:
-        ops = ("batch_norm", "instance_norm", "reflection_pad2d", "reflection_pad_conv2d", "conv_transpose2d", "l1_loss",
-               "mse_loss", "bce_with_logits")
+        ops = (
+            "batch_norm",
+            "instance_norm",
+            "reflection_pad2d",
+            "reflection_pad_conv2d",
+            "conv_transpose2d",
+            "l1_loss",
+            "mse_loss",
+            "bce_with_logits",
+        )
         for op in ops:
             patch.setitem(_backend._verifiers[op], "plain", _serves)
 
@@ -34,9 +42,11 @@ def plain_backend():
         patch.setattr(
             reflection_pad_conv2d,
             "_launchers",
-            lambda backend: (products.forward, products.input_gradient, products.weight_gradient)
-            if backend == "plain"
-            else others(backend),
+            lambda backend: (
+                (products.forward, products.input_gradient, products.weight_gradient)
+                if backend == "plain"
+                else others(backend)
+            ),
         )
         other = losses._launcher
         launcher = lambda backend: plain.losses.forward if backend == "plain" else other(backend)  # noqa: E731

@@ -168,8 +168,7 @@ class reflection_pad_conv2d:
         for kh in range(kernel[0]):
             for kw in range(kernel[1]):
                 rows, columns = (
-                    slice(k * d, k * d + (n - 1) * s + 1, s)
-                    for k, d, n, s in zip((kh, kw), dilation, size, stride)
+                    slice(k * d, k * d + (n - 1) * s + 1, s) for k, d, n, s in zip((kh, kw), dilation, size, stride)
                 )
                 yield (kh, kw), (slice(None), slice(None), rows, columns)
 

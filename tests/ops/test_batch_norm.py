@@ -43,9 +43,7 @@ def stock(x, weight=None, bias=None, running=(None, None), training=True, activa
 
 
 def ours(x, weight=None, bias=None, running=(None, None), training=True, activation="none", eps=1e-5):
-    return batch_norm(
-        x, *running, weight, bias, training, MOMENTUM, eps, activation=activation, negative_slope=SLOPE
-    )
+    return batch_norm(x, *running, weight, bias, training, MOMENTUM, eps, activation=activation, negative_slope=SLOPE)
 
 
 def parameters(channels, dtype, device):
@@ -312,9 +310,7 @@ def test_parameters_alone(backend):
             for running, training in (((None, None), True), (statistics(x), False)):
                 own = [t.clone() for t in tensors]
                 leaves = [own[i].requires_grad_() for i in chosen]
-                results = [
-                    torch.autograd.grad(f(*own, running, training, "relu"), leaves, dy) for f in (ours, stock)
-                ]
+                results = [torch.autograd.grad(f(*own, running, training, "relu"), leaves, dy) for f in (ours, stock)]
                 for a, b in zip(*results, strict=True):
                     torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-5)
 

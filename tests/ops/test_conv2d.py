@@ -159,8 +159,7 @@ def test_without_padding_the_table_of_reflected_convolutions_decides(monkeypatch
     monkeypatch.setattr(_table, "backend", lambda op, x, shape: asked.append((op, shape)) or "triton")
     reflected = reflection_pad_conv2d.compute
     with fastgan.backend(reflection_pad_conv2d="halo"):
-        monkeypatch.setattr(reflection_pad_conv2d, "compute",
-                            lambda *args: called.append(args[4]) or reflected(*args))
+        monkeypatch.setattr(reflection_pad_conv2d, "compute", lambda *args: called.append(args[4]) or reflected(*args))
         tensors = operands((1, 4, 6, 5), 4, (3, 3), dtype=torch.float32)
         torch.testing.assert_close(conv2d(*tensors), F.conv2d(*tensors))
         assert called == [(0, 0)]

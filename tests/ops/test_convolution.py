@@ -182,11 +182,18 @@ print("ended")
 def test_weight_gradients_of_dilated_kernels(dtype, backend):
     """In channels_last, of odd numbers of channels and columns among others: every element is written."""
     for op, kernel, dilation, channels, outputs, size in itertools.product(
-        ("conv2d", "reflection_pad_conv2d", "conv_transpose2d"), ((2, 2), (1, 3)), ((2, 2), (2, 1)), (33, 5), (2, 16),
+        ("conv2d", "reflection_pad_conv2d", "conv_transpose2d"),
+        ((2, 2), (1, 3)),
+        ((2, 2), (2, 1)),
+        (33, 5),
+        (2, 16),
         ((10, 31), (9, 12)),
     ):
         shape = (channels, outputs) if op == "conv_transpose2d" else (outputs, channels)
-        x, weight = draw((1, channels, *size), "nhwc", dtype=dtype), draw((*shape, *kernel), "nhwc", dtype=dtype, seed=1)
+        x, weight = (
+            draw((1, channels, *size), "nhwc", dtype=dtype),
+            draw((*shape, *kernel), "nhwc", dtype=dtype, seed=1),
+        )
         how = dict(output_padding=0, groups=1) if op == "conv_transpose2d" else {}
         gradients = []
         for function, kind in ((getattr(ours, op), dtype), (STOCK[op], torch.float64)):

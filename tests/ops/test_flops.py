@@ -35,8 +35,16 @@ MODELS = {
     "transposed convolution": lambda: nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False),
     "dilated transposed convolution": lambda: nn.ConvTranspose2d(32, 6, (3, 2), (1, 3), 1, (0, 1), dilation=(2, 1)),
     "generator": lambda: nn.Sequential(
-        pad_conv(), nn.InstanceNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
-        nn.ConvTranspose2d(64, 32, 3, 2, 1, 1), nn.InstanceNorm2d(32), nn.ReLU()),
+        pad_conv(),
+        nn.InstanceNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, 2, 1),
+        nn.BatchNorm2d(64),
+        nn.LeakyReLU(0.2),
+        nn.ConvTranspose2d(64, 32, 3, 2, 1, 1),
+        nn.InstanceNorm2d(32),
+        nn.ReLU(),
+    ),
 }
 
 
@@ -66,10 +74,14 @@ def test_every_op_of_products_has_a_formula():
     assert set(_flops._FORMULAS) == convolutions
 
 
-@pytest.mark.parametrize("order", [
-    "import fastgan.functional; from torch.utils.flop_counter import FlopCounterMode",
-    "from torch.utils.flop_counter import FlopCounterMode; import fastgan.functional",
-], ids=["ours first", "torch's first"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import fastgan.functional; from torch.utils.flop_counter import FlopCounterMode",
+        "from torch.utils.flop_counter import FlopCounterMode; import fastgan.functional",
+    ],
+    ids=["ours first", "torch's first"],
+)
 def test_the_order_of_imports_does_not_matter(order):
     """The counter that is entered before any op of ours ran counts, too; until one is wanted, nobody waits for torch's."""
     code = f"""
@@ -83,7 +95,7 @@ for _ in range(2):
     print(counter.get_total_flops() // (2 * 64 * w.numel()), end=" ")
 """
     if not _backend.EXTENSION_LOADED:
-        code = code.replace("fastgan.backend(conv_transpose2d=\"cpp\")", "fastgan.backend(\"auto\")")
+        code = code.replace('fastgan.backend(conv_transpose2d="cpp")', 'fastgan.backend("auto")')
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "1 1 ", result.stderr
 

@@ -618,7 +618,9 @@ def test_no_zeros_are_made_for_gradients_that_are_not_there(backend, monkeypatch
         assert seen == [(x.shape, 0)]
         wide = x.detach().double().requires_grad_()
         truth = exact(wide, residual=wide, activation="relu")
-        torch.testing.assert_close(dx.double(), torch.autograd.grad(truth.square().sum(), wide)[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            dx.double(), torch.autograd.grad(truth.square().sum(), wide)[0], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_no_zeros_are_made_for_the_gradients_of_the_statistics():

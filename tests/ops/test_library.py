@@ -68,7 +68,10 @@ def test_opcheck(op, backend, layout):
             (OPS.instance_norm, (x, moments, None, None, None, 1e-5, "none", 0.2, 0, backend)),
         ],
         "instance_norm_backward": [
-            (OPS.instance_norm_backward, (wide, None, x, *sums, channels, None, 1e-5, "leaky_relu", 0.2, 2, True, backend)),
+            (
+                OPS.instance_norm_backward,
+                (wide, None, x, *sums, channels, None, 1e-5, "leaky_relu", 0.2, 2, True, backend),
+            ),
             (OPS.instance_norm_backward, (wide, x, x, *sums, channels, None, 1e-5, "relu", 0.2, 2, False, backend)),
             (OPS.instance_norm_backward, (x, None, x, *sums, None, channels, 1e-5, "none", 0.2, 0, False, backend)),
         ],
@@ -360,8 +363,9 @@ def test_exports_with_sizes_that_vary(name, channels, strict, fresh_compiler):
     }[name]
     count = 2 if name == "l1_loss" else 1
     vary = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(layer, (draw((2, channels, 8, 9), dtype=torch.float32),) * count,
-                                  dynamic_shapes=(vary,) * count, strict=strict).module()
+    program = torch.export.export(
+        layer, (draw((2, channels, 8, 9), dtype=torch.float32),) * count, dynamic_shapes=(vary,) * count, strict=strict
+    ).module()
     for batch, height, width in ((1, 40, 40), (3, 4, 7)):
         images = (draw((batch, channels, height, width), dtype=torch.float32),) * count
         torch.testing.assert_close(program(*images), layer(*images), rtol=1e-4, atol=1e-4)
@@ -420,7 +424,10 @@ def test_vmap_of_convolutions_by_the_reference(name, layout, over):
     The numbers are whole and small, of which float32 gives exact sums in any order."""
     images = draw((6, 4, 6, 5), dtype=torch.float32).sign().contiguous(memory_format=layout).unflatten(0, (3, 2))
     weights = draw((3, 4, 4, 3, 3), dtype=torch.float32).sign()
-    function, given = CONVOLUTIONS[name], (images if over[0] == 0 else images[0], weights if over[1] == 0 else weights[0])
+    function, given = (
+        CONVOLUTIONS[name],
+        (images if over[0] == 0 else images[0], weights if over[1] == 0 else weights[0]),
+    )
     gradient = torch.func.grad(lambda w, x: function(x, w).square().sum())
     for backend in ("reference", "auto") if name.startswith("conv2d") else ("reference",):
         with fastgan.backend(backend):

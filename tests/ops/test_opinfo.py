@@ -154,7 +154,9 @@ ALLOWED = {
 MODULES = {
     fastgan.nn.Conv2d: (torch.nn.Conv2d, {}, "conv2d"),
     fastgan.nn.ReflectionPadConv2d: (
-        torch.nn.Conv2d, {"padding": 1, "padding_mode": "reflect"}, "reflection_pad_conv2d"
+        torch.nn.Conv2d,
+        {"padding": 1, "padding_mode": "reflect"},
+        "reflection_pad_conv2d",
     ),  # fmt: skip
     fastgan.nn.ConvTranspose2d: (torch.nn.ConvTranspose2d, {}, "conv_transpose2d"),
     fastgan.nn.BatchNorm1d: (torch.nn.BatchNorm1d, {}, "batch_norm"),

@@ -30,15 +30,18 @@ FUNCTIONS = {
     "batch_norm": lambda x, w, b: ours.batch_norm(x, None, None, w, b, True, activation="leaky_relu"),
     "batch_norm in evaluation": lambda x, w, b: ours.batch_norm(x, torch.zeros(3).to(x), torch.ones(3).to(x), w, b),
     "instance_norm": lambda x, w, b: ours.instance_norm(
-        x, weight=w, bias=b, activation="leaky_relu", residual=x.sin(), halo=1),
+        x, weight=w, bias=b, activation="leaky_relu", residual=x.sin(), halo=1
+    ),
     "instance_norm and its interior": lambda x, w, b: sum(
-        y.square().mean() for y in ours.instance_norm(x, weight=w, bias=b, halo=1, interior=True)),
+        y.square().mean() for y in ours.instance_norm(x, weight=w, bias=b, halo=1, interior=True)
+    ),
     "reflection_pad2d": lambda x, w, b: ours.reflection_pad2d(x, (1, 2, 3, 0)),
     "reflection_pad_conv2d": lambda x, w, b: ours.reflection_pad_conv2d(x, filters(x), b[:2], padding=1),
     "conv2d": lambda x, w, b: ours.conv2d(x, filters(x), b[:2], padding=1),
     "conv2d by columns": lambda x, w, b: ours.conv2d(x, filters(x, 2, 4), b[:2], padding=2),
     "conv_transpose2d": lambda x, w, b: ours.conv_transpose2d(
-        x, filters(x).transpose(0, 1), b[:2], 2, 1, activation="leaky_relu"),
+        x, filters(x).transpose(0, 1), b[:2], 2, 1, activation="leaky_relu"
+    ),
     "l1_loss": lambda x, w, b: ours.l1_loss(x, 0.5),
     "l1_loss of two": lambda x, w, b: ours.l1_loss(x, x.sin(), reduction="sum"),
     "mse_loss": lambda x, w, b: ours.mse_loss(x, 0.5),
@@ -132,7 +135,9 @@ def test_programs_are_trained_as_the_model(function, route, fresh_compiler):  # 
         program = ROUTES[route](model)
     with fastgan.backend("reference"):  # what the program is made of was chosen when it was made
         own = dict(program.named_parameters()) if isinstance(program, nn.Module) else {}
-        parameters = [own.get(name, parameter) for name, parameter in model.named_parameters()]  # unused ones may be lost
+        parameters = [
+            own.get(name, parameter) for name, parameter in model.named_parameters()
+        ]  # unused ones may be lost
         assert_trains_alike(program, model, parameters, model)
 
 
@@ -147,8 +152,10 @@ def test_a_program_that_holds_a_backward_pass_is_differentiated_again(name):
     with fastgan.backend("plain"):
         graph = make_fx(gradient)(example().requires_grad_())
         results = []
-        for function in (graph, lambda x: torch.autograd.grad(
-                FUNCTIONS[name](x, *parameters).sin().sum(), x, create_graph=True)[0]):
+        for function in (
+            graph,
+            lambda x: torch.autograd.grad(FUNCTIONS[name](x, *parameters).sin().sum(), x, create_graph=True)[0],
+        ):
             x = example().requires_grad_()
             g = function(x)
             results.append([g, *torch.autograd.grad((g * g.detach().cos()).sum(), x)])
@@ -168,8 +175,9 @@ LAYERS = {
     "MSELoss": lambda: fastgan.nn.MSELoss(),
     "ReflectionPad2d": lambda: fastgan.nn.ReflectionPad2d(2),
     "ReflectionPadConv2d": lambda: fastgan.nn.ReflectionPadConv2d(3, 2, 3, padding=1),
-    "Sequential": lambda: fastgan.fuse(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 2, 3), nn.InstanceNorm2d(2),
-                                                     nn.ReLU())),
+    "Sequential": lambda: fastgan.fuse(
+        nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 2, 3), nn.InstanceNorm2d(2), nn.ReLU())
+    ),
 }
 
 
@@ -182,6 +190,7 @@ def test_every_layer_is_among_them():
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_programs_are_trained_as_themselves(name, training):
     """By the backends that serve here, written to a file and read again."""
+
     class Loss(nn.Module):
         def __init__(self, layer):
             super().__init__()
@@ -214,8 +223,11 @@ def traced_file(model):
 
 
 def names(namespace):
-    return {name.removeprefix(f"{namespace}::") for name in torch._C._dispatch_get_all_op_names()
-            if name.startswith(f"{namespace}::")}
+    return {
+        name.removeprefix(f"{namespace}::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith(f"{namespace}::")
+    }
 
 
 def test_every_low_level_op_has_a_derivative():
@@ -228,7 +240,9 @@ def test_a_low_level_op_without_a_derivative_refuses(monkeypatch):
     monkeypatch.delitem(_library._derivatives, "reflection_pad2d")
     x = example().requires_grad_()
     call = lambda: torch.ops.fastgan.reflection_pad2d(x, 1, 1, 1, 1, "plain")  # noqa: E731
-    with pytest.raises(NotImplementedError, match="fastgan::reflection_pad2d has no derivative: call it under torch.no_"):
+    with pytest.raises(
+        NotImplementedError, match="fastgan::reflection_pad2d has no derivative: call it under torch.no_"
+    ):
         call()
     with torch.no_grad():
         assert call().shape == (2, 3, 6, 7)
@@ -243,8 +257,7 @@ def test_compiled_ops_refuse_to_lose_a_derivative():
     for name in of_tensors:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan_csrc::{name}", "Autograd"), name
     x = example().requires_grad_()
-    for y in (ops.reflection_pad2d(x, 1, 1, 1, 1),
-              ops.instance_norm(x, None, None, None, 1e-5, "none", 0.0, 0)[0]):
+    for y in (ops.reflection_pad2d(x, 1, 1, 1, 1), ops.instance_norm(x, None, None, None, 1e-5, "none", 0.0, 0)[0]):
         with pytest.raises(RuntimeError, match="derivative for fastgan_csrc::.* is not implemented"):
             (y.sum() + x.sum()).backward()
 
@@ -261,6 +274,7 @@ def test_functional_gradients_of_a_recorded_program(name):
     model = Program(FUNCTIONS[name])
     with fastgan.backend("plain"):
         graph = recorded(model)
+
     def once(function):
         return torch.func.grad(lambda x: function(x).sin().sum())
 

@@ -326,9 +326,15 @@ def test_winograd_by_shape():
         reflection_pad_conv2d(torch.zeros(1, 2, 5, 5), torch.zeros(2, 2, 3, 2))
 
 
-@pytest.mark.parametrize("dtype, size, chosen", [
-    (torch.float32, (24, 22), True), (torch.bfloat16, (24, 22), False), (torch.bfloat16, (64, 61), True),
-], ids=["float32", "small bfloat16", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype, size, chosen",
+    [
+        (torch.float32, (24, 22), True),
+        (torch.bfloat16, (24, 22), False),
+        (torch.bfloat16, (64, 61), True),
+    ],
+    ids=["float32", "small bfloat16", "bfloat16"],
+)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_winograd_is_chosen(layout, dtype, size, chosen, monkeypatch):
     """For all passes; under autocast and of a small image for the weight gradient alone, which comes in float32."""

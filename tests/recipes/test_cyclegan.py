@@ -22,8 +22,10 @@ def make(seed=0, precision="fp32", **kwargs):
 
 def batches(count, size=16, n=1, channels=(3, 3), seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [{name: 2 * torch.rand(n, c, size, size, generator=generator) - 1 for name, c in zip("AB", channels)}
-            for _ in range(count)]
+    return [
+        {name: 2 * torch.rand(n, c, size, size, generator=generator) - 1 for name, c in zip("AB", channels)}
+        for _ in range(count)
+    ]
 
 
 def weights(recipe, *names):
@@ -85,8 +87,18 @@ def test_step_returns_every_loss_by_name(gan_mode, extra, n):
     assert not same(before, weights(recipe))
 
 
-@pytest.mark.parametrize("kwargs", [dict(norm="batch"), dict(norm="none"), dict(dropout=True), dict(netD="pixel"),
-                                    dict(pool_size=0), dict(init_type="orthogonal"), dict(lambda_A=0.0)])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        dict(norm="batch"),
+        dict(norm="none"),
+        dict(dropout=True),
+        dict(netD="pixel"),
+        dict(pool_size=0),
+        dict(init_type="orthogonal"),
+        dict(lambda_A=0.0),
+    ],
+)
 def test_variants_train(kwargs):
     recipe = make(**kwargs)
     for batch in batches(2, n=2):
@@ -104,32 +116,37 @@ def test_losses_are_the_published_terms():
     """One step at batch 1, written out: G's terms at the old weights, D's at the old weights and the same fakes."""
     recipe = make(lambda_A=7.0, lambda_B=3.0, lambda_identity=0.25)
     nets = copy.deepcopy(recipe.networks)
-    batch, = batches(1)
+    (batch,) = batches(1)
     A, B = batch["A"], batch["B"]
     losses = recipe.step(batch)
     with torch.no_grad():
         G_A, G_B, D_A, D_B = nets.values()
         fake_B, fake_A = G_A(A), G_B(B)
         expected = {
-            "G_A": (D_A(fake_B) - 1).square().mean(), "G_B": (D_B(fake_A) - 1).square().mean(),
-            "cycle_A": 7 * (G_B(fake_B) - A).abs().mean(), "cycle_B": 3 * (G_A(fake_A) - B).abs().mean(),
-            "idt_A": 0.25 * 3 * (G_A(B) - B).abs().mean(), "idt_B": 0.25 * 7 * (G_B(A) - A).abs().mean(),
+            "G_A": (D_A(fake_B) - 1).square().mean(),
+            "G_B": (D_B(fake_A) - 1).square().mean(),
+            "cycle_A": 7 * (G_B(fake_B) - A).abs().mean(),
+            "cycle_B": 3 * (G_A(fake_A) - B).abs().mean(),
+            "idt_A": 0.25 * 3 * (G_A(B) - B).abs().mean(),
+            "idt_B": 0.25 * 7 * (G_B(A) - A).abs().mean(),
             "D_A": 0.5 * ((D_A(B) - 1).square().mean() + D_A(fake_B).square().mean()),
-            "D_B": 0.5 * ((D_B(A) - 1).square().mean() + D_B(fake_A).square().mean())}
+            "D_B": 0.5 * ((D_B(A) - 1).square().mean() + D_B(fake_A).square().mean()),
+        }
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, msg=lambda m: f"{name}: {m}")
 
 
 def test_the_generators_step_leaves_the_discriminators_no_gradient():
     recipe = make()
-    batch, = batches(1)
+    (batch,) = batches(1)
     seen = {}
     step_G = recipe.optimizers["G"].step
 
     def watch(*args, **kwargs):
         seen["D"] = [p.grad for name in ("D_A", "D_B") for p in recipe.networks[name].parameters()]
-        seen["G"] = [p.grad is not None for name in ("G_A", "G_B") for p in recipe.networks[name].parameters()
-                     if p.requires_grad]
+        seen["G"] = [
+            p.grad is not None for name in ("G_A", "G_B") for p in recipe.networks[name].parameters() if p.requires_grad
+        ]
         return step_G(*args, **kwargs)
 
     recipe.optimizers["G"].step = watch
@@ -156,7 +173,7 @@ def test_the_discriminators_gradient_is_their_own_loss_alone():
 
 def test_the_discriminators_step_leaves_the_generators_alone():
     recipe = make()
-    batch, = batches(1)
+    (batch,) = batches(1)
     after_G = {}
     step_D = recipe.optimizers["D"].step
 
@@ -189,8 +206,10 @@ def test_discriminators_are_trained_on_pooled_images():
 
 def test_frozen_biases_stay_frozen_and_untouched():
     recipe = make()
-    frozen = {name: [key for key, p in network.named_parameters() if not p.requires_grad]
-              for name, network in recipe.networks.items()}
+    frozen = {
+        name: [key for key, p in network.named_parameters() if not p.requires_grad]
+        for name, network in recipe.networks.items()
+    }
     assert all(frozen.values())
     for batch in batches(2):
         recipe.step(batch)
@@ -250,7 +269,7 @@ def test_end_epoch_steps_both_learning_rates():
 
 def test_sample_and_translate():
     recipe = make(dropout=True)
-    batch, = batches(1, n=2)
+    (batch,) = batches(1, n=2)
     images = recipe.sample(batch)
     assert list(images) == ["real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B"]
     assert all(image.shape == (2, 3, 16, 16) and not image.requires_grad for image in images.values())
@@ -306,7 +325,7 @@ def test_a_wrapped_network_is_used_saved_and_loaded():
     """As the engine may wrap them: compiled or distributed modules put a prefix before every key."""
     recipe = make()
     recipe.networks["G_A"] = torch.compile(recipe.networks["G_A"], backend="eager")
-    batch, = batches(1)
+    (batch,) = batches(1)
     expected = make().step(batch)
     losses = recipe.step(batch)
     for name in LOSSES:
@@ -316,18 +335,21 @@ def test_a_wrapped_network_is_used_saved_and_loaded():
     assert same(weights(other), weights(recipe))
 
 
-@pytest.mark.parametrize("kwargs, message", [
-    (dict(netG="unet"), "unknown netG 'unet'; choose one of resnet_9blocks, resnet_6blocks"),
-    (dict(gan_mode="hinge"), "unknown gan_mode 'hinge'; choose one of lsgan, vanilla, wgangp"),
-    (dict(norm="group"), "unknown norm 'group'"),
-    (dict(lr_policy="warm"), "unknown lr_policy 'warm'"),
-    (dict(init_type="zeros"), "unknown init_type 'zeros'"),
-    (dict(ngf=0), "ngf must be at least 1, got 0"),
-    (dict(pool_size=-1), "pool_size must not be negative, got -1"),
-    (dict(lambda_A=-1.0), "lambda_A must not be negative, got -1.0"),
-    (dict(input_nc=1), "got 1 and 3; set lambda_identity to 0"),
-    (dict(gan_mode="wgangp", norm="batch"), "batch norm mixes"),
-])
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(netG="unet"), "unknown netG 'unet'; choose one of resnet_9blocks, resnet_6blocks"),
+        (dict(gan_mode="hinge"), "unknown gan_mode 'hinge'; choose one of lsgan, vanilla, wgangp"),
+        (dict(norm="group"), "unknown norm 'group'"),
+        (dict(lr_policy="warm"), "unknown lr_policy 'warm'"),
+        (dict(init_type="zeros"), "unknown init_type 'zeros'"),
+        (dict(ngf=0), "ngf must be at least 1, got 0"),
+        (dict(pool_size=-1), "pool_size must not be negative, got -1"),
+        (dict(lambda_A=-1.0), "lambda_A must not be negative, got -1.0"),
+        (dict(input_nc=1), "got 1 and 3; set lambda_identity to 0"),
+        (dict(gan_mode="wgangp", norm="batch"), "batch norm mixes"),
+    ],
+)
 def test_options_that_cannot_be(kwargs, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         CycleGANOptions(**kwargs)

@@ -24,8 +24,8 @@ def test_value_and_gradient(mode, is_real):
     expected = FORMULAS[mode](logits, 1.0 if is_real else 0.0)
     assert loss.shape == ()
     torch.testing.assert_close(loss, expected)
-    ours, = torch.autograd.grad(loss, logits)
-    its, = torch.autograd.grad(expected, logits)
+    (ours,) = torch.autograd.grad(loss, logits)
+    (its,) = torch.autograd.grad(expected, logits)
     torch.testing.assert_close(ours, its)
 
 

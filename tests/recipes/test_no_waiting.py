@@ -14,11 +14,13 @@ from tests.engine.tape import NoHostReads
 SMALL = dict(latent_size=5, image_size=12)
 TRANSLATION = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, ndf=2, pool_size=2, norm="instance")
 CHOICES = {
-    "cyclegan-wgangp": ("cyclegan", dict(gan_mode="wgangp")), "pix2pix-batch": ("pix2pix", dict(norm="batch")),
+    "cyclegan-wgangp": ("cyclegan", dict(gan_mode="wgangp")),
+    "pix2pix-batch": ("pix2pix", dict(norm="batch")),
     "dcgan-1-optimizer": ("dcgan", dict(d_optimizers=1, upsample="transposed")),
     "dcgan-no-norm": ("dcgan", dict(d_optimizers=1, d_norm="none")),
     "dcgan-r1": ("dcgan", dict(d_norm="none", r1_gamma=1.0)),
-    "sgan-vanilla": ("sgan", dict(g_loss="vanilla")), "cvae-decoder-only": ("cvae", dict(decoder_only=True)),
+    "sgan-vanilla": ("sgan", dict(g_loss="vanilla")),
+    "cvae-decoder-only": ("cvae", dict(decoder_only=True)),
 }
 CASES = {name: (name, {}) for name in recipes.RECIPES} | CHOICES
 
@@ -42,6 +44,7 @@ def make_batch(recipe, device="cpu", count=4):
 @pytest.fixture
 def no_reads_by_other_ways(monkeypatch):
     """These read memory without asking an operator."""
+
     def refuse(*args, **kwargs):
         raise RuntimeError("reads a tensor on the host")
 
@@ -49,8 +52,9 @@ def no_reads_by_other_ways(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, refuse)
 
 
-@pytest.mark.parametrize("case, precision", [(case, "fp32") for case in CASES] + [("cyclegan", "bf16"),
-                                                                                 ("dcgan", "bf16")])
+@pytest.mark.parametrize(
+    "case, precision", [(case, "fp32") for case in CASES] + [("cyclegan", "bf16"), ("dcgan", "bf16")]
+)
 def test_nothing_is_read_on_the_host(case, precision, no_reads_by_other_ways):
     recipe = make(case, precision)
     for _ in range(2):  # the pools are full after the first

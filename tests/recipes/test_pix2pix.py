@@ -65,8 +65,7 @@ def test_no_gradient_crosses_between_generator_and_discriminator():
         other = D if name == "G" else G
         before = [None if p.grad is None else p.grad.clone() for p in other.parameters()]
         plain_update(name, loss)
-        assert all((p.grad is None and q is None) or torch.equal(p.grad, q)
-                   for p, q in zip(other.parameters(), before))
+        assert all((p.grad is None and q is None) or torch.equal(p.grad, q) for p, q in zip(other.parameters(), before))
         updates.append(name)
 
     recipe.update = update
@@ -144,8 +143,13 @@ def test_cyclegan_takes_the_other_generators(netG, norm):
     losses = recipe.step(batches(size=128 if netG == "unet_128" else 44, n=1)[0])
     assert all(loss.isfinite() for loss in losses.values())
     for network in recipe.networks.values():
-        stock = [module for module in network.modules()
-                 if isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.ConvTranspose2d, nn.ReflectionPad2d))]
-        assert stock and all(isinstance(module, (fnn.BatchNorm2d, fnn.InstanceNorm2d, fnn.ConvTranspose2d,
-                                                 fnn.ReflectionPad2d)) or not module.bias.requires_grad
-                             for module in stock)
+        stock = [
+            module
+            for module in network.modules()
+            if isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.ConvTranspose2d, nn.ReflectionPad2d))
+        ]
+        assert stock and all(
+            isinstance(module, (fnn.BatchNorm2d, fnn.InstanceNorm2d, fnn.ConvTranspose2d, fnn.ReflectionPad2d))
+            or not module.bias.requires_grad
+            for module in stock
+        )

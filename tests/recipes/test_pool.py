@@ -33,7 +33,7 @@ def test_afterwards_half_are_returned_and_half_traded_uniformly():
     kept, slots = 0, [0] * size
     for number in range(size, size + calls):
         before = numbers(torch.cat(pool.images))
-        returned, = numbers(pool.query(numbered(number)))
+        (returned,) = numbers(pool.query(numbered(number)))
         after = numbers(torch.cat(pool.images))
         if returned == number:
             kept += 1
@@ -41,7 +41,7 @@ def test_afterwards_half_are_returned_and_half_traded_uniformly():
         else:
             slot = before.index(returned)
             slots[slot] += 1
-            assert after[slot] == number and after[:slot] + after[slot + 1:] == before[:slot] + before[slot + 1:]
+            assert after[slot] == number and after[:slot] + after[slot + 1 :] == before[:slot] + before[slot + 1 :]
     assert abs(kept - calls / 2) < 4 * (calls / 4) ** 0.5
     assert all(abs(count - calls / 2 / size) < 5 * (calls / 2 / size) ** 0.5 for count in slots)
 
@@ -119,8 +119,13 @@ def test_errors():
         ImagePool(3).load_state_dict(ImagePool(5).state_dict())
 
 
-@given(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=12), st.booleans(), st.booleans(),
-       st.integers(0, 100))
+@given(
+    st.integers(1, 6),
+    st.lists(st.integers(1, 5), min_size=1, max_size=12),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 100),
+)
 def test_batches_of_any_length_trade_as_their_images_would_one_by_one(size, counts, ahead, channels_last, seed):
     """Also where a batch's image is traded for an earlier one of the same batch, and with decisions drawn ahead."""
     layout = torch.channels_last if channels_last else torch.contiguous_format

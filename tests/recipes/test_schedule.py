@@ -51,8 +51,8 @@ def test_cosine():
 
 def test_plateau_waits_five_epochs_without_a_one_percent_improvement():
     assert rates("plateau", 9, [1.0] * 9) == pytest.approx([1.0] * 7 + [0.2] * 2)
-    assert rates("plateau", 9, [0.9 ** k for k in range(9)]) == [1.0] * 9
-    assert rates("plateau", 9, [0.999 ** k for k in range(9)]) == pytest.approx([1.0] * 7 + [0.2] * 2)
+    assert rates("plateau", 9, [0.9**k for k in range(9)]) == [1.0] * 9
+    assert rates("plateau", 9, [0.999**k for k in range(9)]) == pytest.approx([1.0] * 7 + [0.2] * 2)
 
 
 @pytest.mark.parametrize("policy", LR_POLICIES)
@@ -95,9 +95,14 @@ def torchs(policy, optimizer, n_epochs, n_epochs_decay, lr_decay_iters):
     if policy == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, n_epochs)
     if policy == "linear":
-        return schedulers.SequentialLR(optimizer, [
-            schedulers.ConstantLR(optimizer, 1.0), schedulers.LinearLR(optimizer, n_epochs_decay / (n_epochs_decay + 1),
-                                                                     0.0, n_epochs_decay)], [n_epochs])
+        return schedulers.SequentialLR(
+            optimizer,
+            [
+                schedulers.ConstantLR(optimizer, 1.0),
+                schedulers.LinearLR(optimizer, n_epochs_decay / (n_epochs_decay + 1), 0.0, n_epochs_decay),
+            ],
+            [n_epochs],
+        )
     return schedulers.ReduceLROnPlateau(optimizer, factor=0.2, threshold=0.01, patience=5)
 
 
@@ -107,8 +112,9 @@ def advance(optimizer, scheduler, epochs, first=0):
     for epoch in range(first, first + epochs):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        scheduler.step(*([max(0, 3 - epoch) + 1.0] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-                         else []))
+        scheduler.step(
+            *([max(0, 3 - epoch) + 1.0] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else [])
+        )
     return rates
 
 
@@ -118,8 +124,12 @@ def from_start(policy, epochs, lr=LR, ours=False, **lengths):
     return advance(optimizer, make(policy, optimizer, **lengths), epochs)
 
 
-LENGTHS = [dict(n_epochs=2, n_epochs_decay=2, lr_decay_iters=3), dict(n_epochs=4, n_epochs_decay=4, lr_decay_iters=3),
-           dict(n_epochs=9, n_epochs_decay=1, lr_decay_iters=3), dict(n_epochs=1, n_epochs_decay=12, lr_decay_iters=3)]
+LENGTHS = [
+    dict(n_epochs=2, n_epochs_decay=2, lr_decay_iters=3),
+    dict(n_epochs=4, n_epochs_decay=4, lr_decay_iters=3),
+    dict(n_epochs=9, n_epochs_decay=1, lr_decay_iters=3),
+    dict(n_epochs=1, n_epochs_decay=12, lr_decay_iters=3),
+]
 
 
 @pytest.mark.parametrize("policy", LR_POLICIES)
@@ -155,8 +165,9 @@ def test_states_of_torchs_own_schedulers_go_on(policy):
     other_optimizer, other = build(policy, **LENGTHS[1])
     other_optimizer.load_state_dict(optimizer.state_dict())
     other.load_state_dict(scheduler.state_dict())
-    assert advance(other_optimizer, other, 9, 3) == pytest.approx(advance(optimizer, scheduler, 9, 3), rel=1e-12,
-                                                                  abs=LR * 1e-15)
+    assert advance(other_optimizer, other, 9, 3) == pytest.approx(
+        advance(optimizer, scheduler, 9, 3), rel=1e-12, abs=LR * 1e-15
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
@@ -165,9 +176,20 @@ def test_states_of_torchs_own_schedulers_go_on(policy):
 @pytest.mark.parametrize("lr", [1e-5, 3e-3, 0.0])
 def test_another_learning_rate_holds_as_if_from_the_start(policy, done, lr):
     def make(lr):
-        return recipes.get("pix2pix")(recipes.get("pix2pix").Options(
-            netG="resnet_6blocks", ngf=1, netD="n_layers", n_layers_D=1, ndf=1, lr=lr, lr_policy=policy, n_epochs=5,
-            n_epochs_decay=9, lr_decay_iters=3))
+        return recipes.get("pix2pix")(
+            recipes.get("pix2pix").Options(
+                netG="resnet_6blocks",
+                ngf=1,
+                netD="n_layers",
+                n_layers_D=1,
+                ndf=1,
+                lr=lr,
+                lr_policy=policy,
+                n_epochs=5,
+                n_epochs_decay=9,
+                lr_decay_iters=3,
+            )
+        )
 
     started, whole, resumed = make(LR), make(lr), make(lr)
     for epoch in range(done):

@@ -24,10 +24,15 @@ def make(name, seed=0, precision="fp32", **options):
 
 def batches(count=1, n=6, channels=1, size=12):
     generator = torch.Generator().manual_seed(0)
-    return [{"image": 2 * torch.rand(n, channels, size, size, generator=generator) - 1,
-             "label": torch.randint(10, (n,), generator=generator),
-             "labelled_image": 2 * torch.rand(n, channels, size, size, generator=generator) - 1,
-             "labelled_label": torch.randint(10, (n,), generator=generator)} for _ in range(count)]
+    return [
+        {
+            "image": 2 * torch.rand(n, channels, size, size, generator=generator) - 1,
+            "label": torch.randint(10, (n,), generator=generator),
+            "labelled_image": 2 * torch.rand(n, channels, size, size, generator=generator) - 1,
+            "labelled_label": torch.randint(10, (n,), generator=generator),
+        }
+        for _ in range(count)
+    ]
 
 
 def copy_of(network):
@@ -39,9 +44,16 @@ def moved(network, before):
     return any(not torch.equal(value, before[key]) for key, value in network.named_parameters())
 
 
-@pytest.mark.parametrize("name, options", [("cgan", {}), ("dcgan", dict(upsample="transposed")), ("dcgan", {}),
-                                           ("wgan", dict(upsample="transposed")),
-                                           ("wgan_gp", dict(upsample="transposed"))])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("cgan", {}),
+        ("dcgan", dict(upsample="transposed")),
+        ("dcgan", {}),
+        ("wgan", dict(upsample="transposed")),
+        ("wgan_gp", dict(upsample="transposed")),
+    ],
+)
 def test_a_new_generator_shows_the_code_and_is_not_saturated(name, options):
     recipe = make(name, latent_size=100, image_size=28, **options)
     z = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
@@ -93,7 +105,7 @@ def test_decoding_depends_on_nothing_but_its_code(name):
     labels = torch.tensor([0, 3, 9, 3]) if recipe.classes else None
     before = {network_name: copy_of(network) for network_name, network in recipe.networks.items()}
     together = recipe.decode(z, labels)
-    alone = torch.cat([recipe.decode(z[i:i + 1], None if labels is None else labels[i:i + 1]) for i in range(4)])
+    alone = torch.cat([recipe.decode(z[i : i + 1], None if labels is None else labels[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     for network_name, network in recipe.networks.items():
         assert network.training
@@ -163,12 +175,15 @@ def test_no_gradient_crosses_between_generator_and_discriminator(name):
         grads_of_G = [None if p.grad is None else p.grad.clone() for p in generator.parameters()]
         plain_update(optimizer, loss)
         if optimizer == G:
-            assert all(p.grad is None and q is None or torch.equal(p.grad, q)
-                       for p, q in zip(D.parameters(), grads_of_D)), "G's step changed D's gradients"
+            assert all(
+                p.grad is None and q is None or torch.equal(p.grad, q) for p, q in zip(D.parameters(), grads_of_D)
+            ), "G's step changed D's gradients"
             assert all(p.requires_grad for p in D.parameters())
         else:
-            assert all(p.grad is None and q is None or torch.equal(p.grad, q)
-                       for p, q in zip(generator.parameters(), grads_of_G)), f"{optimizer} sent gradients into G"
+            assert all(
+                p.grad is None and q is None or torch.equal(p.grad, q)
+                for p, q in zip(generator.parameters(), grads_of_G)
+            ), f"{optimizer} sent gradients into G"
         clean.append(optimizer)
 
     recipe.update = update
@@ -188,8 +203,13 @@ def test_every_network_learns_and_only_from_its_own_optimizer(name):
     recipe.step(batches()[0])
     for network_name, network in recipe.networks.items():
         assert moved(network, before[network_name]), network_name
-    owned = [parameter for optimizer_name, optimizer in recipe.optimizers.items() if optimizer_name != "D_fake"
-             for group in optimizer.param_groups for parameter in group["params"]]
+    owned = [
+        parameter
+        for optimizer_name, optimizer in recipe.optimizers.items()
+        if optimizer_name != "D_fake"
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
     everything = [parameter for network in recipe.networks.values() for parameter in network.parameters()]
     assert {id(p) for p in owned} == {id(p) for p in everything} and len(owned) == len(everything)
 
@@ -199,8 +219,9 @@ def test_norms_and_transposed_convolutions_are_ours(name):
     recipe = make(name, **({"upsample": "transposed"} if name in ("dcgan", "wgan", "wgan_gp", "sgan") else {}))
     stock = (nn.modules.batchnorm._BatchNorm, nn.ConvTranspose2d, nn.InstanceNorm2d, nn.ReflectionPad2d)
     ours = (fnn.BatchNorm1d, fnn.BatchNorm2d, fnn.ConvTranspose2d, fnn.InstanceNorm2d, fnn.ReflectionPad2d)
-    found = [module for network in recipe.networks.values() for module in network.modules()
-             if isinstance(module, stock)]
+    found = [
+        module for network in recipe.networks.values() for module in network.modules() if isinstance(module, stock)
+    ]
     assert found and all(isinstance(module, ours) for module in found)
 
 
@@ -324,9 +345,11 @@ def test_noise_follows_the_device_and_the_dtype():
 
 
 def test_samples_are_of_the_same_codes_for_life():
-    for name, columns in (("dcgan", ["real"] + [f"sample {k + 1}" for k in range(8)]),
-                          ("cgan", ["real", *map(str, range(10))]),
-                          ("vae", ["real", "rebuilt"] + [f"sample {k + 1}" for k in range(8)])):
+    for name, columns in (
+        ("dcgan", ["real"] + [f"sample {k + 1}" for k in range(8)]),
+        ("cgan", ["real", *map(str, range(10))]),
+        ("vae", ["real", "rebuilt"] + [f"sample {k + 1}" for k in range(8)]),
+    ):
         recipe = make(name)
         batch = batches(n=3)[0]
         state = torch.get_rng_state()
@@ -336,19 +359,25 @@ def test_samples_are_of_the_same_codes_for_life():
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize(("name", "options", "sentence"), [
-    ("dcgan", dict(upsample="bilinear"), "unknown upsample 'bilinear'; choose one of resize, transposed"),
-    ("dcgan", dict(d_optimizers=3), "unknown d_optimizers 3; choose one of 1, 2"),
-    ("dcgan", dict(r1_gamma=1.0), "r1_gamma 1 penalises each image's own gradient, which batch norm mixes; use d_norm "
-                                  "instance or none"),
-    ("dcgan", dict(r1_gamma=-1.0, d_norm="none"), "r1_gamma must not be negative, got -1.0"),
-    ("dcgan", dict(d_norm="layer"), "unknown d_norm 'layer'; choose one of batch, instance, none"),
-    ("gan", dict(d_steps=0), "d_steps must be at least 1, got 0"),
-    ("gan", dict(lr=-1.0), "lr must not be negative, got -1.0"),
-    ("cvae", dict(n_classes=1), "n_classes must be at least 2, got 1"),
-    ("vae", dict(recon_loss="l1"), "unknown recon_loss 'l1'; choose one of bce, mse"),
-    ("dcgan", dict(image_size=30), "30x30 do not fit the DCGAN generator"),
-])
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("dcgan", dict(upsample="bilinear"), "unknown upsample 'bilinear'; choose one of resize, transposed"),
+        ("dcgan", dict(d_optimizers=3), "unknown d_optimizers 3; choose one of 1, 2"),
+        (
+            "dcgan",
+            dict(r1_gamma=1.0),
+            "r1_gamma 1 penalises each image's own gradient, which batch norm mixes; use d_norm instance or none",
+        ),
+        ("dcgan", dict(r1_gamma=-1.0, d_norm="none"), "r1_gamma must not be negative, got -1.0"),
+        ("dcgan", dict(d_norm="layer"), "unknown d_norm 'layer'; choose one of batch, instance, none"),
+        ("gan", dict(d_steps=0), "d_steps must be at least 1, got 0"),
+        ("gan", dict(lr=-1.0), "lr must not be negative, got -1.0"),
+        ("cvae", dict(n_classes=1), "n_classes must be at least 2, got 1"),
+        ("vae", dict(recon_loss="l1"), "unknown recon_loss 'l1'; choose one of bce, mse"),
+        ("dcgan", dict(image_size=30), "30x30 do not fit the DCGAN generator"),
+    ],
+)
 def test_options_that_cannot_be(name, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(name, **options)
@@ -358,12 +387,13 @@ def test_calls_that_do_not_fit():
     plain, told = make("gan"), make("cgan")
     z = plain.latents(2)
     for call, sentence in (
-            (lambda: plain.decode(z, torch.tensor([1, 2])), "gan is told no classes"),
-            (lambda: plain.decode(z[:, :3]), r"codes of gan are \(N, 5\), got \(2, 3\)"),
-            (lambda: told.decode(z), "needs a class for each of 2 images"),
-            (lambda: told.decode(z, torch.tensor([1, 10])), r"classes run from 0 to 9, got \[1, 10\]"),
-            (lambda: plain.step(batches(size=16)[0]), "images of 16x16 .* built for 12x12"),
-            (lambda: make("vae").encode(torch.zeros(1, 1, 8, 8)), "images of 8x8 .* built for 12x12")):
+        (lambda: plain.decode(z, torch.tensor([1, 2])), "gan is told no classes"),
+        (lambda: plain.decode(z[:, :3]), r"codes of gan are \(N, 5\), got \(2, 3\)"),
+        (lambda: told.decode(z), "needs a class for each of 2 images"),
+        (lambda: told.decode(z, torch.tensor([1, 10])), r"classes run from 0 to 9, got \[1, 10\]"),
+        (lambda: plain.step(batches(size=16)[0]), "images of 16x16 .* built for 12x12"),
+        (lambda: make("vae").encode(torch.zeros(1, 1, 8, 8)), "images of 8x8 .* built for 12x12"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             call()
 

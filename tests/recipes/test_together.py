@@ -21,8 +21,9 @@ NETWORKS = {  # and the sides of its images
 
 def batches(dtype, size, count=2):
     generator = torch.Generator().manual_seed(1)
-    return [(2 * torch.rand(count, 3, size, size, generator=generator, dtype=torch.float64) - 1).to(dtype)
-            for _ in range(2)]
+    return [
+        (2 * torch.rand(count, 3, size, size, generator=generator, dtype=torch.float64) - 1).to(dtype) for _ in range(2)
+    ]
 
 
 def outcome(network, call, size, dtype=torch.float64):
@@ -30,8 +31,9 @@ def outcome(network, call, size, dtype=torch.float64):
     network = copy.deepcopy(network).to(dtype)
     images = [each.requires_grad_() for each in batches(dtype, size)]
     outputs = call(network, *images)
-    loss = sum((output * torch.linspace(-1, 2, output.numel(), dtype=dtype).view_as(output)).mean()
-               for output in outputs)
+    loss = sum(
+        (output * torch.linspace(-1, 2, output.numel(), dtype=dtype).view_as(output)).mean() for output in outputs
+    )
     loss.backward()
     gradients = [image.grad for image in images] + [p.grad for p in network.parameters() if p.grad is not None]
     return [output.detach() for output in outputs] + gradients
@@ -42,8 +44,10 @@ def separately(network, *images):
 
 
 def worst(results, truth):
-    return max(((result - exact).abs().max() / exact.abs().max().clamp(min=1e-8)).item()
-               for result, exact in zip(results, truth, strict=True))
+    return max(
+        ((result - exact).abs().max() / exact.abs().max().clamp(min=1e-8)).item()
+        for result, exact in zip(results, truth, strict=True)
+    )
 
 
 @pytest.fixture(params=NETWORKS)
@@ -71,8 +75,10 @@ def test_one_call_rounds_no_worse(network_and_size):
     assert worst(outcome(network, together, size, torch.float32), truth) <= 2 * apart + 1e-5
 
 
-@pytest.mark.parametrize("build", [lambda: generator("unet_128", ngf=2, norm="batch"),
-                                   lambda: discriminator("n_layers", ndf=4, norm="batch")])
+@pytest.mark.parametrize(
+    "build",
+    [lambda: generator("unet_128", ngf=2, norm="batch"), lambda: discriminator("n_layers", ndf=4, norm="batch")],
+)
 def test_batch_norm_takes_two_calls(build):
     """Its statistics are of a batch: one call on both would give other images."""
     torch.manual_seed(0)

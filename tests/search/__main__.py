@@ -1,9 +1,9 @@
 """python -m tests.search [OP ...]: random calls of the public functions against float64; the table of what was found.
 
-    python -m tests.search                          10,000 cases of each of the nine functions
-    python -m tests.search conv2d --cases 100       some of them
-    python -m tests.search conv2d --case 4711       one of them
-    python -m tests.search --subject torch          what stock torch makes of the same arguments
+python -m tests.search                          10,000 cases of each of the nine functions
+python -m tests.search conv2d --cases 100       some of them
+python -m tests.search conv2d --case 4711       one of them
+python -m tests.search --subject torch          what stock torch makes of the same arguments
 """
 
 import argparse
@@ -67,7 +67,9 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
     """Lines of equal columns. "torch off": cases in which stock torch itself is wrong, on plain copies."""
     widths = [max(len(line[i]) for line in (HEAD, *rows)) for i in range(len(HEAD))]
     return [
-        "  ".join(text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(line, widths)))
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(line, widths))
+        )
         for line in (HEAD, *rows)
     ]
 

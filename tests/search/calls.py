@@ -46,7 +46,9 @@ class Call:
 
         tensors = ", ".join(f"{name}: {show(t)}" for name, t in self.tensors.items())
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        return f"{self.op} by {self.backend}; {tensors}; {arguments}; gradients of {', '.join(self.wanted) or 'nothing'}"
+        return (
+            f"{self.op} by {self.backend}; {tensors}; {arguments}; gradients of {', '.join(self.wanted) or 'nothing'}"
+        )
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -476,7 +478,8 @@ def _draw_conv_transpose2d(call: Call) -> Call:
     padding, dilation = _two(draws, 0, 0, 1, 1, 2), _two(draws, 1, 1, 1, 1, 2, 3)
     # At least one pixel of output.
     padding = tuple(
-        min(p, ((size - 1) * s + d * (k - 1)) // 2) for size, k, s, p, d in zip((h, w), kernel, stride, padding, dilation)
+        min(p, ((size - 1) * s + d * (k - 1)) // 2)
+        for size, k, s, p, d in zip((h, w), kernel, stride, padding, dilation)
     )
     extra = tuple(draws.whole(0, max(s, d) - 1) if draws.chance(0.4) else 0 for s, d in zip(stride, dilation))
     call.arguments = dict(

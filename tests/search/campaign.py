@@ -78,7 +78,9 @@ def _run(cases: list[tuple[str, int]], subject: str) -> Iterator[Outcome]:
             op, number = cases[done]
             errors.seek(0)
             said = (errors.read().strip().splitlines() or [""])[-1][:200]
-            end = f"hangs for {HANGING:.0f} s" if hangs.is_set() else f"ends the process with code {code} {said}".strip()
+            end = (
+                f"hangs for {HANGING:.0f} s" if hangs.is_set() else f"ends the process with code {code} {said}".strip()
+            )
             from .calls import draw
             from .judge import PLAIN
 

@@ -35,7 +35,9 @@ class Verdict:
     refused: str = ""  # why there was nothing to judge: what the subject or torch said
     stock_fault: str = ""  # what is wrong with stock torch's result on plain copies
     of_allowed: float = 0.0  # the largest error over the largest allowed one
-    of_stock: float = 0.0  # the largest error over that of stock torch, or over a roundoff of the result if that is larger
+    of_stock: float = (
+        0.0  # the largest error over that of stock torch, or over a roundoff of the result if that is larger
+    )
     second: bool = False  # second gradients were compared, too
 
 
@@ -130,7 +132,9 @@ class _Plan:
             outputs = _outputs(definition, {k: self.exact(t) for k, t in call.tensors.items()}, call.arguments)
         self.kinks = self._kinks(definition, outputs)
         for y, kink in zip(outputs, self.kinks):
-            dy = draws.values(y.shape, draws.one(("normal", "normal", "off-centre", "constant")), self._dtype_of_result())
+            dy = draws.values(
+                y.shape, draws.one(("normal", "normal", "off-centre", "constant")), self._dtype_of_result()
+            )
             layout = draws.layout(dy)
             if kink.any():
                 dy, layout = dy.masked_fill(kink, 0), "plain" if layout == "expanded" else layout
@@ -153,8 +157,13 @@ class _Plan:
         tensors = {name: t for name, t in call.tensors.items() if name != "residual"}
         with torch.no_grad():
             exact = _outputs(definition, {k: self.exact(t) for k, t in tensors.items()}, linear)
-            changed = [_outputs(definition, {k: self.changed(t, level) for k, t in tensors.items()}, linear) for _ in range(2)]
-            near = [16 * torch.stack([c[i] - z for c in changed]).abs().amax() if z.numel() else 0 for i, z in enumerate(exact)]
+            changed = [
+                _outputs(definition, {k: self.changed(t, level) for k, t in tensors.items()}, linear) for _ in range(2)
+            ]
+            near = [
+                16 * torch.stack([c[i] - z for c in changed]).abs().amax() if z.numel() else 0
+                for i, z in enumerate(exact)
+            ]
             return [z.abs() <= bound for z, bound in zip(exact, near)]
 
     # What a tensor is turned into, for a run.
@@ -206,7 +215,9 @@ class _Plan:
         first = torch.autograd.grad(outputs, leaves, incoming, create_graph=self.second, allow_unused=True)
         results |= {f"d {name}": _or_zeros(g, t) for name, g, t in zip(call.wanted, first, leaves)}
         if self.second:
-            pairs = [(g, cast(self.directions[name]).to(g.dtype)) for name, g in zip(call.wanted, first) if g is not None]
+            pairs = [
+                (g, cast(self.directions[name]).to(g.dtype)) for name, g in zip(call.wanted, first) if g is not None
+            ]
             pairs = [(g, v) for g, v in pairs if g.requires_grad]
             sources = [*leaves, *incoming]
             names = [*call.wanted, *(f"dy {i}" if i else "dy" for i in range(len(incoming)))]
@@ -232,7 +243,9 @@ class _Plan:
             condition = fine[name]
             if name.startswith("d2"):  # the first gradients may be rounded before they are differentiated
                 condition = coarse[name]
-            elif "norm" in call.op and dtype in HALF:  # as may be what lies between norm, activation, sum and halo, once
+            elif (
+                "norm" in call.op and dtype in HALF
+            ):  # as may be what lies between norm, activation, sum and halo, once
                 condition = max(condition, coarse[name] / 16)
             final = torch.finfo(dtype).eps * _size(value) + torch.finfo(dtype).tiny * max(call.terms, 1)
             final *= 2 if dtype == torch.float64 else 1  # the truth is rounded, too
@@ -365,5 +378,3 @@ def _uninitialised(poisoned: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-

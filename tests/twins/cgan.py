@@ -12,8 +12,9 @@ class Twin:
         self.loss = F.mse_loss if gan_loss == "lsgan" else F.binary_cross_entropy_with_logits
         self.G, self.D = MLPGenerator(latent_size, image_size, n_classes), MLPDiscriminator(image_size, n_classes)
         self.networks = {"G": self.G, "D": self.D}
-        self.optimizers = {name: torch.optim.Adam(network.parameters(), lr, (beta1, 0.999))
-                           for name, network in self.networks.items()}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr, (beta1, 0.999)) for name, network in self.networks.items()
+        }
 
     def step(self, batch):
         x, labels = batch["image"], batch["label"]

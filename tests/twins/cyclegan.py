@@ -11,8 +11,14 @@ class Block(nn.Module):
     def __init__(self, channels, inplace):
         super().__init__()
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels), nn.ReLU(inplace),
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels))
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(inplace),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+        )
 
     def forward(self, x):
         return x + self.conv_block(x)
@@ -23,12 +29,18 @@ class Generator(nn.Module):
         super().__init__()
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(3, ngf, 7), nn.InstanceNorm2d(ngf), nn.ReLU(inplace)]
         for width in (ngf, 2 * ngf):
-            layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.InstanceNorm2d(2 * width),
-                       nn.ReLU(inplace)]
+            layers += [
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+                nn.InstanceNorm2d(2 * width),
+                nn.ReLU(inplace),
+            ]
         layers += [Block(4 * ngf, inplace) for _ in range(n_blocks)]
         for width in (4 * ngf, 2 * ngf):
-            layers += [nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1),
-                       nn.InstanceNorm2d(width // 2), nn.ReLU(inplace)]
+            layers += [
+                nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1),
+                nn.InstanceNorm2d(width // 2),
+                nn.ReLU(inplace),
+            ]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -42,9 +54,12 @@ class Discriminator(nn.Module):
         layers = [nn.Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace)]
         width = ndf
         for depth in range(1, n_layers + 1):
-            wider = min(2 ** depth, 8) * ndf
-            layers += [nn.Conv2d(width, wider, 4, stride=2 if depth < n_layers else 1, padding=1),
-                       nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2, inplace)]
+            wider = min(2**depth, 8) * ndf
+            layers += [
+                nn.Conv2d(width, wider, 4, stride=2 if depth < n_layers else 1, padding=1),
+                nn.InstanceNorm2d(wider),
+                nn.LeakyReLU(0.2, inplace),
+            ]
             width = wider
         layers += [nn.Conv2d(width, 1, 4, stride=1, padding=1)]
         self.model = nn.Sequential(*layers)
@@ -82,24 +97,44 @@ def gan_loss(logits, real, mode):
 def gradient_penalty(D, real, fake, weight=10.0):
     t = torch.rand(len(real), 1, 1, 1, dtype=real.dtype)
     x = (t * real + (1 - t) * fake).requires_grad_()
-    gradient, = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     return weight * ((gradient.reshape(len(real), -1).norm(dim=1) - 1) ** 2).mean()
 
 
 class CycleGAN:
     """Published defaults; pool_generators are the random generators of the pools of fake A and of fake B."""
 
-    def __init__(self, pool_generators, ngf=64, ndf=64, n_blocks=9, n_layers=3, gan_mode="lsgan", pool_size=50, lr=2e-4,
-                 beta1=0.5, lambda_A=10.0, lambda_B=10.0, lambda_identity=0.5, inplace=True):
-        self.networks = {"G_A": Generator(ngf, n_blocks, inplace), "G_B": Generator(ngf, n_blocks, inplace),
-                         "D_A": Discriminator(ndf, n_layers, inplace), "D_B": Discriminator(ndf, n_layers, inplace)}
+    def __init__(
+        self,
+        pool_generators,
+        ngf=64,
+        ndf=64,
+        n_blocks=9,
+        n_layers=3,
+        gan_mode="lsgan",
+        pool_size=50,
+        lr=2e-4,
+        beta1=0.5,
+        lambda_A=10.0,
+        lambda_B=10.0,
+        lambda_identity=0.5,
+        inplace=True,
+    ):
+        self.networks = {
+            "G_A": Generator(ngf, n_blocks, inplace),
+            "G_B": Generator(ngf, n_blocks, inplace),
+            "D_A": Discriminator(ndf, n_layers, inplace),
+            "D_B": Discriminator(ndf, n_layers, inplace),
+        }
         self.mode, self.lambdas = gan_mode, (lambda_A, lambda_B, lambda_identity)
         self.pools = [Pool(pool_size, generator) for generator in pool_generators]
         parameters = {name: list(network.parameters()) for name, network in self.networks.items()}
         self.of_D = [*parameters["D_A"], *parameters["D_B"]]
         of_G = [*parameters["G_A"], *parameters["G_B"]]
-        self.optimizers = {"G": torch.optim.Adam(of_G, lr, (beta1, 0.999)),
-                           "D": torch.optim.Adam(self.of_D, lr, (beta1, 0.999))}
+        self.optimizers = {
+            "G": torch.optim.Adam(of_G, lr, (beta1, 0.999)),
+            "D": torch.optim.Adam(self.of_D, lr, (beta1, 0.999)),
+        }
         self.idle = {name: idle_biases(network) for name, network in self.networks.items()}
 
     def step(self, batch):
@@ -142,6 +177,9 @@ def idle_biases(network):
     for prefix, sequence in network.named_modules():
         if isinstance(sequence, nn.Sequential):
             children = list(sequence.named_children())
-            names |= {f"{prefix}.{name}.bias" for (name, _), (_, following) in itertools.pairwise(children)
-                      if isinstance(following, nn.InstanceNorm2d)}
+            names |= {
+                f"{prefix}.{name}.bias"
+                for (name, _), (_, following) in itertools.pairwise(children)
+                if isinstance(following, nn.InstanceNorm2d)
+            }
     return names

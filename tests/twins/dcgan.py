@@ -9,15 +9,25 @@ from .networks import DCGANDiscriminator, dcgan_generator, noise, step
 
 
 class Twin:
-    def __init__(self, latent_size, image_size, lr=2e-4, beta1=0.5, upsample="resize", d_optimizers=2,
-                 d_norm="batch", r1_gamma=0.0):
+    def __init__(
+        self,
+        latent_size,
+        image_size,
+        lr=2e-4,
+        beta1=0.5,
+        upsample="resize",
+        d_optimizers=2,
+        d_norm="batch",
+        r1_gamma=0.0,
+    ):
         self.latent, self.gamma = latent_size, r1_gamma
         G, D = dcgan_generator(latent_size, image_size, upsample), DCGANDiscriminator(image_size, norm=d_norm)
         self.G, self.D = G, D
         self.networks = {"G": G, "D": D}
         owners = {"G": G, "D": D} if d_optimizers == 1 else {"G": G, "D_real": D, "D_fake": D}
-        self.optimizers = {name: torch.optim.Adam(owner.parameters(), lr, (beta1, 0.999))
-                           for name, owner in owners.items()}
+        self.optimizers = {
+            name: torch.optim.Adam(owner.parameters(), lr, (beta1, 0.999)) for name, owner in owners.items()
+        }
 
     def step(self, batch):
         fake = self.G(noise(batch["image"], self.latent))
@@ -42,7 +52,7 @@ class Twin:
         if not self.gamma:
             return 0.0
         x = x.clone().requires_grad_()
-        gradient, = torch.autograd.grad(self.D(x).sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(self.D(x).sum(), x, create_graph=True)
         return self.gamma / 2 * gradient.flatten(1).norm(dim=1).square().mean()
 
     def one_step(self, x, fake):

@@ -11,8 +11,10 @@ class Twin:
         self.latent, self.d_steps, self.minimax, self.count = latent_size, d_steps, gan_loss == "minimax", 0
         G, D = self.G, self.D = MLPGenerator(latent_size, image_size), MLPDiscriminator(image_size)
         self.networks = {"G": G, "D": D}
-        self.optimizers = {"G": torch.optim.Adam(G.parameters(), lr, (beta1, 0.999)),
-                           "D": torch.optim.Adam(D.parameters(), lr, (beta1, 0.999))}
+        self.optimizers = {
+            "G": torch.optim.Adam(G.parameters(), lr, (beta1, 0.999)),
+            "D": torch.optim.Adam(D.parameters(), lr, (beta1, 0.999)),
+        }
 
     def step(self, batch):
         x, bce = batch["image"], F.binary_cross_entropy_with_logits

@@ -107,9 +107,14 @@ class Distance:
         """The numbers that are compared. ReLU units that change sides make single steps' gradients jump: their largest
         difference, and the one that a quarter of the steps stays below, are judged apart."""
         ordered = sorted(self.gradients)
-        return {"loss": self.loss, "gradients of a calm step": ordered[len(ordered) // 4],
-                "gradients of the worst step": ordered[-1], "weights": self.weights,
-                "largest weight": self.largest_weight, "buffers": self.buffers}
+        return {
+            "loss": self.loss,
+            "gradients of a calm step": ordered[len(ordered) // 4],
+            "gradients of the worst step": ordered[-1],
+            "weights": self.weights,
+            "largest weight": self.largest_weight,
+            "buffers": self.buffers,
+        }
 
 
 def distances(recipe, twin, others, batches, followed):
@@ -166,8 +171,14 @@ def _recorded(runner):
     updates = []
 
     def record(optimizer, *_):
-        updates.append({parameter: parameter.grad.detach().clone() for group in optimizer.param_groups
-                        for parameter in group["params"] if parameter.grad is not None})
+        updates.append(
+            {
+                parameter: parameter.grad.detach().clone()
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+                if parameter.grad is not None
+            }
+        )
 
     for optimizer in runner.optimizers.values():
         optimizer.register_step_pre_hook(record)

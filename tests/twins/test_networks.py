@@ -29,8 +29,11 @@ def run(network, images):
 def errors(result, truth, skip):
     """Largest error of the output, and of each gradient relative to its largest element."""
     worst = (result[0] - truth[0]).abs().max().item()
-    relative = {name: ((result[1][name].double() - gradient).abs().max() / gradient.abs().max()).item()
-                for name, gradient in truth[1].items() if name not in skip}
+    relative = {
+        name: ((result[1][name].double() - gradient).abs().max() / gradient.abs().max()).item()
+        for name, gradient in truth[1].items()
+        if name not in skip
+    }
     return worst, relative
 
 

@@ -44,13 +44,14 @@ AS_IT_COMES = [case for case in CASES if case in recipes.RECIPES]
 
 
 def trained(case, dtype, ways, followed=False, **changes):
-    """(the recipe's distance from the twin, that of stock torch in other ways) after some steps from the same weights.
-    """
+    """(the recipe's distance from the twin, that of stock torch in other ways) after some steps from the same weights."""
     name, make, options = CASES[case]
     recipe_class, options = recipes.get(name), options | changes
     size = dict(ngf=4, ndf=4) if name == "pix2pix" else SMALL
     torch.manual_seed(0)
-    recipe = recipe_class(recipe_class.Options(**size, **(dict(netG="unet_128") if name == "pix2pix" else {}), **options))
+    recipe = recipe_class(
+        recipe_class.Options(**size, **(dict(netG="unet_128") if name == "pix2pix" else {}), **options)
+    )
     told = dict(classes=CLASSES) if name in ("cvae", "cvae_gan") else {}
     first, *others = [start(recipe, make(**size, **told, **options), dtype)[1] for _ in range(1 + len(ways))]
     others = [Way(way, twin) for way, twin in zip(ways, others)]

@@ -7,8 +7,17 @@ from .networks import Encoder, decoder, step
 
 
 class Twin:
-    def __init__(self, latent_size, image_size, classes=0, lr=1e-3, beta1=0.9, recon_loss="bce", lambda_kl=1.0,
-                 decoder_only=False):
+    def __init__(
+        self,
+        latent_size,
+        image_size,
+        classes=0,
+        lr=1e-3,
+        beta1=0.9,
+        recon_loss="bce",
+        lambda_kl=1.0,
+        decoder_only=False,
+    ):
         self.classes, self.decoder_only = classes, decoder_only
         self.mse, self.lambda_kl = recon_loss == "mse", lambda_kl
         E = self.E = Encoder(latent_size, image_size, 0 if decoder_only else classes)
@@ -32,7 +41,7 @@ class Twin:
         else:
             recon = F.binary_cross_entropy_with_logits(logits, picture, reduction="sum") / len(x)
         variance = torch.exp(2 * log_sigma)
-        kl = -0.5 * self.lambda_kl * (1 + torch.log(variance) - mean ** 2 - variance).sum() / len(x)
+        kl = -0.5 * self.lambda_kl * (1 + torch.log(variance) - mean**2 - variance).sum() / len(x)
         return recon, kl, logits, one_hot
 
     def draw(self, z, one_hot):

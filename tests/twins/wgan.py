@@ -10,8 +10,9 @@ class Twin:
         self.latent, self.n_critic, self.clip, self.count = latent_size, n_critic, clip, 0
         G, D = self.G, self.D = dcgan_generator(latent_size, image_size), DCGANDiscriminator(image_size)
         self.networks = {"G": G, "D": D}
-        self.optimizers = {name: torch.optim.RMSprop(network.parameters(), lr)
-                           for name, network in self.networks.items()}
+        self.optimizers = {
+            name: torch.optim.RMSprop(network.parameters(), lr) for name, network in self.networks.items()
+        }
 
     def step(self, batch):
         x = batch["image"]

@@ -75,9 +75,9 @@ def glyphs(split: str, count: int, size: int = SIZE) -> tuple[np.ndarray, np.nda
         (places,) = np.nonzero(labels == label)
         generator = np.random.RandomState(_seed(split, 1 + label))
         for start in range(0, len(places), _AT_ONCE):
-            part = places[start:start + _AT_ONCE]
+            part = places[start : start + _AT_ONCE]
             drawn = _draw(label, generator, size)  # whole chunks: a longer set begins with a shorter one
-            images[part] = drawn[:len(part)]
+            images[part] = drawn[: len(part)]
     return images, labels.astype(np.int64)
 
 
@@ -91,14 +91,16 @@ def _draw(label: int, generator: np.random.RandomState, size: int) -> np.ndarray
     points = points + _WOBBLE * (2 * generator.random_sample((_AT_ONCE, *points.shape)) - 1)
     width, height, slant, pen, ink = (
         low + (high - low) * generator.random_sample((_AT_ONCE, 1))
-        for low, high in (_WIDTH, _HEIGHT, _SLANT, _PEN, _INK))
+        for low, high in (_WIDTH, _HEIGHT, _SLANT, _PEN, _INK)
+    )
     shift = 0.5 + _SHIFT * (2 * generator.random_sample((_AT_ONCE, 2)) - 1)
     y = (points[..., 1] - 0.5) * height
     x = (points[..., 0] - 0.5) * width - slant * y
     placed = np.stack([x, y], axis=-1) + shift[:, None]
 
-    starts, ends = (np.einsum("sk,nkd->snd", matrix, placed).astype(np.float32) * np.float32(size)
-                    for matrix in _PIECE_ENDS[label])
+    starts, ends = (
+        np.einsum("sk,nkd->snd", matrix, placed).astype(np.float32) * np.float32(size) for matrix in _PIECE_ENDS[label]
+    )
     centre = np.arange(size, dtype=np.float32) + np.float32(0.5)
     nearest = np.full((_AT_ONCE, size, size), np.inf, dtype=np.float32)
     for start, end in zip(starts, ends):
@@ -141,7 +143,7 @@ def _piece_ends(label: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _catmull_rom(count: int, points: tuple[int, int, int, int], t: float) -> np.ndarray:
     """The weights (count,) of all control points at ``t`` in [0, 1] between the second and the third of four."""
-    weights = (-t + 2 * t ** 2 - t ** 3, 2 - 5 * t ** 2 + 3 * t ** 3, t + 4 * t ** 2 - 3 * t ** 3, t ** 3 - t ** 2)
+    weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
     row = np.zeros(count)
     for point, weight in zip(points, weights):
         row[point] += weight / 2

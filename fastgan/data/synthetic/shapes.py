@@ -107,8 +107,10 @@ class Scenes:
         if count < 1 or size < 1:
             raise ValueError(f"{count} images of {size}x{size} pixels were asked for: both numbers must be 1 or more")
         if channels not in CHANNELS:
-            raise ValueError(f"the built-in pair was asked for with {channels} channels: it is drawn with 3 (RGB), "
-                             "1 (grey), or 2 or 4 (with transparency, opaque)")
+            raise ValueError(
+                f"the built-in pair was asked for with {channels} channels: it is drawn with 3 (RGB), "
+                "1 (grey), or 2 or 4 (with transparency, opaque)"
+            )
         self.domain, self.split, self.size, self.channels, self.paired = domain, split, size, channels, paired
         self.sizes = [(size, size)] * count
         self._drawn: dict[int, Tensor] = {}
