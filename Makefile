@@ -7,9 +7,10 @@
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,
 #                 without a GPU
 # make tritons    run all the Triton kernels' tests, compiling included, with the oldest supported and the newest release of triton
+# make lint       check style and types: ruff, mypy and clang-format, as in pyproject.toml and .clang-format
 # make docs       build the pages of docs, and the API from the docstrings, into build/site; warnings are errors
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
-# The first five set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
+# All but docs and gpu-check set up .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or later), ARGS adds arguments.
 
 PYTHON ?= python3
 ARGS ?=
@@ -22,7 +23,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csr
 # triton 3.6's interpreter needs a numpy before 2.4.
 TRITONS := build/triton-oldest build/triton-newest
 
-.PHONY: cyclegan test learn search bench sanitize kernels tritons docs gpu-check setup clean
+.PHONY: cyclegan test lint learn search bench sanitize kernels tritons docs gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -31,6 +32,14 @@ cyclegan: setup
 # A worker for each core, and a whole file to one worker: files share what their fixtures build.
 test: setup
 	$(RUN) -m pytest -n logical --dist loadfile $(ARGS)
+
+CPP := $(shell git ls-files 'csrc/*' 'tests/csrc/*' 2>/dev/null | grep -E '[.](cpp|h|cu|cuh)$$')
+
+lint: $(VENV)/requirements.stamp
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 
 learn: setup
 	$(RUN) -m bench.learn $(ARGS)

@@ -21,7 +21,9 @@ def measure(device: torch.device | str, seconds: float) -> dict:
 
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
-    timing = interleaved({"copy": lambda _: target.copy_(source)}, seconds, clock)["copy"].summary()
+    timing = interleaved({"copy": lambda _, source=source, target=target: target.copy_(source)}, seconds, clock)[
+        "copy"
+    ].summary()
     rates = {"copy_bytes_per_second": 2 * source.nbytes / timing["median"], "flops": {}}
     del source, target
 

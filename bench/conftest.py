@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastgan import _process  # noqa: I001
+from fastgan import _process
 
 # As in our commands, before torch is imported: a result then costs its computation, not the page faults of its memory,
 # and a neighbour on the machine costs less, whoever computes it.

@@ -4,7 +4,8 @@
     python -m bench.report --update PAGE.md...
 
 A page holds, between two comments, what it quotes: the kinds of table (gains, ops, summary, steps, loader, training,
-machine, remarks) and the records, as paths from the root of the repository. ``--update`` writes the tables between them anew.
+machine, remarks) and the records, as paths from the root of the repository. ``--update`` writes the tables between them
+anew.
 
     <!-- bench.report: summary machine | bench/results/one.json bench/results/two.json -->
     <!-- /bench.report -->

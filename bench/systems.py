@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -208,7 +209,7 @@ class Step:
     def _under_autocast(self, step: Callable[[Batch], dict[str, Tensor]]) -> Callable[[Batch], dict[str, Tensor]]:
         variant, dtype = self.variant, _precision.PRECISIONS[self.variant.precision]
 
-        def region() -> ContextManager[Any]:
+        def region() -> AbstractContextManager[Any]:
             if variant.precision == "fp32":
                 return contextlib.nullcontext()
             return torch.autocast(self.device.type, dtype, cache_enabled=self.system.one_region and not variant.graph)

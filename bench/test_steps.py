@@ -6,6 +6,7 @@ With torch.compile in the race, ``-m compile``.
 from __future__ import annotations
 
 import pytest
+import torch
 
 from .steps import StepCase
 from .systems import COMPILED, COMPILED_ON_CUDA, EAGER, OURS, OURS_ON_CUDA, SYSTEMS, Variant

@@ -10,7 +10,7 @@ that turn.
 
 from __future__ import annotations
 
-from fastgan import _process  # noqa: I001
+from fastgan import _process
 
 _process.settle()  # before torch is imported
 

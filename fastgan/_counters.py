@@ -1,8 +1,8 @@
 """thop, which counts the operations of a model, counts a layer of ours as the stock layer that it is.
 
-It looks up ``type(layer)`` in a table, and takes any other class for no work at all, without a word. It puts the model into
-evaluation before it looks, which is when a layer of ours adds its class: thop may be imported before the layer is made,
-or after.
+It looks up ``type(layer)`` in a table, and takes any other class for no work at all, without a word. It puts the model
+into evaluation before it looks, which is when a layer of ours adds its class: thop may be imported before the layer is
+made, or after.
 """
 
 import sys

@@ -1,14 +1,17 @@
-"""Settings of the process that only a command that runs in a process of its own may make (``python -m``), and no import.
+"""Settings of the process that only a command that runs in a process of its own may make (``python -m``), and no
+import.
 
 They are made before torch is imported, which starts OpenMP's threads.
 
 GNU OpenMP's threads spin for milliseconds at the end of every parallel loop, and a training step has thousands of short
 ones. Where another process wants a core, each loop then waits for the scheduler: with one busy neighbour, the built-in
-CycleGAN's step on two cores went from 0.21 s to between 1.2 and 5 s. Threads that spin a little and then sleep keep 0.21 s
-alone and take 0.7 to 1.4 s beside that neighbour. OMP_WAIT_POLICY or GOMP_SPINCOUNT in the environment decide otherwise.
+CycleGAN's step on two cores went from 0.21 s to between 1.2 and 5 s. Threads that spin a little and then sleep keep
+0.21 s alone and take 0.7 to 1.4 s beside that neighbour. OMP_WAIT_POLICY or GOMP_SPINCOUNT in the environment decide
+otherwise.
 
-glibc gives freed memory back to the system and takes it anew, a page fault for every 4 KiB of every result. Kept instead,
-the same step took 0.16 to 0.20 s. MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ in the environment decide otherwise.
+glibc gives freed memory back to the system and takes it anew, a page fault for every 4 KiB of every result. Kept
+instead, the same step took 0.16 to 0.20 s. MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ in the environment decide
+otherwise.
 """
 
 import ctypes

@@ -4,15 +4,15 @@ Every function is differentiable twice and more, keeps the dtype and the memory 
 channels_last), and runs under autocast, ``torch.compile(fullgraph=True)`` and ``torch.export``. Sums and statistics are
 taken in float32 (float64 for float64 input), without atomics: two runs give the same bits.
 
-torch.fx records a function as one call where it is called by this module, as ``fastgan.functional.conv2d``; a module that
-imports it by name says ``torch.fx.wrap("conv2d")``.
+torch.fx records a function as one call where it is called by this module, as ``fastgan.functional.conv2d``; a module
+that imports it by name says ``torch.fx.wrap("conv2d")``.
 """
 
 from __future__ import annotations
 
 from torch import fx
 
-from .ops._norm import ACTIVATIONS
+from .ops._norm import ACTIVATIONS as ACTIVATIONS
 from .ops.batch_norm import batch_norm
 from .ops.conv2d import conv2d
 from .ops.conv_transpose2d import conv_transpose2d

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from fastgan import recipes
 from fastgan.data.files import save_image, suffix_for
 from fastgan.data.images import grid_holds, make_grid
 from fastgan.engine import command

@@ -192,8 +192,8 @@ class InstanceNorm2d(Counted, nn.InstanceNorm2d):
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
     Call:
-        ``layer(input, residual=None, moments=None)``; the residual, of the input's shape, is added after the activation;
-        moments as the convolution that made the input gave them.
+        ``layer(input, residual=None, moments=None)``; the residual, of the input's shape, is added after the
+        activation; moments as the convolution that made the input gave them.
 
     Shape:
         (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo); with ``interior`` also its inside, of the input's
@@ -454,7 +454,7 @@ class L1Loss(nn.L1Loss):
 
 
 class MSELoss(nn.MSELoss):
-    """``nn.MSELoss``, whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.mse_loss`."""
+    """``nn.MSELoss`` whose target may be a number: ``loss(input, target)``; see :func:`fastgan.functional.mse_loss`."""
 
     @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:

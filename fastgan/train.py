@@ -19,8 +19,8 @@ import torch
 import fastgan
 from fastgan import data, recipes
 from fastgan.engine import checkpoint, command, device, graphs, loop, measures, rng, settings
-from fastgan.engine.evaluation import write_metrics
 from fastgan.engine.command import UserError
+from fastgan.engine.evaluation import write_metrics
 from fastgan.engine.flags import Parser, add_options
 from fastgan.engine.folder import RunFolder
 from fastgan.engine.log import clock, learning_rates

@@ -1,12 +1,10 @@
 """What the kernel files share: memory layouts, the launch device, and reflected indices."""
 
 import contextlib
-from typing import Optional
 
 import torch
 import triton
 import triton.language as tl
-
 
 MOST_PARTS = 64  # of a plane: every program that normalises it reads the partial sums of all of them
 MOST_PIXELS = 2**30  # an image has fewer, so that the sum of two positions in it is a 32-bit number
@@ -50,7 +48,7 @@ def on_device(tensor: torch.Tensor):
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-def launch_options(warps: int, registers: Optional[int] = None) -> dict:
+def launch_options(warps: int, registers: int | None = None) -> dict:
     """Compiler options of a launch; contraction to fused multiply-add is asked for, since triton's default changes.
 
     registers: at most so many to a thread. Left alone, the compiler chooses how many programs shall fit on a

@@ -11,8 +11,6 @@ norm take a plane: partial sums, then their merge in a fixed order, each program
 one launch, forward and backward. Nothing is atomic: results repeat bitwise.
 """
 
-from typing import Optional
-
 import torch
 import triton
 import triton.language as tl
@@ -446,7 +444,7 @@ def _one_sample(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1).reshape(1, -1, 1, x.shape[1]).permute(0, 3, 1, 2)
 
 
-def _empty(x: torch.Tensor, device: Optional[torch.device] = None) -> torch.Tensor:
+def _empty(x: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
     """As x, uninitialised."""
     format = memory_format(dense_layout(x, "input"))
     return torch.empty(x.shape, dtype=x.dtype, device=device or x.device, memory_format=format)
@@ -477,12 +475,12 @@ def _flags(weight, bias, activation: str, cut: Config) -> dict:
 
 def forward(
     x: torch.Tensor,
-    weight: Optional[torch.Tensor],
-    bias: Optional[torch.Tensor],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
     eps: float,
     activation: str,
     negative_slope: float,
-    cut: Optional[Config] = None,
+    cut: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """y as x; mean, rstd and unbiased variance of the batch, (C,) in fp32 (fp64 for fp64 input).
 
@@ -543,11 +541,11 @@ def apply(
     x: torch.Tensor,
     mean: torch.Tensor,
     rstd: torch.Tensor,
-    weight: Optional[torch.Tensor],
-    bias: Optional[torch.Tensor],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
     activation: str,
     negative_slope: float,
-    cut: Optional[Config] = None,
+    cut: Config | None = None,
 ) -> torch.Tensor:
     """y as x, from mean and rstd, (C,) in fp32 (fp64 for fp64 input); the rest as `forward`."""
     layout = _check(x, weight, bias, activation, mean=mean, rstd=rstd)
@@ -601,12 +599,12 @@ def backward(
     x: torch.Tensor,
     mean: torch.Tensor,
     rstd: torch.Tensor,
-    weight: Optional[torch.Tensor],
-    bias: Optional[torch.Tensor],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
     activation: str,
     negative_slope: float,
     training: bool,
-    cut: Optional[Config] = None,
+    cut: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dx, dweight, dbias) of `forward` when training, else of `apply`; dy dense, as x.
 

@@ -18,7 +18,7 @@ Statistics are sums of deviations from the plane's first element: exact for data
 merged by Welford's recurrence, across lanes and programs by Chan's formula. Nothing is atomic: results repeat bitwise.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import triton
@@ -1290,7 +1290,7 @@ def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
 
 def candidates(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int) -> list[Config]:
     """The configurations worth measuring for (N, C, H, W); in NCHW their vectors divide the image's width."""
-    batch, channels, height, width = shape
+    batch, _channels, height, width = shape
     count = height * width
     best = config(direction, layout, shape, itemsize)
     found = [best]
@@ -1400,16 +1400,16 @@ def _residual_strides(residual: torch.Tensor, x: torch.Tensor, layout: str) -> t
 
 def forward(
     x: torch.Tensor,
-    weight: Optional[torch.Tensor],
-    bias: Optional[torch.Tensor],
-    residual: Optional[torch.Tensor],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
     eps: float,
     activation: str,
     negative_slope: float,
     halo: int,
-    cut: Optional[Config] = None,
-    variance: Optional[torch.Tensor] = None,
-    moments: Optional[torch.Tensor] = None,
+    cut: Config | None = None,
+    variance: torch.Tensor | None = None,
+    moments: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """y (N, C, H + 2 halo, W + 2 halo), and mean and rstd (N, C) in fp32 (fp64 for fp64 input).
 
@@ -1486,14 +1486,14 @@ def backward(
     x: torch.Tensor,
     mean: torch.Tensor,
     rstd: torch.Tensor,
-    weight: Optional[torch.Tensor],
-    bias: Optional[torch.Tensor],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
     activation: str,
     negative_slope: float,
     halo: int,
     need_dresidual: bool,
-    cut: Optional[Config] = None,
-    dinner: Optional[torch.Tensor] = None,
+    cut: Config | None = None,
+    dinner: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dx, dweight, dbias, dresidual) from dy (N, C, H + 2 halo, W + 2 halo), in the dtype and layout of x.
 

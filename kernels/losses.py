@@ -8,7 +8,7 @@ Sums are staged: every lane adds its elements, every program its lanes, and one 
 in a fixed order. Nothing is atomic: results repeat bitwise.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import triton
@@ -177,12 +177,12 @@ def config(numel: int, itemsize: int, reduction: str) -> Config:
 
 def forward(
     input: torch.Tensor,
-    target: Optional[torch.Tensor],
+    target: torch.Tensor | None,
     label: float,
     kind: str,
     reduction: str,
     want_grad: bool,
-    cut: Optional[Config] = None,
+    cut: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(value, grad) of a pointwise loss.
 

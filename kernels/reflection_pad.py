@@ -4,7 +4,7 @@ Every output element is gathered: the padded image from the pixel it mirrors, th
 where its pixel shows up, added in a fixed order.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import triton
@@ -224,9 +224,7 @@ def _launch(kernel, source, output, direction: str, layout: str, size: tuple, pa
         )
 
 
-def forward(
-    x: torch.Tensor, left: int, right: int, top: int, bottom: int, cut: Optional[Config] = None
-) -> torch.Tensor:
+def forward(x: torch.Tensor, left: int, right: int, top: int, bottom: int, cut: Config | None = None) -> torch.Tensor:
     """x padded by reflection: dense (N, C, H, W) to (N, C, top + H + bottom, left + W + right), dtype and layout kept.
 
     0 <= left, right < W and 0 <= top, bottom < H. `cut` overrides the choice of `config`.
@@ -247,8 +245,8 @@ def backward(
     right: int,
     top: int,
     bottom: int,
-    cut: Optional[Config] = None,
-    dtype: Optional[torch.dtype] = None,
+    cut: Config | None = None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """The adjoint of `forward`: dense (N, C, top + H + bottom, left + W + right) folded to (N, C, H, W).
 

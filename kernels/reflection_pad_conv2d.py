@@ -27,7 +27,7 @@ results repeat bitwise. Tiles are pixels by channels in NHWC and channels by pix
 read neighbouring elements.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import triton
@@ -894,7 +894,7 @@ def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, c
     )
 
 
-def _registers(source: torch.Tensor, precision: str, cut: Config, pixels: str) -> Optional[int]:
+def _registers(source: torch.Tensor, precision: str, cut: Config, pixels: str) -> int | None:
     """A bound for the registers of a thread, where the compiler spills without one; see `launch_options`."""
     if source.element_size() == 4 and not _tensor_cores(source, precision):
         programs = 2 if cut.kind == "tile" and not cut.splits else 1  # a multiprocessor; factors are in registers, too
@@ -1018,9 +1018,7 @@ def _launch_thin_output(
         )
 
 
-def part_of_moments(
-    layout: str, g: Geometry, itemsize: int, precision: str = "tf32", cut: Optional[Config] = None
-) -> int:
+def part_of_moments(layout: str, g: Geometry, itemsize: int, precision: str = "tf32", cut: Config | None = None) -> int:
     """Pixels, H' W' / parts, of whose output `forward` can give the moments, in this layout; 0 where it gives none.
 
     Moments are a tensor in fp32 (fp64 for fp64), shaped by `shape_of_moments`: the mean over a part's pixels of each
@@ -1037,13 +1035,13 @@ def part_of_moments(
 def forward(
     x: torch.Tensor,
     weight: torch.Tensor,
-    bias: Optional[torch.Tensor],
+    bias: torch.Tensor | None,
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
     precision: str,
-    cut: Optional[Config] = None,
-    moments: Optional[torch.Tensor] = None,
+    cut: Config | None = None,
+    moments: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(N, O, H', W') from x (N, C, H, W), weight (O, C, KH, KW) and bias (O,) or None; pairs are (height, width).
 
@@ -1085,7 +1083,7 @@ def input_gradient(
     dilation: tuple[int, int],
     precision: str,
     channels_last: bool,
-    cut: Optional[Config] = None,
+    cut: Config | None = None,
 ) -> torch.Tensor:
     """dx (N, C, H, W) of the image `size` = (H, W) from dy (N, O, H', W') and weight, in the dtype of dy.
 
@@ -1124,7 +1122,7 @@ def weight_gradient(
     dilation: tuple[int, int],
     precision: str,
     channels_last: bool,
-    cut: Optional[Config] = None,
+    cut: Config | None = None,
 ) -> torch.Tensor:
     """dweight (O, C, KH, KW) from dy (N, O, H', W') and x (N, C, H, W), which have one dtype and one layout.
 

@@ -5,7 +5,7 @@ After the tests, the table of how many of torch's own samples passed.
 
 import os
 
-from fastgan import _process  # noqa: I001
+from fastgan import _process
 
 _process.settle()  # before torch is imported
 

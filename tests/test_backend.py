@@ -172,7 +172,7 @@ def test_the_choice_is_restored():
         with fastgan.backend(instance_norm="reference"):
             assert forced() == {"instance_norm": "reference"}
         assert forced()["l1_loss"] == "triton"
-        1 / 0
+        1 / 0  # noqa: B018
     assert forced() == before
     with pytest.raises(ValueError), fastgan.backend("nonsense"):
         pass
@@ -389,4 +389,4 @@ def test_import_alone_is_light_and_gives_everything():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.startswith("[] <class"), result.stderr
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        fastgan.nothing
+        fastgan.nothing  # noqa: B018

@@ -64,8 +64,8 @@ def suffixes() -> tuple[str, ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether files and folders of this name hold nothing of the user's: hidden ones, and those in which macOS, Synology
-    and Windows keep things of their own, such as small copies of images, beside them."""
+    """Whether files and folders of this name hold nothing of the user's: hidden ones, and those in which macOS,
+    Synology and Windows keep things of their own, such as small copies of images, beside them."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
@@ -188,7 +188,7 @@ def _decode(path: str | Path, range: Sequence[float] | None) -> tuple[np.ndarray
         numbers, orientation = np.array(_array(path)), 1
         if numbers.dtype.kind == "f" and range is None:
             range, kind = (0.0, 1.0), "floating-point"
-            if not (0 <= numbers.min() and numbers.max() <= 1):  # true for NaN, too
+            if not (numbers.min() >= 0 and numbers.max() <= 1):  # true for NaN, too
                 raise OSError(
                     "floating-point pixels of an array lie in [0, 1], or in a range that is given "
                     "(--range LOW HIGH of train and translate)"
@@ -218,7 +218,7 @@ def _numbers(path: str | Path) -> tuple[np.ndarray, int, str | None]:
             if found is not None and found.numbers is not None:  # Pillow's modes have no other whole numbers than these
                 same = numbers.dtype.itemsize == found.numbers.itemsize
                 numbers = numbers.view(found.numbers) if same else numbers.astype(found.numbers)
-            elif mode != "F" and mode != "L" and 0 <= numbers.min() and numbers.max() <= 65535:
+            elif mode != "F" and mode != "L" and numbers.min() >= 0 and numbers.max() <= 65535:
                 numbers = numbers.astype(np.uint16)
             return numbers, orientation, None
         plain = mode if mode in _PLAIN else _INTO_PLAIN.get(mode, "RGB")

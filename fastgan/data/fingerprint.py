@@ -16,9 +16,9 @@ PIECES = 16  # at even distances, the first and the last at its ends
 def fingerprint(dataset: Any) -> str:
     """64 hexadecimal digits, the same for the same data in another place.
 
-    Of a folder the names of its files in their order, their sizes, and 16 pieces of 4 KiB of each, or all of one that is
-    no longer; of images that were read from one file (IDX) all pixels; of built-in images their kind, number and size;
-    and the labels, if any. What options do to the images does not count.
+    Of a folder the names of its files in their order, their sizes, and 16 pieces of 4 KiB of each, or all of one that
+    is no longer; of images that were read from one file (IDX) all pixels; of built-in images their kind, number and
+    size; and the labels, if any. What options do to the images does not count.
     """
     digest = hashlib.sha256()
     for source in dataset.sources:

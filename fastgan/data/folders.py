@@ -28,8 +28,8 @@ _Result = TypeVar("_Result")
 def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
     """The image files of a folder and its sub-folders, as relative POSIX paths in natural order (2.png before 10.png).
 
-    What counts is the suffix (see :func:`fastgan.data.files.suffixes`). Hidden files and folders, and those of operating
-    systems, do not. ``wanted`` is what an error says that the folder should hold.
+    What counts is the suffix (see :func:`fastgan.data.files.suffixes`). Hidden files and folders, and those of
+    operating systems, do not. ``wanted`` is what an error says that the folder should hold.
 
     Raises:
         ValueError: the folder is missing, not a folder, or holds no such file.

@@ -6,7 +6,7 @@ With no logging configured, Python prints such lines on stderr as they are.
 from __future__ import annotations
 
 import logging
-from typing import Sequence
+from collections.abc import Sequence
 
 _LOGGER = logging.getLogger("fastgan.data")
 NAMED = 3  # files that a line names; the rest is counted

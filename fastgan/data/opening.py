@@ -6,7 +6,7 @@ from .dataset import AlignedDataset, LabelledDataset, PairDataset, UnalignedData
 from .labelled import open_labelled, open_semi_labelled
 from .notices import notice
 from .options import DataOptions
-from .pairs import open_aligned, open_aligned_test, names_match, open_matching_folders, open_unaligned
+from .pairs import names_match, open_aligned, open_aligned_test, open_matching_folders, open_unaligned
 
 KINDS = {
     "unaligned": open_unaligned,

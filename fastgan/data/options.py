@@ -56,7 +56,7 @@ class DataOptions:
         "transparency) or any other number (default: 3; what labelled images have)",
     )
     output_nc: int | None = _option(None, "channels of domain B (default: 3)")
-    range: list[float] | None = _option(
+    range: list[float] | None = _option(  # noqa: RUF009
         None,
         "numbers that become black and white, of images of other numbers than 8 "
         "bits, such as CT or depth (default: all that 16 bits hold)",

@@ -132,7 +132,7 @@ class RunFolder:
             )
 
     def take_previous(self) -> None:
-        """Put the checkpoint before the newest one in its place, and what lies there aside, as checkpoint.damaged.pt."""
+        """Put the checkpoint before the newest in its place, and what lies there aside, as checkpoint.damaged.pt."""
         if self.checkpoint.exists():
             os.replace(self.checkpoint, self.damaged)
         os.replace(self.previous, self.checkpoint)

@@ -52,7 +52,7 @@ class Interrupt:
 
 
 def _tell(text: str) -> None:
-    """Write to stderr, if anybody is there. print() may be in the middle of a write when a signal comes; this is not."""
+    """Write to stderr, if it is open. print() may be in the middle of a write when a signal comes; this is not."""
     if sys.__stderr__ is not None:
         with contextlib.suppress(OSError):
             os.write(2, text.encode())

@@ -232,7 +232,7 @@ def _read_safetensors(path: Path) -> _Stored:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError):
         raise UserError(f"{path} is damaged, or not a safetensors file") from None
     stated = metadata.pop("fastgan_checksum", None)

@@ -64,7 +64,7 @@ def _check(given: Any) -> None:
         if not isinstance(gpu, torch.Tensor) or gpu.dtype != torch.uint8:
             raise ValueError(f"{_NAME}.cuda.{index} is not a uint8 tensor")
     _, keys, position, has_gauss, _ = given["numpy"]
-    if not (0 <= position <= len(keys) and has_gauss in (0, 1) and 0 <= keys.min() and keys.max() < 2**32):
+    if not (0 <= position <= len(keys) and has_gauss in (0, 1) and keys.min() >= 0 and keys.max() < 2**32):
         raise ValueError(f"{_NAME}.numpy is damaged: position {position} of {len(keys)} words")
 
 

@@ -59,7 +59,7 @@ class Loader(Iterator[dict[str, Any]]):
 
     def __init__(self, dataset: Dataset, keys: Iterable[list[Key]], workers: int, pin_memory: bool):
         self._pin_memory = pin_memory
-        self._here = map(lambda batch: _load(dataset, batch), keys) if workers == 0 else iter(())
+        self._here = (_load(dataset, batch) for batch in keys) if workers == 0 else iter(())
         self._turn, self._workers = 0, []
         # Ignoring SIGTERM, the processes would outlast what multiprocessing does at exit: ours comes before that.
         self._end = weakref.finalize(self, _kill, self._workers)
@@ -124,7 +124,7 @@ class _Worker:
         self._connection.close()
 
     def _ask(self) -> None:
-        try:
+        try:  # noqa: SIM105
             self._connection.send_bytes(b"1")
         except OSError:
             pass  # it has ended, which the next receive() will tell after what it had sent

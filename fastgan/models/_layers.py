@@ -80,12 +80,12 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
 
 def _unfrozen_bias(layer: nn.Module) -> nn.Parameter | None:
     # Of the parameter itself, where torch.fx traces; DataParallel's replicas keep theirs as attributes.
-    bias = layer._parameters["bias"] if "bias" in layer._parameters else layer.bias
+    bias = layer._parameters["bias"] if "bias" in layer._parameters else layer.bias  # noqa: SIM401
     return layer.bias if bias is not None and bias.requires_grad else None
 
 
 class BatchNorm2d(fnn.BatchNorm2d):
-    """fastgan.nn.BatchNorm2d that in evaluation mode can normalise each image by itself (`statistics_of_each_image`)."""
+    """fastgan.nn.BatchNorm2d that can normalise each image by itself in evaluation (`statistics_of_each_image`)."""
 
     of_each_image = False
 

@@ -1,5 +1,7 @@
 """Fully connected generator and discriminator: plain (Goodfellow et al. 2014), told a class (Mirza, Osindero 2014)."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +57,7 @@ class MLPDiscriminator(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(classes, classes) if classes else None
         layers = [nn.Linear(channels * image_size**2 + classes, widths[0]), nn.LeakyReLU(SLOPE)]
-        for width, wider in zip(widths, widths[1:]):
+        for width, wider in itertools.pairwise(widths):
             layers += [nn.Linear(width, wider), nn.Dropout(dropout), nn.LeakyReLU(SLOPE)]
         layers.append(nn.Linear(widths[-1], 1))
         self.model = nn.Sequential(*layers)

@@ -1,6 +1,7 @@
 """The fused ops: one file each, with its reference, its autograd Functions and its backends.
 
-Importing this package defines the low-level ops in torch.library under ``fastgan::``, and registers the backends of all.
+Importing this package defines the low-level ops in torch.library under ``fastgan::``, and registers the backends of
+all.
 """
 
 import importlib

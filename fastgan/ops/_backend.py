@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 
@@ -188,8 +188,8 @@ def set_backend(name: str | None = None, /, **per_op: str) -> None:
     """Force a backend for the whole process, all its threads, until the next call.
 
     ``name`` binds every op that has a backend of that name; keyword arguments bind single ops and win.
-    ``set_backend("auto")`` returns to the automatic choice. Called inside a block of :func:`backend`, it holds there, to
-    the end of the block. Arguments and errors as for :func:`backend`.
+    ``set_backend("auto")`` returns to the automatic choice. Called inside a block of :func:`backend`, it holds there,
+    to the end of the block. Arguments and errors as for :func:`backend`.
     """
     _force(_parse(name, per_op))
 

@@ -1,7 +1,7 @@
 """What torch's FLOP counter counts of our low-level ops: the products of the direct convolution, as of torch's own.
 
-``torch.utils.flop_counter`` takes 0.1 s to import, which most programs do not: our formulas are registered when an op of
-ours first meets a counter.
+``torch.utils.flop_counter`` takes 0.1 s to import, which most programs do not: our formulas are registered when an op
+of ours first meets a counter.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def _canonical(x: Tensor) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """``x`` itself, or a view of it, when a kernel can take it as it lies, else a copy in the nearest dense layout (4-d)."""
+    """``x``, or a view of it, where a kernel can take it as it lies, else a copy in the nearest dense layout (4-d)."""
     if not (x.is_contiguous() or is_channels_last(x)):
         if vmapped(x):
             return x  # torch's kernels see another tensor

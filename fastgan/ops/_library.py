@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
-from typing import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -150,7 +149,7 @@ def run(function: type[torch.autograd.Function], *args):
 
 
 def recording() -> bool:
-    """Whether a graph is being recorded that may be differentiated: export, torch.jit.trace or make_fx, not a compiler."""
+    """Whether a graph is recorded that may be differentiated: by export, torch.jit.trace or make_fx, not a compiler."""
     if _is_compiling():
         return torch.compiler.is_exporting()
     return _is_tracing() or _modes() > 0
@@ -169,12 +168,12 @@ def _rules_told(function: type[torch.autograd.Function]) -> Iterator[None]:
         if not missing:
             raise
         raise NotImplementedError(
-            f"fastgan's {function.__name__} has no rule for {missing[0]}: inside \"with fastgan.backend('reference'):\" "
+            f"fastgan's {function.__name__} has no rule for {missing[0]}: inside \"with fastgan.backend('reference'):\" "  # noqa: E501
             "it is plain torch, which has one"
         ) from error
 
 
 def apply(function: type[torch.autograd.Function], *args):
-    """``function.apply(*args)`` for the derivative of a low-level op, at the one level of torch.func that asks for it."""
+    """``function.apply(*args)`` for the derivative of a low-level op, at the level of torch.func that asks for it."""
     with _rules_told(function), enable_single_level_autograd_function():
         return super(torch.autograd.Function, function).apply(*args)

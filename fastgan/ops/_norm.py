@@ -71,9 +71,10 @@ def differentiate_backward(
     """Gradients with respect to (g0, x, weight) of the backward pass, for those of its results (dx, dweight, dbias).
 
     With n = (x - mean) r, g = g0 act'(z) and the projection P(v) = v - mean(v) - n mean(n v), means taken ``over``
-    these dimensions, the backward pass is dx = r w P(g), dweight = sum g n, dbias = sum g. P is symmetric, dn/dx = r P and
-    dr/dx = -r^2 n / count; what follows is its transposed derivative, in torch ops, so that it can be differentiated
-    again. act'' = 0 for the piecewise linear activations. With ``fixed`` mean and r, P is the identity and dr/dx = 0.
+    these dimensions, the backward pass is dx = r w P(g), dweight = sum g n, dbias = sum g. P is symmetric, dn/dx = r P
+    and dr/dx = -r^2 n / count; what follows is its transposed derivative, in torch ops, so that it can be
+    differentiated again. act'' = 0 for the piecewise linear activations. With ``fixed`` mean and r, P is the identity
+    and dr/dx = 0.
 
     g0 in the accumulation dtype; so are the first two results, which may have fewer elements than x (and are then to be
     expanded).

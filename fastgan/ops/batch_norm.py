@@ -38,10 +38,10 @@ def reference(
     """The definition, in stock torch: (N, C, ...) -> (N, C, ...); in training the running statistics are updated.
 
     torch 2.13's own batch_norm gives wrong gradients on the CPU for some strides of the input, of the parameters and
-    statistics, and of the gradient that reaches it (where a dimension of the input has size 1); has no second derivative
-    for a bias without a weight; sums gradients of low precision in it; and takes fewer dtypes than our kernels. So it is
-    given dense parameters of one dtype, float32 for low precision, and the input as (N, C, L) or in channels_last, with
-    the strides of a new tensor, for which all gradients are right.
+    statistics, and of the gradient that reaches it (where a dimension of the input has size 1); has no second
+    derivative for a bias without a weight; sums gradients of low precision in it; and takes fewer dtypes than our
+    kernels. So it is given dense parameters of one dtype, float32 for low precision, and the input as (N, C, L) or in
+    channels_last, with the strides of a new tensor, for which all gradients are right.
     """
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():  # they do not tell strides
         y = F.batch_norm(x, running_mean, running_var, weight, bias, training, float(momentum), eps)
@@ -235,8 +235,9 @@ _backend.register(
 
 
 # Forward and backward with ReLU on two AVX-512 cores, torch 2.13, medians of stock (the better of in-place and not)
-# over ours. NCHW float32: 0.96 at 2^18 elements, 1.11 at 0.4 million, 1.5 to 1.9 from 2^19 on. channels_last and bfloat16:
-# 0.7 to 1.0 below 2^20, 0.9 to 1.2 there, 0.96 to 1.6 at 1.6 and 2 million. float64 goes with float32, unmeasured.
+# over ours. NCHW float32: 0.96 at 2^18 elements, 1.11 at 0.4 million, 1.5 to 1.9 from 2^19 on. channels_last and
+# bfloat16: 0.7 to 1.0 below 2^20, 0.9 to 1.2 there, 0.96 to 1.6 at 1.6 and 2 million. float64 goes with float32,
+# unmeasured.
 _LEAST_PLANES, _LEAST = 3 << 17, 3 << 19
 _backend.note(
     "batch_norm",
@@ -250,7 +251,7 @@ def _stock_is_faster(x: Tensor) -> bool:
     if x.dtype == torch.bfloat16:  # for which reference() computes in float32
         return False
     planes = x.dim() > 2 and x.is_contiguous()
-    return _backend.holds(0 < x.numel()) and _backend.holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
+    return _backend.holds(x.numel() > 0) and _backend.holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
 
 
 def _as_images(x: Tensor) -> Tensor:

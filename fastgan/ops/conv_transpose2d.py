@@ -403,8 +403,8 @@ def conv_transpose2d(
         negative_slope: of the leaky ReLU.
 
     Returns:
-        (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1, in the dtype and the
-        layout of the input.
+        (N, O, H', W') with H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1, in the dtype and
+        the layout of the input.
 
     Raises:
         ValueError: an output_size outside the range that the geometry can give (the message names the range), channels

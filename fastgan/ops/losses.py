@@ -66,7 +66,7 @@ def _backward(dvalue, x, target, slope, label, kind, scale):
 
 # x and target are there for the derivative alone.
 define(
-    "pointwise_loss_backward(Tensor dvalue, Tensor x, Tensor? target, Tensor slope, float label, str kind, float scale) "
+    "pointwise_loss_backward(Tensor dvalue, Tensor x, Tensor? target, Tensor slope, float label, str kind, float scale) "  # noqa: E501
     "-> Tensor",
     _backward,
     _backward,

@@ -88,7 +88,7 @@ class Recipe(ABC):
     def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Images to look at, by name, (N, C, H, W) in [-1, 1]; evaluation mode, no gradients."""
 
-    def check_images(self, height: int, width: int) -> None:
+    def check_images(self, height: int, width: int) -> None:  # noqa: B027
         """ValueError, in one sentence, for image sizes that the networks cannot be trained on."""
 
     def update(self, name: str, loss: Tensor) -> None:
@@ -138,7 +138,7 @@ class Recipe(ABC):
         if not isinstance(recipe, str) or recipe != self.name:
             raise ValueError(f"the checkpoint was made by recipe {short(recipe)}, not by {self.name!r}")
         for part in (*PARTS, "precision"):
-            like = dict if part in ("networks", "precision") else {name: dict for name in getattr(self, part)}
+            like = dict if part in ("networks", "precision") else dict.fromkeys(getattr(self, part), dict)
             check_form(state.get(part), like, f"the checkpoint's {part}")
         check_form(
             {name: None for name in state["precision"] if name not in self.optimizers}, {}, "the checkpoint's precision"

@@ -115,7 +115,7 @@ class LatentRecipe(Recipe):
             raise ValueError(
                 f"{self.name} needs a class for each of {count} images, labels of shape ({count},), got {shape}"
             )
-        if count and not (0 <= int(labels.min()) and int(labels.max()) < self.classes):
+        if count and not (int(labels.min()) >= 0 and int(labels.max()) < self.classes):
             raise ValueError(f"classes run from 0 to {self.classes - 1}, got {sorted(set(labels.tolist()))}")
         return labels.to(self._weight().device)
 

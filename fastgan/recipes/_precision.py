@@ -61,7 +61,7 @@ class Precision:
         """Continue from `state`; what it holds is used only in fp16. ValueError for what is no such state."""
         scaler = torch.amp.GradScaler("cpu").state_dict()
         check_form(
-            state, {name: scaler for name in state} if isinstance(state, dict) else dict, "the checkpoint's precision"
+            state, dict.fromkeys(state, scaler) if isinstance(state, dict) else dict, "the checkpoint's precision"
         )
         self.scalers = {}
         self._saved = dict(state)

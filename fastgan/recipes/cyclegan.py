@@ -48,7 +48,7 @@ class CycleGAN(Recipe):
     Options = CycleGANOptions
     data_kind = "unaligned"
     directions = ("AtoB", "BtoA")
-    presets = {
+    presets = {  # noqa: RUF012
         "paper": {},
         "laptop": {
             "load_size": 64,

@@ -50,7 +50,7 @@ class GAN(LatentRecipe):
         self.gan_loss = GANLoss("vanilla")
 
     def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
-        """A step of D on batch["image"], and after every `d_steps`-th one a step of G; losses D, and G when it had one."""
+        """A step of D on batch["image"], and after every `d_steps`-th a step of G; losses D, and G when it had one."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])
         losses = {"D": self._update_discriminator(real)}

@@ -42,7 +42,7 @@ class Pix2Pix(Recipe):
     Options = Pix2PixOptions
     data_kind = "aligned"
     directions = ("AtoB",)
-    presets = {
+    presets = {  # noqa: RUF012
         "paper": {},
         "laptop": {
             "load_size": 72,

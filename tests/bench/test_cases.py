@@ -76,7 +76,7 @@ def test_runners_run_the_direction_in_the_layout_of_their_name(direction, tensor
 
     runners = case(ours, direction).runners()
     seen.clear()
-    for name, runner in runners.items():
+    for _name, runner in runners.items():
         result = runner(0)
         result = result if isinstance(result, tuple) else (result,)
         assert len(result) == tensors and result[0].shape == (2, 3, 8, 8)

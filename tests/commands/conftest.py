@@ -10,7 +10,6 @@ from fastgan import train, translate
 from fastgan.engine import command
 from tests.commands.tiny_command import TINY
 
-
 SHORT = ("--max-steps", "2", "--max-dataset-size", "256", "--eval-images", "0", "--device", "cpu")
 
 

@@ -64,7 +64,7 @@ def test_translations_are_held_against_the_mean_image(call, trained):
     outcome = call(evaluate, trained, "--output", "figures/metrics.json", "--device", "cpu")
     assert outcome.code == 0, outcome.err
     assert "AtoB: the mean training image gets 0." in outcome.out
-    figures = json.loads(open("figures/metrics.json").read())
+    figures = json.loads(open("figures/metrics.json").read())  # noqa: SIM115
     assert figures["pairs"] == 64
     for direction in ("AtoB", "BtoA"):
         assert {"translation", "identity", "mean_image"} <= set(figures[direction])

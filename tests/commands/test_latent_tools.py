@@ -1,5 +1,7 @@
 """python -m fastgan.generate, interpolate and retrieve, as a user meets them."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -146,7 +148,7 @@ def test_a_strip_between_classes(call, runs, name):
         expected = recipe.decode(code, torch.tensor([label]))[0]
         assert np.abs(cell(strip, 0, k) - as_pixels(expected)).max() <= 1, "the ends are the classes themselves"
     halves = [cell(strip, 0, k) for k in range(4)]
-    assert all(not np.array_equal(one, other) for one, other in zip(halves, halves[1:]))
+    assert all(not np.array_equal(one, other) for one, other in itertools.pairwise(halves))
 
 
 def test_a_strip_between_images(call, runs, digits):

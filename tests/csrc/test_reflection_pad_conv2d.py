@@ -185,7 +185,7 @@ def test_a_large_pixel_reaches_the_outputs_of_its_tiles_within_a_bound(ops, leve
     """What fastgan.ops.reflection_pad_conv2d promises of outputs that do not see it: 94 (C + 40) 2^-24 |pixel| |w|."""
     amplification = torch.einsum("ij,jt,jk->ik", A, G, B).max().item() ** 2
     assert amplification < 94
-    tensors = x, weight, bias, dy = operands((1, 32, 14, 13), 32, (0, 0), dtype=dtype)
+    tensors = x, weight, _bias, dy = operands((1, 32, 14, 13), 32, (0, 0), dtype=dtype)
     x[0, 5][position] = size
     dy[0, 7][tuple(p - 1 if p else 0 for p in position)] = size
     assert_within_bounds(ops, tensors, (0, 0))

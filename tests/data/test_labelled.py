@@ -412,7 +412,7 @@ def test_labelled_images_come_from_the_subset_alone():
     items = {key: dataset[key] for key in [(epoch, index) for epoch in range(3) for index in range(100)]}
     subset = {dataset.source.load(index).numpy().tobytes(): int(dataset.labels[index]) for index in dataset.labelled}
     seen = set()
-    for (epoch, index), item in items.items():
+    for (_epoch, index), item in items.items():
         pixels = ((item["labelled_image"] + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()
         assert subset[pixels] == item["labelled_label"]
         assert item["label"] == dataset.labels[index]

@@ -55,7 +55,7 @@ def test_items(root):
     assert list(item) == ["A", "B", "A_path", "B_path"]
     for image in (item["A"], item["B"]):
         assert image.shape == (3, 16, 16) and image.dtype == torch.float32 and image.is_contiguous()
-        assert -1 <= image.min() and image.max() <= 1
+        assert image.min() >= -1 and image.max() <= 1
     assert item["A_path"] == str(root / "trainA" / "0.png") and domain(item["B_path"]) == "trainB"
 
 
@@ -202,7 +202,7 @@ def test_pairs_of_folders(root):
 def test_equal_names_are_pairs_only_where_that_is_said(root, aligned, caplog):
     assert open_pairs(options(root), by_name=False) is None
     assert [record.getMessage() for record in caplog.records] == [
-        f"testA and testB in {root} hold files of the same names: if they show the same things, --eval-pairs 64 compares "
+        f"testA and testB in {root} hold files of the same names: if they show the same things, --eval-pairs 64 compares "  # noqa: E501
         "translations with them"
     ]
     caplog.clear()

@@ -11,7 +11,7 @@ from fastgan.data import DataOptions, ResidentDataset, open_dataset, open_reside
 from fastgan.data.folders import ImageFolder
 from fastgan.data.resident import cut_out
 
-from .common import picture, write_images, write_idx
+from .common import picture, write_idx, write_images
 
 CPU = torch.device("cpu")
 KEYS = [[(0, 4), (0, 1), (0, 2)], [(1, 4), (1, 0)], [(7, 3)]]

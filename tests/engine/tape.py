@@ -28,7 +28,7 @@ class NoHostReads(TorchDispatchMode):
     """Fails on every operator after which the host waits for a device."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in HOST_READS and not (func is aten.repeat_interleave.self_int):
+        if func.overloadpacket in HOST_READS and func is not aten.repeat_interleave.self_int:
             raise RuntimeError(f"{func} reads a value on the host")
         return func(*args, **(kwargs or {}))
 

@@ -51,7 +51,7 @@ def test_classes_that_are_not_there_get_a_sentence():
 
 def test_codes_are_decoded_a_few_at_a_time(monkeypatch):
     class Recipe:
-        seen = []
+        seen = []  # noqa: RUF012
 
         def decode(self, z, labels):
             self.seen.append((len(z), None if labels is None else labels.tolist()))

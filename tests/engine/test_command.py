@@ -69,7 +69,7 @@ def test_debug_lets_the_traceback_through(monkeypatch):
                 "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
                 "to allocate 2147483648000 bytes. Error code 12 (Cannot allocate memory)"
             ),
-            "out of memory: 2,000.0 GiB were asked for at once; a smaller --batch-size, --crop-size or network needs less "
+            "out of memory: 2,000.0 GiB were asked for at once; a smaller --batch-size, --crop-size or network needs less "  # noqa: E501
             "(FASTGAN_DEBUG=1 shows where)",
         ),
         (

@@ -142,7 +142,7 @@ def test_the_rate_on_the_device_is_the_rate():
 
 @pytest.mark.parametrize("pool_size, replays", [(0, 6), (3, 1)])
 def test_images_of_other_sizes_run_as_they_are(pool_size, replays, caplog):
-    """And then so do all steps, where pools keep images of several sizes: the buffer of the recorded ones is no more."""
+    """Then all steps do, where pools keep images of several sizes: the buffer of the recorded ones is gone."""
     plain, recorded = make("cyclegan", pool_size=pool_size), make("cyclegan", pool_size=pool_size)
     recorder = TapeRecorder()
     step = GraphedStep(recorded, 1, recorder)

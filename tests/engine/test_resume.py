@@ -187,7 +187,7 @@ def test_an_error_before_the_first_step_saves_nothing(tmp_path):
 
 
 def test_what_cannot_be_written_beside_the_run_does_not_end_it(tmp_path, caplog):
-    """A sample grid and a line of losses are told once; a checkpoint on the way every time, and the last one is there."""
+    """A sample grid and a line of losses are told once, a checkpoint on the way every time, and the last is there."""
     plain = new_loop(tmp_path / "plain", max_steps=5)
     plain.run()
 
@@ -255,7 +255,7 @@ def test_accepted_data_of_another_length_makes_the_epochs_that_are_left(tmp_path
     per_epoch = (length + 1) // 2
     assert (loop.progress.epoch, loop.progress.position, loop.total) == (1, 0, 5 + 2 * per_epoch)
     assert loop.run() and loop.progress.epoch == 3
-    assert sorted(map(tuple, sum(loop.recipe.seen, []))) == [
+    assert sorted(map(tuple, sum(loop.recipe.seen, []))) == [  # noqa: RUF017
         (epoch, index) for epoch in (1, 2) for index in range(length)
     ]
 

@@ -12,7 +12,6 @@ the targets, and then loses where the tuner measures.
 """
 
 import argparse
-
 import json
 import re
 import subprocess
@@ -23,7 +22,6 @@ from pathlib import Path
 import torch
 import triton
 import triton.backends.nvidia
-import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction

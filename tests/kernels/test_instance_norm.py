@@ -1,5 +1,7 @@
 """The instance_norm launchers against fp64, over every kernel, layout and dtype."""
 
+import itertools
+
 import pytest
 import torch
 import triton
@@ -268,7 +270,7 @@ def test_bits_do_not_depend_on_the_rest_of_the_batch(layout, device):
         for cut, (y, mean, rstd) in zip((*cuts, cuts[0]), results)
     ]
     alone = kernels.forward(x[1:2], None, None, None, 1e-5, "relu", 0.0, 1, cuts[0])
-    for one, other in zip(results[:-1], results[1:]):
+    for one, other in itertools.pairwise(results):
         assert all(torch.equal(a, b) for a, b in zip(one, other))
     assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
     assert torch.equal(alone[0], results[0][0][1:2])
@@ -293,7 +295,7 @@ def test_nothing_to_do(shape, device):
 )
 def test_config(direction, layout, shape, itemsize):
     cut = kernels.config(direction, layout, shape, itemsize)
-    batch, channels, height, width = shape
+    batch, _channels, height, width = shape
     listed = kernels.configurations(direction, layout, itemsize)
     assert cut._replace(splits=cut.split_block, samples=1) in listed
     assert 1 <= cut.samples <= batch

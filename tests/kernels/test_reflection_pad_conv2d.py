@@ -153,7 +153,7 @@ def test_far_from_zero(device):
 @pytest.mark.parametrize("name", ("trunk", "last"))
 def test_nan_reaches_what_sees_it_and_nothing_else(name, device):
     """Taps that fill up a power of two, channels that fill up a block: no factor of theirs may meet a NaN."""
-    shape, outputs, kernel, how = NAMED[name]
+    shape, _outputs, _kernel, how = NAMED[name]
     x, weight, bias, dy = operands(*NAMED[name], "nhwc", torch.float32, device)
     x[0, 1, 2, 1] = float("nan")
     dy[0, 0, 1, 2] = float("inf")

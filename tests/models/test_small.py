@@ -136,7 +136,7 @@ def test_labels_reach_both_conditional_mlps():
 
 def test_encoder_and_decoder():
     E, G = Encoder(latent_size=2), Decoder(latent_size=2)
-    seen, (mean, log_sigma) = shapes(E, torch.randn(2, 1, 28, 28))
+    seen, (mean, _log_sigma) = shapes(E, torch.randn(2, 1, 28, 28))
     assert seen == [(16, 14, 14), (32, 7, 7), (32, 7, 7), (2,), (2,)]
     norms = [module for module in E.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [(norm.num_features, norm.activation, norm.negative_slope) for norm in norms] == [

@@ -74,7 +74,7 @@ def draw(
 
 
 def views(x: Tensor) -> Iterator[Tensor]:
-    """x (N, C, H, W) with other strides: of dimensions of size 1, of one image as (H, W, C), in other orders, with gaps."""
+    """x (N, C, H, W) in other strides: of dimensions of size 1, of one image as (H, W, C), reordered, with gaps."""
     yield x
     for format in (torch.contiguous_format, torch.channels_last):
         dense = x.contiguous(memory_format=format)

@@ -135,7 +135,7 @@ def test_layout_is_kept(backend, layout):
     with using(backend) as device:
         x, weight, bias = operands((4, 5), (3, 3), 1, layout, torch.float32, device)
         last = weight.contiguous(memory_format=torch.channels_last)
-        for weight, bias in ((weight, bias), (last, bias), (weight[:, :1], bias[:1])):
+        for weight, bias in ((weight, bias), (last, bias), (weight[:, :1], bias[:1])):  # noqa: B020
             for dy_layout in ("nchw", "nhwc", "expanded"):
                 for stride, dilation, output_padding in ((2, 1, 1), (1, 3, 2)):
                     arguments = (weight, bias, stride, 1, output_padding, 1, dilation)

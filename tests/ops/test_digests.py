@@ -1,4 +1,4 @@
-"""The digests that `make gpu-check` compares between two processes: same inputs, same lines, and a line for every op."""
+"""The digests that `make gpu-check` compares between two processes: same inputs, same lines, one for every op."""
 
 import pytest
 import torch

@@ -83,7 +83,7 @@ def test_every_op_of_products_has_a_formula():
     ids=["ours first", "torch's first"],
 )
 def test_the_order_of_imports_does_not_matter(order):
-    """The counter that is entered before any op of ours ran counts, too; until one is wanted, nobody waits for torch's."""
+    """A counter entered before any op of ours ran counts, too; until one is wanted, torch's is not imported."""
     code = f"""
 import sys
 {order}

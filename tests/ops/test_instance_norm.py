@@ -613,7 +613,7 @@ def test_no_zeros_are_made_for_gradients_that_are_not_there(backend, monkeypatch
     monkeypatch.setattr(module, "_launchers", spy)
     with using(backend) as device:
         x = draw((1, 2, 4, 5), dtype=torch.float32, device=device).requires_grad_()
-        y, inner = with_interior(x, residual=x, activation="relu")
+        _y, inner = with_interior(x, residual=x, activation="relu")
         (dx,) = torch.autograd.grad(inner.square().sum(), x)
         assert seen == [(x.shape, 0)]
         wide = x.detach().double().requires_grad_()

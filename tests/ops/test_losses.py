@@ -129,7 +129,7 @@ def test_l1_at_ties(backend):
     with serving("l1", backend) as device:
         x = torch.tensor([1.0, 0.0, -0.0, -2.0, 3.0], device=device)
         for target in (torch.tensor([1.0, -0.0, 0.0, -2.0, 2.0], device=device), None):
-            y, (dx, *_) = check("l1", x, target if target is not None else 0.0, "sum")
+            _y, (dx, *_) = check("l1", x, target if target is not None else 0.0, "sum")
         _, (dx,) = gradients(lambda x: fastgan.functional.l1_loss(x, 1.0, reduction="sum"), (x,))
         assert dx.tolist() == [0, -1, -1, -1, 1]
 

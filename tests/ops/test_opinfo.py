@@ -157,7 +157,7 @@ MODULES = {
         torch.nn.Conv2d,
         {"padding": 1, "padding_mode": "reflect"},
         "reflection_pad_conv2d",
-    ),  # fmt: skip
+    ),
     fastgan.nn.ConvTranspose2d: (torch.nn.ConvTranspose2d, {}, "conv_transpose2d"),
     fastgan.nn.BatchNorm1d: (torch.nn.BatchNorm1d, {}, "batch_norm"),
     fastgan.nn.BatchNorm2d: (torch.nn.BatchNorm2d, {}, "batch_norm"),

@@ -192,7 +192,7 @@ def test_another_learning_rate_holds_as_if_from_the_start(policy, done, lr):
         )
 
     started, whole, resumed = make(LR), make(lr), make(lr)
-    for epoch in range(done):
+    for _epoch in range(done):
         for recipe in (started, whole):
             recipe.end_epoch({"loss": 1.0})
     resumed.load_state_dict(started.state_dict())

@@ -83,7 +83,7 @@ def test_contract(name):
     labels = torch.tensor([0, 3, 9, 3]) if recipe.classes else None
     images = recipe.decode(z, labels)
     assert images.shape == (4, 1, 12, 12) and images.dtype == torch.float32
-    assert -1 <= images.min() and images.max() <= 1 and not images.requires_grad
+    assert images.min() >= -1 and images.max() <= 1 and not images.requires_grad
     if recipe.encodes:
         codes = recipe.encode(images, labels)
         assert codes.shape == (4, 5) and torch.equal(codes, recipe.encode(images, labels)) and not codes.requires_grad

@@ -73,7 +73,7 @@ _roundings: list[Callable[[Tensor], Tensor]] = []
 
 @contextlib.contextmanager
 def rounding(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """What lies between arguments and results of a norm, and the number that a loss aims at, are changed as by rounding."""
+    """Intermediate results of a norm, and the number that a loss aims at, are changed as by rounding."""
     _roundings.append(change)
     try:
         yield
@@ -365,7 +365,7 @@ def _draw_reflection_pad2d(call: Call) -> Call:
 def _convolution(call: Call, transposed: bool = False) -> tuple[int, int, int, int]:
     """Input, weight and bias of a convolution, whose geometry is in the arguments already; the input's shape."""
     draws = call.draws
-    n, c, h, w = shape = call.arguments.pop("shape")
+    n, c, _h, _w = shape = call.arguments.pop("shape")
     kernel, groups, outputs = (call.arguments.pop(name) for name in ("kernel", "groups", "outputs"))
     if groups > 1:
         call.arguments["groups"] = groups

@@ -5,11 +5,11 @@ at most
 
     2 e + 8 f + 2 u |result|
 
-with e the error of stock torch in the same dtype on plain copies, u the unit roundoff of the result's dtype, and f what the
-exact result changes by when every number that goes into it is changed by so many roundoffs of the accumulation as a sum
-of n terms in blocks can lose, 2 sqrt(n) + 4 (Higham, 2002, "Accuracy and Stability of Numerical Algorithms", sections 1.5
-and 4.2): the condition of the call, times the roundoff. Where rounding to the arguments' own dtype at every step does
-not explain the error of stock torch, torch is wrong, and e is left out.
+with e the error of stock torch in the same dtype on plain copies, u the unit roundoff of the result's dtype, and f what
+the exact result changes by when every number that goes into it is changed by so many roundoffs of the accumulation as a
+sum of n terms in blocks can lose, 2 sqrt(n) + 4 (Higham, 2002, "Accuracy and Stability of Numerical Algorithms",
+sections 1.5 and 4.2): the condition of the call, times the roundoff. Where rounding to the arguments' own dtype at
+every step does not explain the error of stock torch, torch is wrong, and e is left out.
 """
 
 import contextlib
@@ -233,7 +233,7 @@ class _Plan:
         return results
 
     def floors(self, definition: Callable, exact: Results) -> tuple[dict[str, float], dict[str, float]]:
-        """8 f + 2 u |result| for each result; the same for a computation that rounds every step to the arguments' dtype."""
+        """8 f + 2 u |result| for each result; as much where each step is rounded to the arguments' dtype."""
         call = self.call
         fine = self._conditions(definition, exact, None)
         coarse = self._conditions(definition, exact, torch.finfo(call.dtype).eps) if call.half else fine

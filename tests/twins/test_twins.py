@@ -44,7 +44,7 @@ AS_IT_COMES = [case for case in CASES if case in recipes.RECIPES]
 
 
 def trained(case, dtype, ways, followed=False, **changes):
-    """(the recipe's distance from the twin, that of stock torch in other ways) after some steps from the same weights."""
+    """(the recipe's distance from the twin, that of stock torch in other ways) after steps from the same weights."""
     name, make, options = CASES[case]
     recipe_class, options = recipes.get(name), options | changes
     size = dict(ngf=4, ndf=4) if name == "pix2pix" else SMALL
