@@ -10,8 +10,8 @@
 # make lint       check style and types: ruff, mypy and clang-format, as in pyproject.toml and .clang-format
 # make docs       build the pages of docs, and the API from the docstrings, into build/site; warnings are errors
 # make gpu-check  prove and time the Triton and CUDA kernels on a CUDA device, with the torch that PYTHON has (STAGES chooses)
-# Each sets up what it needs, most of them .venv; a second call starts at once. PYTHON chooses the interpreter (3.10 or
-# later), ARGS adds arguments.
+# Each sets up what it needs, most of them .venv; a second call starts at once. PYTHON chooses the interpreter (3.11 or
+# later, which the pinned numpy needs), ARGS adds arguments.
 
 PYTHON ?= python3
 ARGS ?=
