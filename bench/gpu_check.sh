@@ -139,7 +139,7 @@ for name in "${stages[@]}"; do
       tests/ops tests/test_functional.py tests/test_nn.py ;;  # those left out compute on the CPU
     repeat) run repeat 240 bash -c 'for n in 1 2; do "$0" -m tests.ops.digests > "$1/$n" || exit; done
       cat "$1/1"; cmp "$1/1" "$1/2"' "$PYTHON" "$SCRATCH" ;;
-    graphs) tests graphs 300 -rs "${PARALLEL[@]}" tests/engine/test_graphs.py tests/recipes/test_no_waiting.py \
+    graphs) tests graphs 300 -rs "${PARALLEL[@]}" tests/training/test_graphs.py tests/recipes/test_no_waiting.py \
       tests/data/test_resident.py ;;
     huge) tests huge 240 -rs -m huge tests/ops/test_huge.py ;;
     memcheck | racecheck) sanitize "$name" ;;

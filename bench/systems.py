@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import recipes
-from fastgan.engine import graphs
 from fastgan.recipes import _precision
+from fastgan.training import graphs
 from tests.twins import cyclegan, dcgan, pix2pix, vae, wgan_gp
 
 from .cases import LAYOUTS

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fastgan import recipes
 from fastgan.data import DataOptions, open_dataset
-from fastgan.engine.sampler import BatchKeys
-from fastgan.engine.workers import loader
+from fastgan.training.data_order import BatchKeys
+from fastgan.training.workers import loader
 
 from .systems import SYSTEMS, Step, System, Variant, cyclegan_system, pix2pix_system
 

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 
 from fastgan.data import DataOptions, open_dataset
 from fastgan.data.synthetic import shapes
-from fastgan.engine.sampler import BatchKeys
-from fastgan.engine.workers import loader
+from fastgan.training.data_order import BatchKeys
+from fastgan.training.workers import loader
 
 from .measure import Clock, Runner, host_clock
 

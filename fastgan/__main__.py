@@ -5,15 +5,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from fastgan.engine import command
-from fastgan.engine.flags import Parser
+from fastgan._errors import UserError
+from fastgan.cli import command
+from fastgan.cli.flags import Parser
 
 COMMANDS = ("train", "translate", "generate", "interpolate", "retrieve", "evaluate", "info", "tune")
 
 
 def main(argv: list[str]) -> int:
     if argv[:1] and argv[0] in COMMANDS:
-        raise command.UserError(f"write a point, not a space: python -m fastgan.{shlex.join(argv)}")
+        raise UserError(f"write a point, not a space: python -m fastgan.{shlex.join(argv)}")
     Parser("python -m fastgan", description="List the commands.").parse(argv)
     for name in COMMANDS:
         text = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from fastgan import data, recipes
-from fastgan.engine import command, measures, quality
-from fastgan.engine.classifier import classifier_of
-from fastgan.engine.command import UserError
-from fastgan.engine.device import pick_device
-from fastgan.engine.evaluation import write_metrics
-from fastgan.engine.flags import Parser, add_common, read_seed
-from fastgan.engine.networks import load_run
-from fastgan.engine.pictures import beside
+from fastgan._errors import UserError
+from fastgan.cli import command
+from fastgan.cli.flags import Parser, add_common, read_seed
+from fastgan.cli.pictures import beside
+from fastgan.evaluation import measures, quality
+from fastgan.evaluation.classifier import classifier_of
+from fastgan.evaluation.translation_error import write_metrics
+from fastgan.training.device import pick_device
+from fastgan.training.networks import load_run
 
 
 def main(argv: list[str]) -> int:

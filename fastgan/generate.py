@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
+from fastgan._errors import UserError
+from fastgan.cli import command
+from fastgan.cli.flags import Parser, add_common, read_seed
+from fastgan.cli.pictures import beside, check_free, check_suffix, write
 from fastgan.data.files import save_image, suffix_for
 from fastgan.data.images import grid_holds, make_grid
-from fastgan.engine import command
-from fastgan.engine.codes import check_latent, decode, parse_classes
-from fastgan.engine.command import UserError
-from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser, add_common, read_seed
-from fastgan.engine.networks import load_recipe
-from fastgan.engine.pictures import beside, check_free, check_suffix, write
+from fastgan.evaluation.codes import check_latent, decode, parse_classes
+from fastgan.training.device import pick_device
+from fastgan.training.networks import load_recipe
 
 ROW = 8  # images, in a grid without classes
 LEAST = 64  # pixels of an image's side in a grid

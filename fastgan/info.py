@@ -12,9 +12,10 @@ import sys
 
 import torch
 
+from fastgan.cli import command
+from fastgan.cli.flags import Parser
+
 from . import __version__
-from .engine import command
-from .engine.flags import Parser
 from .ops import _backend, _extension, _table
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from fastgan import recipes
+from fastgan._errors import UserError
+from fastgan.cli import command
+from fastgan.cli.flags import Parser, add_common, read_seed
+from fastgan.cli.pictures import beside, check_free, check_suffix, save_gif, write
 from fastgan.data.images import grid_holds, make_grid
 from fastgan.data.labelled import read_square
-from fastgan.engine import command
-from fastgan.engine.codes import check_class, check_latent, decode, mixtures, path
-from fastgan.engine.command import UserError
-from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser, add_common, read_seed
-from fastgan.engine.networks import load_run
-from fastgan.engine.pictures import beside, check_free, check_suffix, save_gif, write
+from fastgan.evaluation.codes import check_class, check_latent, decode, mixtures, path
+from fastgan.training.device import pick_device
+from fastgan.training.networks import load_run
 
 ROW = 16  # images, at most
 LEAST = 64  # pixels of an image's side in the strip

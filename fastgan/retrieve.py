@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from fastgan import recipes
+from fastgan._errors import UserError
+from fastgan.cli import command
+from fastgan.cli.flags import Parser, add_common
+from fastgan.cli.pictures import beside, check_free, check_suffix, write
 from fastgan.data import LabelledDataset
 from fastgan.data.images import make_grid
 from fastgan.data.labelled import open_gallery, read_square
-from fastgan.engine import command
-from fastgan.engine.codes import check_class, check_latent, nearest
-from fastgan.engine.command import UserError
-from fastgan.engine.device import pick_device
-from fastgan.engine.flags import Parser, add_common
-from fastgan.engine.networks import load_run
-from fastgan.engine.pictures import beside, check_free, check_suffix, write
+from fastgan.evaluation.codes import check_class, check_latent, nearest
+from fastgan.training.device import pick_device
+from fastgan.training.networks import load_run
 
 AT_ONCE = 256
 

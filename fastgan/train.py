@@ -18,15 +18,17 @@ import torch
 
 import fastgan
 from fastgan import data, recipes
-from fastgan.engine import checkpoint, command, device, graphs, loop, measures, rng, settings
-from fastgan.engine.command import UserError
-from fastgan.engine.evaluation import write_metrics
-from fastgan.engine.flags import Parser, add_options
-from fastgan.engine.folder import RunFolder
-from fastgan.engine.log import clock, learning_rates
-from fastgan.engine.options import TrainOptions
-from fastgan.engine.samples import SampleGrids, fixed_batch
-from fastgan.engine.settings import Settings
+from fastgan.training import checkpoint, device, graphs, loop, rng, settings
+from fastgan.cli import command
+from fastgan.evaluation import measures
+from fastgan._errors import UserError
+from fastgan.evaluation.translation_error import write_metrics
+from fastgan.cli.flags import Parser, add_options
+from fastgan.training.folder import RunFolder
+from fastgan.training.log import clock, learning_rates
+from fastgan.training.train_options import TrainOptions
+from fastgan.training.sample_grids import SampleGrids, fixed_batch
+from fastgan.training.settings import Settings
 
 PROGRAM = "python -m fastgan.train"
 USAGE = f"""usage: {PROGRAM} RECIPE [options]

@@ -21,19 +21,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fastgan._errors import UserError, sentence
+from fastgan.cli import command
+from fastgan.cli.flags import Parser
 from fastgan.data import DataOptions
 from fastgan.data.convert import CHANNELS
 from fastgan.data.files import ImageError, decode, save_image, suffix_for
 from fastgan.data.folders import look_through, passed_over
 from fastgan.data.images import to_tensor
 from fastgan.data.levels import Span, tell_spans
-from fastgan.engine import command
-from fastgan.engine.command import UserError
-from fastgan.engine.device import pick_device, set_backend
-from fastgan.engine.flags import Parser
-from fastgan.engine.networks import load_networks
-from fastgan.engine.options import PRECISIONS
-from fastgan.engine.translation import generator_for, input_channels, is_out_of_memory, output_channels, translate
+from fastgan.evaluation.translation import generator_for, input_channels, is_out_of_memory, output_channels, translate
+from fastgan.training.device import pick_device, set_backend
+from fastgan.training.networks import load_networks
+from fastgan.training.train_options import PRECISIONS
 
 NAMED = 5  # images left out that are named; the rest is counted
 INCOMPLETE = 1  # the exit code where images were left out
@@ -245,7 +245,7 @@ def _translate_files(
         except OSError as error:
             if error.errno not in _UNFIT_NAMES:
                 raise
-            told.left_out.append(command.sentence(error))
+            told.left_out.append(sentence(error))
         return True
 
     def go_through(todo: dict[str, Path], at_once: int) -> dict[str, str]:

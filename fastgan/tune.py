@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from .engine import command
-from .engine.flags import Parser
+from fastgan._errors import UserError
+from fastgan.cli import command
+from fastgan.cli.flags import Parser
+
 from .ops import _table, _tuner
 
 OPS = ("reflection_pad_conv2d", "instance_norm")
@@ -57,12 +59,12 @@ device and triton; takes minutes.""",
 def main(argv: list[str]) -> int:
     options = _parser().parse(argv)
     if options.size % 4 or options.size < 16:
-        raise command.UserError(f"--size must be a multiple of 4 from 16 up, got {options.size}")
+        raise UserError(f"--size must be a multiple of 4 from 16 up, got {options.size}")
     for flag, value in (("batch", min(options.batch)), ("ngf", options.ngf), ("rounds", options.rounds)):
         if value < 1:
-            raise command.UserError(f"--{flag} must be at least 1, got {value}")
+            raise UserError(f"--{flag} must be at least 1, got {value}")
     if not torch.cuda.is_available():
-        raise command.UserError("fastgan.tune measures on a CUDA device, and torch finds none here")
+        raise UserError("fastgan.tune measures on a CUDA device, and torch finds none here")
     import triton
 
     device = torch.device("cuda", torch.cuda.current_device())

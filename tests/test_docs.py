@@ -12,7 +12,20 @@ from fastgan.recipes import RECIPES
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md"))]
 
-LAYERS = ("commands", "engine", "data", "recipes", "models", "fuse", "nn", "functional", "ops", "kernels")
+LAYERS = (
+    "commands",
+    "cli",
+    "evaluation",
+    "training",
+    "data",
+    "recipes",
+    "models",
+    "fuse",
+    "nn",
+    "functional",
+    "ops",
+    "kernels",
+)
 
 
 def read(page):

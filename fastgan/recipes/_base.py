@@ -34,11 +34,11 @@ class Decisions:
 
 
 class Recipe(ABC):
-    """One system: its networks, losses and the order of their updates. The loop belongs to the engine.
+    """One system: its networks, losses and the order of their updates. The loop is :mod:`fastgan.training.loop`.
 
     A subclass builds its parts in __init__, on the CPU, from torch's global generator, and files them by name in
     `networks`, `optimizers`, `schedulers`, `pools` and `turns`; these five and `precision` are all the state there is.
-    It never chooses a device: batches and networks meet on the one that the engine chose.
+    It never chooses a device: batches and networks meet on the one that the training loop chose.
 
     A step is what the host decides (`decide`) and then what the device computes (`compute`), which asks the host for
     nothing and gives it nothing to wait for: so it can be recorded once and replayed.

@@ -7,7 +7,7 @@ from PIL import Image
 
 import fastgan
 from fastgan import train, translate
-from fastgan.engine import command
+from fastgan.cli import command
 from tests.commands.tiny_command import TINY
 
 SHORT = ("--max-steps", "2", "--max-dataset-size", "256", "--eval-images", "0", "--device", "cpu")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fastgan import evaluate
-from fastgan.engine import quality
+from fastgan.evaluation import quality
 
 
 @pytest.fixture(autouse=True)

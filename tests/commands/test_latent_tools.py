@@ -10,9 +10,9 @@ from PIL import Image
 from fastgan import generate, interpolate, retrieve
 from fastgan.data import DataOptions, open_dataset, to_tensor
 from fastgan.data.files import read_pixels
-from fastgan.engine import codes
-from fastgan.engine.networks import load_recipe
+from fastgan.evaluation import codes
 from fastgan.recipes._latent import LatentRecipe
+from fastgan.training.networks import load_recipe
 
 COMMANDS = {"generate": generate, "interpolate": interpolate, "retrieve": retrieve}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastgan import recipes, train
-from fastgan.engine.checksum import checksum
+from fastgan.training.checksum import checksum
 from tests.commands.tiny_command import TINY
 
 PAIRS = [*TINY, "--dataroot", "data", "--eval-pairs", 0, "--print-freq", 1]

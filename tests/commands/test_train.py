@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from fastgan import recipes, train, translate
-from fastgan.engine.networks import load_networks, load_recipe
 from fastgan.recipes.cyclegan import CycleGAN
+from fastgan.training.networks import load_networks, load_recipe
 from tests.commands.tiny_command import TINY
 
 

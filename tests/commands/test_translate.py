@@ -14,8 +14,8 @@ from PIL import Image
 from fastgan import train, translate
 from fastgan.data.files import read_pixels
 from fastgan.data.images import to_image, to_tensor
-from fastgan.engine.networks import load_networks
 from fastgan.models import ResnetGenerator
+from fastgan.training.networks import load_networks
 from tests.commands.tiny_command import TINY
 
 SIZES = [(16, 16), (17, 23), (1, 1), (3, 40), (16, 16)]  # width, height

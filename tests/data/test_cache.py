@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fastgan._errors import sentence
 from fastgan.data import cache
-from fastgan.engine import command
 
 GIB = 2**30
 
@@ -59,7 +59,7 @@ def test_a_full_disk_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(cache.os, "posix_fallocate", full, raising=False)
     with pytest.raises(OSError) as caught:
         cache.buffer(GIB, torch.uint8, "file")
-    assert command.sentence(caught.value) == (
+    assert sentence(caught.value) == (
         f"{cache.folder()}: No space left on device, for a file of 1.0 GiB; --cache none does without, TMPDIR names "
         "another folder"
     )

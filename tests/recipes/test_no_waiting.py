@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fastgan import recipes
-from tests.engine.tape import NoHostReads
+from tests.training.tape import NoHostReads
 
 SMALL = dict(latent_size=5, image_size=12)
 TRANSLATION = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, ndf=2, pool_size=2, norm="instance")

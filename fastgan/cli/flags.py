@@ -1,0 +1,163 @@
+"""How option dataclasses become command-line flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from fastgan._errors import UserError
+from fastgan.cli.published_flags import answer
+from fastgan.training.train_options import LARGEST_SEED
+
+ALMOST = 0.85  # of difflib's ratio: a letter or two, no other word
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are sentences of ours, and whose flags take dashes and underscores alike."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", _Formatter)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(message.removeprefix("argument "))
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse ``argv``; an unknown argument is an error that says what serves instead, or which flag is almost it."""
+        namespace, unknown = self.parse_known_args(normalise(argv))
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            flag = unknown[0].split("=")[0]
+            hint = answer(flag, known)
+            if hint is None:
+                meant = [each for each in known if each.startswith(flag)]
+                if len(meant) != 1:
+                    meant = difflib.get_close_matches(flag, known, n=1, cutoff=ALMOST)
+                hint = f"did you mean {meant[0]}?" if meant else f"{self.prog} --help lists what there is"
+            raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
+        return namespace
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=116)
+
+
+def normalise(argv: Sequence[str]) -> list[str]:
+    """Write the names of long flags with dashes (``--load_size=286`` -> ``--load-size=286``); leave values alone."""
+    result = []
+    for position, argument in enumerate(argv):
+        if argument == "--":
+            return [*result, *argv[position:]]
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            argument = name.replace("_", "-") + equals + value
+        result.append(argument)
+    return result
+
+
+def add_options(parser: argparse.ArgumentParser, options: type, title: str, leave_out: Collection[str] = ()) -> None:
+    """Give ``parser`` a group of flags, one per field of the dataclass ``options`` that is not among ``leave_out``.
+
+    A field of a name that another dataclass already brought is the same flag and is not added again; one that the data
+    decides ("from_data" in its metadata) has no flag. The parsed namespace holds only what was given on the command
+    line.
+    """
+    group = parser.add_argument_group(title)
+    taken = {action.dest for action in parser._actions}
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if field.name in taken or field.name in leave_out or field.metadata.get("from_data"):
+            continue
+        default = field.default
+        text = field.metadata["help"].replace("%", "%%")
+        if default is not None and "(default" not in text:
+            text += f" (default: {_show(default)})".replace("%", "%%")
+        flag = "--" + field.name.replace("_", "-")
+        kind, optional = _kind(hints[field.name])
+        if kind is bool:
+            group.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=field.name, help=text
+            )
+            continue
+        if kind is list:
+            group.add_argument(
+                flag,
+                type=_reader(float, False),
+                nargs=2,
+                metavar=("LOW", "HIGH"),
+                default=argparse.SUPPRESS,
+                dest=field.name,
+                help=text,
+            )
+            continue
+        choices = field.metadata.get("choices")
+        metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
+        group.add_argument(
+            flag,
+            type=_reader(kind, optional),
+            choices=choices,
+            metavar=metavar,
+            default=argparse.SUPPRESS,
+            dest=field.name,
+            help=text,
+        )
+
+
+def read_seed(text: str) -> int:
+    """A conversion for argparse: a seed that torch takes."""
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST_SEED}")
+    return int(text)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the flags --device and --debug, of commands that have no option dataclasses."""
+    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """(int, float, str, bool or list, of two numbers; whether None is allowed) of a field's annotation."""
+    optional = False
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        optional = len(members) < len(typing.get_args(hint))
+        hint = float if set(members) == {int, float} else members[0]
+    if typing.get_origin(hint) is list:
+        hint = list
+    if typing.get_origin(hint) is typing.Literal:
+        hint = type(typing.get_args(hint)[0])
+    return hint, optional
+
+
+def _reader(kind: type, optional: bool):
+    """A conversion for argparse; where None is allowed for a number, ``none`` gives it."""
+
+    def read(text: str) -> Any:
+        if optional and kind is not str and text.lower() == "none":
+            return None
+        try:
+            value = kind(text)
+            if kind is float and not math.isfinite(value):
+                raise ValueError
+            return value
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number"}[kind]
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{' or none' if optional else ''}") from None
+
+    return read

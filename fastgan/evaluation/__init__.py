@@ -1,0 +1,1 @@
+"""What trained networks do and how good it is: translating images, latent codes, and figures."""

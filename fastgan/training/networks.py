@@ -1,0 +1,392 @@
+"""The networks alone: how a run shares them, and how they, or the whole recipe, are rebuilt with no flags."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan import models, recipes
+from fastgan._errors import UserError
+from fastgan._files import write_atomically
+from fastgan._form import check_form
+from fastgan.models import plain_keys
+from fastgan.training import checkpoint
+from fastgan.training.checksum import checksum
+from fastgan.training.settings import is_run_description, make_options
+
+FORMAT = "fastgan networks"
+_PUBLISHED = re.compile(r"(.*)_net_([A-Za-z]+(?:_[AB])?)\.pth")
+# How others call the generators and discriminators of a file: netG_A2B, G_AB, generator, dis_b, ...
+_ROLE = re.compile(r"(?:net_?)?(?P<kind>[gd])[a-z]*?_?(?:(?P<A>a2b|ab|a)|(?P<B>b2a|ba|b))?", re.IGNORECASE)
+# What people have in place of a file of tensors, by how it begins.
+_BEGINNINGS = {
+    b"version https://git-lfs": "a pointer of Git LFS, in place of a file that git lfs pull fetches",
+    b"<": "a web page, as downloads give that ask for a confirmation",
+    b"\x1f\x8b": "a gzip archive, to be unpacked",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"\x93NUMPY": "an array of numpy",
+}
+_DEPTH = 4  # of dicts in dicts, or of prefixes of keys, around a network
+_READ_AS = (models.ResnetGenerator, models.UnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
+
+
+@dataclass
+class Networks:
+    """Networks read from a file, in evaluation mode, on the CPU.
+
+    Attributes:
+        networks: by the recipe's names ("G_A" translates A to B, "G_B" back); a generator that comes alone, without
+            a direction in its file's name, is "G", a discriminator "D".
+        recipe: the recipe that trained them, or None for published files.
+        description: the run's options, as :meth:`.settings.Settings.to_json` gives them; {} when unknown.
+        source: the file or files read.
+    """
+
+    networks: dict[str, nn.Module]
+    recipe: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+    source: tuple[Path, ...] = ()
+
+
+@dataclass
+class _Stored:
+    """What a file holds: state dicts by network, and what trained them; without a recipe, a dict that others made."""
+
+    states: dict[str, Any]
+    path: Path
+    recipe: str | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+
+
+def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Mapping[str, Any]) -> None:
+    """Write all networks' weights as one safetensors file, keys ``G_A.model.1.weight``, atomically.
+
+    Its metadata names the recipe and holds the run's description as JSON, and a checksum of all that the file says.
+    """
+    from safetensors.torch import save
+
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    metadata = {"format": FORMAT, "recipe": description["recipe"], "description": json.dumps(description)}
+    metadata["fastgan_checksum"] = checksum([metadata, tensors])
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
+
+
+def load_networks(path: str | Path) -> Networks:
+    """Rebuild networks from what is written in ``path`` alone.
+
+    Args:
+        path: a run folder, its checkpoint.pt or networks.safetensors, a published ``latest_net_G_A.pth`` (any
+            ``*_net_G*.pth``), a folder of such files (the latest, or else the highest epoch is taken), or a file of
+            others that holds the state dicts of such networks, in a dict of whatever they saved or with a prefix
+            before the keys.
+
+    Raises:
+        UserError: nothing readable there, a damaged file, or networks that this package does not know.
+    """
+    path = Path(path)
+    if path.is_dir() and _run_file(path) is None:
+        return _load_published(path)
+    stored = _read(path)
+    if stored.recipe in recipes.RECIPES:
+        networks = {name: network.eval() for name, network in _rebuild_recipe(stored).networks.items()}
+    elif stored.recipe is not None:
+        networks = {name: _rebuild(state, stored.path, name) for name, state in stored.states.items()}
+    else:
+        networks = _find_networks(stored.states, stored.path)
+    return Networks(networks, stored.recipe, stored.description, (stored.path,))
+
+
+def load_recipe(path: str | Path) -> recipes.Recipe:
+    """Rebuild the recipe that a run trained; see :func:`load_run`."""
+    return load_run(path)[0]
+
+
+def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
+    """Rebuild the recipe that a run trained, with its networks, from what is written in ``path`` alone.
+
+    Args:
+        path: a run folder, its checkpoint.pt or networks.safetensors.
+
+    Returns:
+        The recipe on the CPU, in fp32, optimizers and whatever else only training needs as new; and the run's options,
+        as :meth:`fastgan.training.settings.Settings.to_json` gives them.
+
+    Raises:
+        UserError: nothing readable there, a damaged file, or networks without a recipe that this package knows.
+    """
+    path = Path(path)
+    if path.is_dir() and _run_file(path) is None:
+        raise UserError(f"{path} holds no run: neither networks.safetensors nor checkpoint.pt")
+    stored = _read(path)
+    if stored.recipe is None:
+        raise UserError(
+            f"{stored.path} holds networks alone and does not say which recipe they belong to: give the folder of a run"
+        )
+    if stored.recipe not in recipes.RECIPES:
+        raise UserError(
+            f"{stored.path} is of the recipe {stored.recipe!r}, which is none of those known here "
+            f"({', '.join(recipes.RECIPES)}): update fastgan"
+        )
+    return _rebuild_recipe(stored), stored.description
+
+
+def _run_file(folder: Path) -> Path | None:
+    for name in ("networks.safetensors", "checkpoint.pt"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def _load_published(folder: Path) -> Networks:
+    # Published runs keep one file per network and epoch; the latest are the ones meant.
+    newest: dict[str, Path] = {}
+    for file in sorted(folder.glob("*_net_G*.pth"), key=_age):
+        if match := _PUBLISHED.fullmatch(file.name):
+            newest[match[2]] = file
+    if not newest:
+        there = sorted(file.name for file in folder.iterdir())
+        content = f"it holds {', '.join(there[:3])}{', ...' if len(there) > 3 else ''}" if there else "it is empty"
+        raise UserError(
+            f"{folder} holds no networks: neither networks.safetensors, nor checkpoint.pt, nor *_net_G*.pth; {content}"
+        )
+    networks = {name: network for file in newest.values() for name, network in load_networks(file).networks.items()}
+    return Networks(networks, source=tuple(newest.values()))
+
+
+def _age(file: Path) -> tuple[bool, int]:
+    """Where a published file stands in time: by its number of epochs or iterations, and those called latest last."""
+    label = _PUBLISHED.fullmatch(file.name)
+    numbers = re.findall(r"[0-9]+", label[1]) if label else []
+    return label is not None and label[1] == "latest", int(numbers[-1]) if numbers else -1
+
+
+def _read(path: Path) -> _Stored:
+    if path.is_dir():
+        path = _run_file(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    _refuse_others(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = checkpoint.read_tensors(path)
+    if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
+        content = checkpoint.load(path)
+        check_form(content["state"].get("networks"), dict, f"{path}: networks")
+        return _Stored(content["state"]["networks"], path, content["recipe"], content["description"])
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(
+            f"{path} is not a checkpoint of ours, nor the state dict of a network: it holds {_describe(content)}"
+        )
+    return _Stored(content, path)
+
+
+def _refuse_others(path: Path) -> None:
+    """Say what a file is that was taken for one of tensors; nothing of one that may be."""
+    with open(path, "rb") as file:
+        start = file.read(262)
+    for beginning, what in _BEGINNINGS.items():
+        if start.lstrip().startswith(beginning):
+            raise UserError(f"{path} holds no network: it is {what}")
+    if start[257:] == b"ustar":
+        raise UserError(f"{path} holds no network: it is a tar archive, to be unpacked")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):  # what else it may be, read_tensors says
+        return
+    inner = {name.partition("/")[2] for name in names}
+    made_by = (
+        "torch.jit.save, a TorchScript program"
+        if "constants.pkl" in inner
+        else "torch.export.save"
+        if ("archive_format" in inner)
+        else None
+    )
+    if made_by:
+        raise UserError(
+            f"{path} was written by {made_by}; networks are built from state dicts: give a file of the "
+            "model's state_dict()"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        raise UserError(f"{path} holds no network: it is a zip archive of {', '.join(names[:2])}{more}")
+
+
+def _read_safetensors(path: Path) -> _Stored:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError):
+        raise UserError(f"{path} is damaged, or not a safetensors file") from None
+    stated = metadata.pop("fastgan_checksum", None)
+    if stated is not None and stated != checksum([metadata, tensors]):
+        raise UserError(f"{path} is damaged: what it holds is not what was written (its checksum differs)")
+    if metadata.get("format") != FORMAT:
+        return _Stored(tensors, path)
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, rest = key.partition(".")
+        states.setdefault(name, {})[rest] = value
+    try:
+        description = json.loads(metadata.get("description", ""))
+    except ValueError:
+        description = None
+    if not is_run_description(description):
+        raise UserError(f"{path} is damaged: its description of the run cannot be read")
+    return _Stored(states, path, metadata.get("recipe"), description)
+
+
+def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
+    """The recipe by its stored options, and its networks' weights. The global random generator is left as it was."""
+    recipe_class = recipes.get(stored.recipe)
+    try:
+        options = make_options(recipe_class.Options, stored.description["options"]["recipe"])
+    except (TypeError, KeyError):
+        raise UserError(
+            f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other options"
+        ) from None
+    with torch.random.fork_rng(devices=[]):
+        recipe = recipe_class(options)
+    recipes.load_networks(recipe.networks, stored.states)
+    return recipe
+
+
+def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Module]:
+    """The networks of a dict that others made, by our names."""
+    near: list[str] = []
+    found = _search(content, "", near)
+    if not found:
+        kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
+        raise UserError(
+            f"{path}: {near[0]}"
+            if near
+            else f"{path} is none of the networks known here ({kinds}): it holds {_describe(content)}"
+        )
+    match = _PUBLISHED.fullmatch(path.name)
+    if len(found) == 1:
+        ((place, network),) = found.items()
+        return {match[2] if match else _role(place, network) or _kind(network): network}
+    named = {_role(place, network): network for place, network in found.items()}
+    if None in named or len(named) < len(found):
+        raise UserError(
+            f"{path} holds several networks ({', '.join(found)}), whose names do not say which is which: "
+            "save the state dict of one generator alone"
+        )
+    return named
+
+
+def _search(content: Mapping[Any, Any], place: str, near: list[str]) -> dict[str, nn.Module]:
+    """The networks in a dict, by where they are: it is one, or dicts in it or keys with one prefix are.
+
+    ``near`` collects sentences on what is nearly one.
+    """
+    tensors = plain_keys(
+        {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    )
+    # Counters, which some put among the weights, have no module before their name.
+    state = {key: value for key, value in tensors.items() if "." in key or value.numel() != 1}
+    network = _recognise(state, place, near) if state else None
+    if network is not None:
+        return {place: network}
+    parts: dict[str, dict[Any, Any]] = {}
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping):
+            parts.setdefault(key, {}).update(value)
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            parts.setdefault(head, {})[rest] = value
+    found = {}
+    for head, part in parts.items() if place.count("/") < _DEPTH else ():
+        found |= _search(part, f"{place}/{head}".lstrip("/"), near)
+    return found
+
+
+def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.Module | None:
+    """The network that a state dict describes, or None. The global random generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        for network_class in _READ_AS:
+            try:
+                network = network_class.from_state_dict(state).eval()
+                if (fault := _odd_weight(state)) is None:
+                    return network
+                near.append(f"{place or 'it'} is a {network_class.__name__}, but {fault}")
+            except RuntimeError as error:
+                misfits = "; ".join(line.strip().rstrip(". ") for line in str(error).splitlines()[-3:])
+                near.append(
+                    f"{place or 'it'} is nearly a {network_class.__name__}, but does not fit: "
+                    f"{textwrap.shorten(misfits, 300)}"
+                )
+            except (ValueError, KeyError, IndexError):
+                continue
+    return None
+
+
+def _odd_weight(state: Mapping[str, Tensor]) -> str | None:
+    """Why numbers of a state dict cannot be weights; None where all can."""
+    for key, value in state.items():
+        if not value.is_floating_point() and key.rpartition(".")[2] != "num_batches_tracked":
+            kind = str(value.dtype).removeprefix("torch.")
+            return f"{key} is of {kind}: weights are floating-point numbers, which quantized ones are made from"
+        if not torch.isfinite(value).all():
+            return f"{key} holds NaN or infinite values: its training went wrong before it was saved"
+    return None
+
+
+def _role(place: str, network: nn.Module) -> str | None:
+    """What a network is for us, by the name that others gave it: G_A translates A to B; None where it does not say."""
+    for name in reversed(place.split("/")):
+        match = _ROLE.fullmatch(name)
+        if match and match["kind"].upper() == _kind(network):
+            return _kind(network) + ("_A" if match["A"] else "_B" if match["B"] else "")
+    return None
+
+
+def _kind(network: nn.Module) -> str:
+    return "G" if isinstance(network, (models.ResnetGenerator, models.UnetGenerator)) else "D"
+
+
+def _describe(content: Any) -> str:
+    """What a file of others holds, in few words."""
+    if isinstance(content, (list, tuple)) and content:
+        return f"a {type(content).__name__} of {len(content)}, which begins with {_describe(content[0])}"
+    if not isinstance(content, Mapping) or not content:
+        return f"{'an empty' if content in ({}, [], ()) else 'a'} {type(content).__name__}"
+    items = [
+        f"{key} ({'x'.join(map(str, value.shape)) or 'a number'})"
+        if isinstance(value, Tensor)
+        else f"{key} ({type(value).__name__})"
+        for key, value in content.items()
+    ]
+    known = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    strange = [
+        key for key, value in content.items() if isinstance(value, Tensor) and str(key).rpartition(".")[2] not in known
+    ]
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return f"{', '.join(items[:3])}{more}" + (f", among them {', '.join(strange[:2])}" if more and strange else "")
+
+
+def _rebuild(state: Mapping[str, Tensor], path: Path, name: str) -> nn.Module:
+    """The network that a state dict describes. The global random generator is left as it was."""
+    near: list[str] = []
+    network = _recognise(state, name, near)
+    if network is None:
+        kinds = ", ".join(network_class.__name__ for network_class in _READ_AS)
+        raise UserError(f"{path}: {near[0] if near else f'{name} is none of the networks known here ({kinds})'}")
+    return network
