@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 from . import record
 from .measure import Clock, Runner, copies_beyond_cache, op_clock
@@ -241,7 +241,7 @@ class Served(TorchDispatchMode):
 
 def passed_over(op: str, device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     """Why the automatic choice passes over backends of ``op``, whatever the shape."""
-    return {name: reason for name, reason in _backend.refusals(op, device.type, dtype).items() if reason}
+    return {name: reason for name, reason in _dispatch.refusals(op, device.type, dtype).items() if reason}
 
 
 def away_from_ties(x: Tensor, distance: float = 2e-3, over: tuple[int, ...] = (2, 3)) -> Tensor:

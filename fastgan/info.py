@@ -16,7 +16,7 @@ from fastgan.cli import command
 from fastgan.cli.flags import Parser
 
 from . import __version__
-from .ops import _backend, _extension, _table
+from .ops import _dispatch, _extension, _table
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -32,7 +32,7 @@ def report() -> str:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         lines += ["", f"Backends on {device} (of {', '.join(_name(d) for d in DTYPES)}):"]
-        for op in sorted(_backend.ops()):
+        for op in sorted(_dispatch.OPS):
             try:
                 lines += _op_lines(op, device)
             except RuntimeError as error:  # an op that it calls has a forced backend that cannot serve
@@ -48,11 +48,11 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _triton() -> str:
-    if not _backend.TRITON_FOUND:
+    if not _dispatch.TRITON_FOUND:
         return "not installed (pip install 'triton>=3.6')"
     import triton
 
-    return triton.__version__ + (", interpreting (TRITON_INTERPRET=1)" if _backend.TRITON_INTERPRETED else "")
+    return triton.__version__ + (", interpreting (TRITON_INTERPRET=1)" if _dispatch.TRITON_INTERPRETED else "")
 
 
 def _cuda() -> str:
@@ -73,24 +73,23 @@ def _measured(device: str) -> str:
 
 
 def _op_lines(op: str, device: str) -> list[str]:
-    forced = _backend.forced(op)
+    forced = _dispatch.forced(op) is not None
     served: dict[str, list[str]] = {}
     refusals: dict[tuple[str, str], list[str]] = {}
+    remarks: dict[str, str] = {}
     for dtype in DTYPES:
-        why_not = _backend.refusal(op, device, dtype)
-        served.setdefault("nothing" if why_not else _backend.select(op, device, dtype), []).append(_name(dtype))
-        reasons = {f"{forced} (forced)": why_not} if forced else _backend.refusals(op, device, dtype)
+        reasons = _dispatch.refusals(op, device, dtype)
         for name, reason in reasons.items():
             if reason:
-                refusals.setdefault((name, reason), []).append(_name(dtype))
+                refusals.setdefault((f"{name} (forced)" if forced else name, reason), []).append(_name(dtype))
+            elif not forced:
+                remarks[name] = _dispatch.OPS[op][name].remark
+        name = "nothing" if all(reasons.values()) else _dispatch.serving(op, device, dtype)
+        served.setdefault(name, []).append(_name(dtype))
     parts = [name + _which(dtypes, " ({})") for name, dtypes in served.items()]
     lines = [f"  {op}: {'; '.join(parts)}"]
-    if not forced:
-        lines += [f"      {name}: {text}" for name in served if (text := _backend.remarks(op, name))]
+    lines += [f"      {name}: {remark}" for name, remark in remarks.items() if remark]
     lines += [f"      not {name}{_which(dtypes, ' for {}')}: {reason}" for (name, reason), dtypes in refusals.items()]
-    note = _backend.noted(op, device)
-    if note and not forced and set(served) != {"reference"}:
-        lines.append(f"      {note}")
     return lines
 
 

@@ -13,7 +13,7 @@ from fastgan.cli.flags import Parser
 
 from .ops import _table, _tuner
 
-OPS = ("reflection_pad_conv2d", "instance_norm")
+OPS = tuple(_tuner.TUNERS)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -76,14 +76,15 @@ def main(argv: list[str]) -> int:
         "triton": triton.__version__,
         "cuda": torch.version.cuda or "",
     }
-    run = {"reflection_pad_conv2d": _tuner.tune_convolution, "instance_norm": _tuner.tune_norm}
     say = lambda text: print(f"  {text}", file=sys.stderr)  # noqa: E731
     for op in options.op:
         for batch in options.batch:
             for case in cases(op, batch, options.size, options.ngf):
                 for dtype in options.dtype:
                     for layout in options.layout:
-                        entry = run[op](case, DTYPES[dtype], layout, device, _tuner.event_clock, options.rounds, say)
+                        entry = _tuner.TUNERS[op](
+                            case, DTYPES[dtype], layout, device, _tuner.event_clock, options.rounds, say
+                        )
                         _table.write(path, name, environment, [entry])
                         print(describe(entry), flush=True)
     print(f"table: {path}")

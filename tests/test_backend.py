@@ -13,7 +13,9 @@ import torch
 import fastgan
 from fastgan import functional
 from fastgan.functional import conv_transpose2d, instance_norm, l1_loss
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
+
+from .ops.common import watch
 
 X = torch.zeros(1, 2, 4, 4)
 
@@ -28,31 +30,31 @@ def automatic():
 @pytest.fixture
 def seen(monkeypatch):
     """The names of the backends whose launchers instance_norm calls."""
-    from fastgan.ops import instance_norm as module
-
     names = []
-    launchers = module._launchers
-    monkeypatch.setattr(module, "_launchers", lambda name: names.append(name) or launchers(name))
+    watch(
+        monkeypatch,
+        "instance_norm",
+        lambda name, _direction, launch, *a, **rest: (names.append(name), launch(*a, **rest))[1],
+    )
     return names
 
 
-def serves(name, **facts):
-    """A registration in which only backend ``name`` can serve instance_norm."""
-    return {
-        other: lambda device, dtype, asked, other=other: "" if other == name else f"{other} is not there today"
-        for other in ("cpp", "triton")
-    }
+def only(monkeypatch, op, name):
+    """Of the kernels of an op, let only those of one backend serve."""
+    for backend in _dispatch.OPS[op].backends[:-1]:
+        reason = "" if backend.name == name else f"{backend.name} is not there today"
+        monkeypatch.setattr(backend, "refuses", lambda call, reason=reason: reason)
 
 
 def forced():
     """The ops whose backend is forced, here and now."""
-    return {op: name for op in _backend.ops() if (name := _backend.forced(op)) is not None}
+    return {op: name for op in _dispatch.OPS if (name := _dispatch.forced(op)) is not None}
 
 
 def test_every_public_function_is_an_op_with_backends():
-    known = fastgan.ops._backend.ops()
-    assert sorted(known) == sorted(functional.__all__)
-    assert all(backends[-1] == "reference" and len(backends) > 1 for backends in known.values())
+    assert sorted(_dispatch.OPS) == sorted(functional.__all__)
+    names = {name: op.names() for name, op in _dispatch.OPS.items()}
+    assert all(each[-1] == "reference" and len(each) > 1 for each in names.values())
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["one name", "pairs"])
@@ -63,18 +65,18 @@ import fastgan
 with fastgan.backend("auto"):  # the first thing that happens, before any function is imported
     pass
 from fastgan import info
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 import torch
 for op in fastgan.functional.__all__:
-    assert _backend.select(op, "cpu", torch.float32) == "reference", op
+    assert _dispatch.serving(op, "cpu", torch.float32) == "reference", op
     assert f"  {op}: reference\\n" in info.report(), op
     with fastgan.backend("auto"):
-        assert _backend.forced(op) is None, op
+        assert _dispatch.forced(op) is None, op
         with fastgan.backend(**{op: "reference"}):
-            assert [o for o in _backend.ops() if _backend.forced(o)] == [op]
+            assert [o for o in _dispatch.OPS if _dispatch.forced(o)] == [op]
         with fastgan.backend("reference"):
-            assert _backend.forced(op) == "reference", op
-print("all of", len(_backend.ops()))
+            assert _dispatch.forced(op) == "reference", op
+print("all of", len(_dispatch.OPS))
 """
     name = "reference" if whole else ",".join(f"{op}=reference" for op in functional.__all__)
     result = in_a_subprocess(code, FASTGAN_BACKEND=name)
@@ -83,33 +85,33 @@ print("all of", len(_backend.ops()))
 
 def test_the_first_that_can_serve_is_taken(monkeypatch):
     for name, expected in (("cpp", "cpp"), ("triton", "triton"), ("none", "reference")):
-        monkeypatch.setitem(_backend._verifiers, "instance_norm", serves(name))
-        assert _backend.select("instance_norm", "cpu", torch.float32) == expected
+        only(monkeypatch, "instance_norm", name)
+        assert _dispatch.serving("instance_norm", "cpu", torch.float32) == expected
 
 
 def test_refusals_say_why():
-    for op in _backend.ops():
-        refusals = _backend.refusals(op, "cpu", torch.float16)
+    for op in _dispatch.OPS:
+        refusals = _dispatch.refusals(op, "cpu", torch.float16)
         assert refusals.pop("reference") == ""
         assert all(isinstance(reason, str) for reason in refusals.values())
-    if _backend.EXTENSION_LOADED:
-        verify = _backend.cpp_serves(torch.float32, torch.bfloat16)
-        assert verify("cpu", torch.float16, True) == "its kernels take float32, bfloat16"
-    assert _backend.cpp_serves(torch.float32)("cuda", torch.float32, True) == "the C++ kernels take CPU tensors"
-    assert "CUDA" in _backend.triton_serves(torch.float32)("mps", torch.float32, True) or not _backend.TRITON_FOUND
+    cpp, triton = _dispatch.Cpp(), _dispatch.Triton("losses")
+    if _dispatch.EXTENSION_LOADED:
+        assert cpp.refuses(_dispatch.Call("cpu", torch.float16)) == "its kernels take float32, bfloat16, float64"
+    assert cpp.refuses(_dispatch.Call("cuda", torch.float32)) == "the C++ kernels take CPU tensors"
+    assert "CUDA" in triton.refuses(_dispatch.Call("mps", torch.float32, "triton")) or not _dispatch.TRITON_FOUND
 
 
 def test_the_interpreter_serves_only_when_asked():
-    if not (_backend.TRITON_FOUND and _backend.TRITON_INTERPRETED):
+    if not (_dispatch.TRITON_FOUND and _dispatch.TRITON_INTERPRETED):
         pytest.skip("Triton's interpreter is not in use")
-    verify = _backend.triton_serves(torch.float32)
-    assert "only when asked" in verify("cpu", torch.float32, False)
-    assert verify("cpu", torch.float32, True) == ""
+    triton = _dispatch.Triton("losses")
+    assert "only when asked" in triton.refuses(_dispatch.Call("cpu", torch.float32))
+    assert triton.refuses(_dispatch.Call("cpu", torch.float32, "triton")) == ""
 
 
 def test_a_forced_backend_computes(seen):
-    verifiers = _backend._verifiers["instance_norm"]
-    name = next((n for n in ("cpp", "triton") if not verifiers[n]("cpu", torch.float32, True)), None)
+    names = ("cpp", "triton")
+    name = next((n for n in names if not _dispatch.refusal("instance_norm", n, "cpu", torch.float32)), None)
     if name is None:
         pytest.skip("no kernel serves instance_norm on the CPU here")
     with fastgan.backend(name):
@@ -120,7 +122,7 @@ def test_a_forced_backend_computes(seen):
 
 
 def test_a_forced_backend_that_cannot_serve_raises_with_the_reason(monkeypatch):
-    monkeypatch.setitem(_backend._verifiers, "instance_norm", serves("none"))
+    only(monkeypatch, "instance_norm", "none")
     message = "instance_norm: the backend 'cpp' .* cpp is not there today"
     with fastgan.backend("cpp"), pytest.raises(RuntimeError, match=message):
         instance_norm(X)
@@ -128,7 +130,7 @@ def test_a_forced_backend_that_cannot_serve_raises_with_the_reason(monkeypatch):
 
 
 def test_unserved_calls_take_the_reference_unless_forced(monkeypatch, seen):
-    monkeypatch.setitem(_backend._verifiers, "instance_norm", serves("cpp"))
+    only(monkeypatch, "instance_norm", "cpp")
     double = torch.ones(2).double()
     calls = {
         "residual is torch.float64 beside an input of torch.float32": lambda: instance_norm(X, residual=X.double()),
@@ -162,7 +164,7 @@ def test_a_bare_name_binds_the_ops_that_have_it():
             conv_transpose2d(X, torch.ones(2, 1, 3, 3), None, 2)
     with fastgan.backend("reference", l1_loss="auto", mse_loss="triton"):
         assert "l1_loss" not in forced() and forced()["mse_loss"] == "triton"
-        assert set(forced()) == set(_backend.ops()) - {"l1_loss"}
+        assert set(forced()) == set(_dispatch.OPS) - {"l1_loss"}
 
 
 def test_the_choice_is_restored():
@@ -283,7 +285,7 @@ def test_a_task_that_outlives_the_block_it_was_created_in():
 
 
 def test_backward_uses_what_forward_used(seen):
-    if _backend.select("instance_norm", "cpu", torch.float32) == "reference":
+    if _dispatch.serving("instance_norm", "cpu", torch.float32) == "reference":
         pytest.skip("no kernel serves instance_norm on the CPU here")
     x = torch.randn(1, 2, 4, 4, requires_grad=True)
     y = instance_norm(x)
@@ -297,9 +299,50 @@ def in_a_subprocess(code, **environment):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
+class Slow(_dispatch.Backend):
+    """A backend that somebody adds to an op: all there is to it."""
+
+    name = "slow"
+
+    def refuses(self, call):
+        return "" if call.device == "cpu" else "it is slow on CPUs only"
+
+    def pays(self, call):
+        return call.asked == "slow"
+
+
+def test_one_more_backend_is_one_more_object(monkeypatch, seen):
+    """In an op's list it can be forced, by name, in blocks and by the environment; info and the errors know it."""
+    from types import SimpleNamespace
+
+    from fastgan import info
+
+    def forward(x, weight, bias, residual, eps, activation, negative_slope, halo):
+        return x + 41, x.new_zeros(x.shape[:2]), x.new_ones(x.shape[:2])
+
+    op = _dispatch.OPS["instance_norm"]
+    slow = Slow(lambda: SimpleNamespace(forward=forward), "for nothing but tests")
+    monkeypatch.setattr(op, "backends", (slow, *op.backends))
+    assert _dispatch.serving("instance_norm", "cpu", torch.float32) != "slow" and not (instance_norm(X) == 41).any()
+    assert "      slow: for nothing but tests\n" in info.report()
+    for block in (fastgan.backend("slow"), fastgan.backend(instance_norm="slow")):
+        with block:
+            assert forced() == {"instance_norm": "slow"} and (instance_norm(X) == 41).all()
+            assert "  instance_norm: slow\n" in info.report()
+            with pytest.raises(RuntimeError, match="'slow' was asked for but cannot serve this call: residual is"):
+                instance_norm(X, residual=X.double())
+            with pytest.raises(RuntimeError, match="cannot serve torch.float32 on meta: it is slow on CPUs only"):
+                instance_norm(X.to("meta"))
+    monkeypatch.setenv("FASTGAN_BACKEND", "instance_norm=slow")
+    _dispatch.read_environment()
+    assert (instance_norm(X) == 41).all()
+    with pytest.raises(ValueError, match="instance_norm has no backend 'fast': choose auto, slow, cpp, triton, ref"):
+        fastgan.set_backend(instance_norm="fast")
+
+
 def test_environment_variable():
     show = (
-        "from fastgan.ops._backend import forced, ops; print([(op, forced(op)) for op in sorted(ops()) if forced(op)])"
+        "from fastgan.ops._dispatch import OPS, forced; print([(op, forced(op)) for op in sorted(OPS) if forced(op)])"
     )
     result = in_a_subprocess(show, FASTGAN_BACKEND="cuda, l1_loss=reference")
     assert result.stdout.strip() == "[('conv_transpose2d', 'cuda'), ('l1_loss', 'reference')]", result.stderr
@@ -317,10 +360,10 @@ def test_bad_environment_variable(value, message, monkeypatch):
     """Known at the first call of an op, until a backend is set: an import is in no need of it."""
     monkeypatch.setenv("FASTGAN_BACKEND", value)
     try:
-        _backend.read_environment()
-        assert all(_backend.forced(op) for op in _backend.ops())  # no short cut goes by a choice that is mistaken
+        _dispatch.read_environment()
+        assert all(_dispatch.forced(op) for op in _dispatch.OPS)  # no short cut goes by a choice that is mistaken
         with pytest.raises(ValueError, match=message):
-            _backend.unserved("l1_loss", "the target is another")
+            l1_loss(X, X[:, :1])
         with pytest.raises(ValueError, match=message):
             instance_norm(X)
         with fastgan.backend("reference"):
@@ -351,12 +394,12 @@ import fastgan.ops._extension as extension
     code += """
 import fastgan.functional
 json.loads = load
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 x = torch.randn(1, 2, 4, 4, requires_grad=True)
 y = fastgan.functional.instance_norm(x, activation="relu", halo=1)
 fastgan.functional.mse_loss(y, 1.0).backward()
-for op in _backend.ops():
-    assert _backend.select(op, "cpu", torch.float32) == "reference", op
+for op in _dispatch.OPS:
+    assert _dispatch.serving(op, "cpu", torch.float32) == "reference", op
 try:
     with fastgan.backend("cpp"):
         fastgan.functional.instance_norm(x)
@@ -377,7 +420,7 @@ print("served")
 
 def test_l1_loss_by_name(monkeypatch):
     """Single ops are bound by their public names."""
-    monkeypatch.setitem(_backend._verifiers, "l1_loss", serves("none"))
+    only(monkeypatch, "l1_loss", "none")
     with fastgan.backend(l1_loss="cpp"), pytest.raises(RuntimeError, match="l1_loss: the backend 'cpp'"):
         l1_loss(X, 1.0)
 

@@ -7,10 +7,10 @@ all.
 import importlib
 import pkgutil
 
-from . import _backend
+from . import _dispatch
 
 __all__ = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
 
 for _name in __all__:  # every file, so that FASTGAN_BACKEND and fastgan.info know every op
     importlib.import_module(f".{_name}", __name__)
-_backend.read_environment()
+_dispatch.read_environment()

@@ -24,8 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._autocast import without_autocast
-from ._backend import holds
-from ._layout import dense, like, vmapped
+from ._layout import dense, holds, like, vmapped
 
 Pair = tuple[int, int]
 

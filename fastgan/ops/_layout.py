@@ -11,7 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._backend import holds
+
+def holds(condition: bool | torch.SymBool) -> bool:
+    """Whether a condition on sizes holds, for a choice that both answers allow.
+
+    To torch.export only what holds for all sizes does: asking fixes none of those that may vary.
+    """
+    if torch.compiler.is_exporting():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return statically_known_true(condition)
+    return bool(condition)
 
 
 def vmapped(x: Tensor) -> bool:

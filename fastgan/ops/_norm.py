@@ -46,7 +46,7 @@ def update_running(running: Tensor, new: Tensor, momentum: float | Tensor) -> No
         running.copy_(wide)
 
 
-def unserved_parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str:
+def unsupported_parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str:
     """Why no kernel takes these parameters beside x, or the empty string."""
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.dtype not in (x.dtype, torch.float32):

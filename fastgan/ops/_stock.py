@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _backend
+from . import _dispatch
 from ._library import transformed
 
 _MOST = 1 << 16  # elements; beyond, what a call costs besides its arithmetic is lost in it
@@ -21,6 +21,6 @@ def plain(op: str, x: Tensor) -> bool:
         and (x.dtype is torch.float32 or x.dtype is torch.float64)
         and x.is_contiguous()
         and 0 < x.numel() <= _MOST
-        and _backend.forced(op) is None
+        and _dispatch.forced(op) is None
         and not transformed()
     )

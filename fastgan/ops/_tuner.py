@@ -6,6 +6,7 @@ that together are twice as large as the device's L2 cache; what counts is the me
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import statistics
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import _table, instance_norm, reflection_pad_conv2d
+from ._dispatch import Backend, Call
 
 Runner = Callable[[int], Any]  # gets the number of the round, to choose its inputs by
 Clock = Callable[[Runner, int], float]
@@ -88,20 +90,20 @@ def _usable(
     ``together`` of them are tried at once: first calls compile, which takes most of a tuner's time.
     """
 
-    def wrong(cut: Any) -> str:
+    def wrong(config: Any) -> str:
         try:
-            result = run(cut)
+            result = run(config)
         except Exception as error:  # a tile too large for this device, or one that this triton cannot compile
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         return "" if _right(result, expected) else "its result is wrong"
 
-    cuts = list(candidates)
+    configs = list(candidates)
     with ThreadPoolExecutor(together) as threads:
-        reasons = dict(zip(cuts, threads.map(wrong, cuts)))
-    for cut, reason in reasons.items():
+        reasons = dict(zip(configs, threads.map(wrong, configs)))
+    for config, reason in reasons.items():
         if reason:
-            say(f"left out {tuple(cut)}: {reason}")
-    return [cut for cut, reason in reasons.items() if not reason]
+            say(f"left out {tuple(config)}: {reason}")
+    return [config for config, reason in reasons.items() if not reason]
 
 
 def _at_once(device: torch.device) -> int:
@@ -118,7 +120,7 @@ def _entry(op: str, dtype: torch.dtype, layout: str, shape: str, configurations:
         "layout": layout,
         "shape": shape,
         "backend": min(totals, key=totals.__getitem__),
-        "configurations": {direction: cut._asdict() for direction, cut in configurations.items()},
+        "configurations": {direction: config._asdict() for direction, config in configurations.items()},
         "seconds": seconds,
     }
 
@@ -132,7 +134,7 @@ def tune_convolution(
     rounds: int,
     say: Callable[[str], None],
 ) -> _table.Entry:
-    """Forward, input gradient and weight gradient by every configuration, and by the halo path."""
+    """Forward, input gradient and weight gradient by every configuration, and by the other backends that serve."""
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
     n, c, side, outputs, k, pad = case
@@ -164,23 +166,34 @@ def tune_convolution(
         leaf = x if direction == "input_gradient" else weight
         return torch.autograd.grad(y, leaf, dy, retain_graph=True)[0]
 
-    def ours(direction: str, cut, index: int) -> Tensor:
+    def run(backend: Backend, direction: str, config: Any, index: int) -> Tensor:
+        if backend.takes_any:
+            return halo(direction, index)
         x, weight, bias, dy = sets[index % len(sets)]
         if direction == "forward":
-            return kernels.forward(x, weight, bias, *how, precision, cut)
+            return backend.launchers.forward(x, weight, bias, *how, precision, config)
+        last = (precision, layout == "nhwc", config)
         if direction == "input_gradient":
-            return kernels.input_gradient(dy, weight, (side, side), *how, precision, layout == "nhwc", cut)
-        return kernels.weight_gradient(dy, x, (k, k), *how, precision, layout == "nhwc", cut)
+            return backend.launchers.input_gradient(dy, weight, (side, side), *how, *last)
+        return backend.launchers.weight_gradient(dy, x, (k, k), *how, *last)
 
-    g = kernels.geometry((n, c, side, side), weight_shape, *how)
+    op = reflection_pad_conv2d.OP
+    triton, call = op["triton"], Call(device.type, dtype, None, *sets[0][:2], *how)
+    others = [
+        each for each in op.backends[:-1] if each is not triton and not each.refuses(call._replace(asked=each.name))
+    ]
     best: dict[str, Any] = {}
-    seconds: dict[str, dict[str, float]] = {"triton": {}, "halo": {}}
+    seconds: dict[str, dict[str, float]] = {each.name: {} for each in (triton, *others)}
+    g = kernels.geometry((n, c, side, side), weight_shape, *how)
     for direction in kernels.DIRECTIONS:
         candidates = kernels.candidates(direction, layout, g, dtype.itemsize, precision)
-        usable = _usable(candidates, lambda cut: ours(direction, cut, 0), halo(direction, 0), say, _at_once(device))
-        runners: dict[Any, Runner] = {cut: (lambda i, cut=cut: ours(direction, cut, i)) for cut in usable}
-        taken = medians(runners | {"halo": lambda i: halo(direction, i)}, clock, rounds)
-        seconds["halo"][direction] = taken.pop("halo")
+        attempt = functools.partial(run, triton, direction, index=0)
+        usable = _usable(candidates, attempt, halo(direction, 0), say, _at_once(device))
+        runners: dict[Any, Runner] = {config: functools.partial(run, triton, direction, config) for config in usable}
+        runners |= {each.name: functools.partial(run, each, direction, None) for each in others}
+        taken = medians(runners, clock, rounds)
+        for each in others:
+            seconds[each.name][direction] = taken.pop(each.name)
         if taken:
             best[direction] = min(taken, key=taken.__getitem__)
             seconds["triton"][direction] = taken[best[direction]]
@@ -214,11 +227,11 @@ def tune_norm(
 
     sets = _sets(make, device)
 
-    def ours(direction: str, cut, index: int) -> Tensor:
+    def run(direction: str, config: Any, index: int) -> Tensor:
         x, dy, mean, rstd = sets[index % len(sets)]
         if direction == "forward":
-            return kernels.forward(x, None, None, None, 1e-5, "relu", 0.0, halo, cut)[0]
-        return kernels.backward(dy, x, mean, rstd, None, None, "relu", 0.0, halo, False, cut)[0]
+            return kernels.forward(x, None, None, None, 1e-5, "relu", 0.0, halo, config)[0]
+        return kernels.backward(dy, x, mean, rstd, None, None, "relu", 0.0, halo, False, config)[0]
 
     x = sets[0][0].detach().requires_grad_()
     y = instance_norm.reference(x, activation="relu", halo=halo)
@@ -227,8 +240,14 @@ def tune_norm(
     seconds: dict[str, dict[str, float]] = {"triton": {}}
     for direction, right in expected.items():
         candidates = kernels.candidates(direction, layout, (n, c, side, side), dtype.itemsize)
-        usable = _usable(candidates, lambda cut: ours(direction, cut, 0), right, say, _at_once(device))
-        taken = medians({cut: (lambda i, cut=cut: ours(direction, cut, i)) for cut in usable}, clock, rounds)
+        usable = _usable(candidates, functools.partial(run, direction, index=0), right, say, _at_once(device))
+        taken = medians({config: functools.partial(run, direction, config) for config in usable}, clock, rounds)
         best[direction] = min(taken, key=taken.__getitem__)
         seconds["triton"][direction] = taken[best[direction]]
     return _entry("instance_norm", dtype, layout, instance_norm.shape_key(x.shape, halo), best, seconds)
+
+
+TUNERS: dict[str, Callable[..., _table.Entry]] = {
+    "reflection_pad_conv2d": tune_convolution,
+    "instance_norm": tune_norm,
+}

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, _stock
+from . import _dispatch, _stock
 from ._checks import check_activation, check_devices, check_per_channel
-from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
+from ._dispatch import Call, Cpp, Op, Triton
+from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
-from ._norm import activate, differentiate_backward, per_channel, unserved_parameters, update_running
+from ._norm import activate, differentiate_backward, per_channel, unsupported_parameters, update_running
 
 
 def reference(
@@ -47,7 +48,7 @@ def reference(
         y = F.batch_norm(x, running_mean, running_var, weight, bias, training, float(momentum), eps)
         return activate(y, activation, negative_slope)
     images = _as_images(x)
-    if _backend.holds(x.numel() == 0):  # stock torch's backward takes no tensor without channels
+    if holds(x.numel() == 0):  # stock torch's backward takes no tensor without channels
         affine = [t.sum().to(x.dtype) for t in (weight, bias) if t is not None]
         return sum(affine, images).view(x.shape)
     stats = [t for t in (running_mean, running_var) if t is not None]
@@ -82,17 +83,8 @@ def _parameter(t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     return t.to(dtype).contiguous() if t.dtype in (x.dtype, torch.float32) else t
 
 
-def _launchers(backend: str):
-    if backend == "cpp":
-        csrc = torch.ops.fastgan_csrc
-        return csrc.batch_norm, csrc.batch_norm_apply, csrc.batch_norm_backward
-    from fastgan.kernels import batch_norm as kernels
-
-    return kernels.forward, kernels.apply, kernels.backward
-
-
 def _forward(x, weight, bias, eps, activation, negative_slope, backend):
-    return _launchers(backend)[0](x, weight, bias, eps, activation, negative_slope)
+    return OP[backend].launchers.forward(x, weight, bias, eps, activation, negative_slope)
 
 
 def _forward_fake(x, weight, bias, eps, activation, negative_slope, backend):
@@ -101,7 +93,7 @@ def _forward_fake(x, weight, bias, eps, activation, negative_slope, backend):
 
 
 def _apply(x, mean, rstd, weight, bias, activation, negative_slope, backend):
-    return _launchers(backend)[1](x, mean, rstd, weight, bias, activation, negative_slope)
+    return OP[backend].launchers.apply(x, mean, rstd, weight, bias, activation, negative_slope)
 
 
 def _apply_fake(x, mean, rstd, weight, bias, activation, negative_slope, backend):
@@ -110,7 +102,7 @@ def _apply_fake(x, mean, rstd, weight, bias, activation, negative_slope, backend
 
 def _backward(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
     dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
-    return _launchers(backend)[2](dy, x, mean, rstd, weight, bias, activation, negative_slope, training)
+    return OP[backend].launchers.backward(dy, x, mean, rstd, weight, bias, activation, negative_slope, training)
 
 
 def _backward_fake(dy, x, mean, rstd, weight, bias, training, eps, activation, negative_slope, backend):
@@ -227,31 +219,30 @@ differentiate("batch_norm", lambda *args: apply(BatchNorm, *args))
 differentiate("batch_norm_apply", lambda *args: apply(BatchNormApply, *args))
 differentiate("batch_norm_backward", lambda *args: apply(BatchNormBackward, *args))
 
-_backend.register(
-    "batch_norm",
-    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
-    triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
-)
-
-
 # Forward and backward with ReLU on two AVX-512 cores, torch 2.13, medians of stock (the better of in-place and not)
 # over ours. NCHW float32: 0.96 at 2^18 elements, 1.11 at 0.4 million, 1.5 to 1.9 from 2^19 on. channels_last and
 # bfloat16: 0.7 to 1.0 below 2^20, 0.9 to 1.2 there, 0.96 to 1.6 at 1.6 and 2 million. float64 goes with float32,
 # unmeasured.
 _LEAST_PLANES, _LEAST = 3 << 17, 3 << 19
-_backend.note(
+
+
+class _Cpp(Cpp):
+    def pays(self, call: Call) -> bool:
+        x = call.x
+        if x is None or x.dtype == torch.bfloat16:  # for which reference() computes in float32
+            return True
+        planes = x.dim() > 2 and x.is_contiguous()
+        return holds(x.numel() == 0) or not holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
+
+
+OP = Op(
     "batch_norm",
-    "cpu",
-    "cpp from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW, all in bfloat16); below, torch's own was measured as fast",
+    _Cpp(
+        _dispatch.extension_ops(forward="batch_norm", apply="batch_norm_apply", backward="batch_norm_backward"),
+        "from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW, all in bfloat16); below, torch's own was measured as fast",
+    ),
+    Triton("batch_norm"),
 )
-
-
-def _stock_is_faster(x: Tensor) -> bool:
-    """Whether torch's own op is to be preferred to the C++ kernels for x."""
-    if x.dtype == torch.bfloat16:  # for which reference() computes in float32
-        return False
-    planes = x.dim() > 2 and x.is_contiguous()
-    return _backend.holds(x.numel() > 0) and _backend.holds(x.numel() < (_LEAST_PLANES if planes else _LEAST))
 
 
 def _as_images(x: Tensor) -> Tensor:
@@ -274,14 +265,8 @@ def compute(
     negative_slope: float,
 ) -> Tensor:
     """The op by the chosen backend; arguments already checked."""
-    reason = unserved_parameters(x, weight, bias)
-    if reason:
-        _backend.unserved("batch_norm", reason)
-        backend = "reference"
-    else:
-        backend = _backend.select("batch_norm", x.device.type, x.dtype)
-        if backend == "cpp" and not _backend.forced("batch_norm") and _stock_is_faster(x):
-            backend = "reference"
+    call = Call(x.device.type, x.dtype, _dispatch.forced("batch_norm"), x)
+    backend = _dispatch.choose(OP, call, unsupported_parameters(x, weight, bias)).name
     if backend == "reference":
         return reference(
             x, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, _convolution, _table, conv_transpose2d, reflection_pad_conv2d
+from . import _convolution, _dispatch, _table, conv_transpose2d, reflection_pad_conv2d
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import check_devices, whole
+from ._dispatch import Backend, Backends, Call, Cpp, Op
 from ._flops import counters
-from ._layout import accumulate_dtype, dense, is_channels_last, like, vmapped
+from ._layout import accumulate_dtype, dense, holds, is_channels_last, like, vmapped
 from ._library import run, with_signature
 
-OP = "conv2d"
 Pair = tuple[int, int]
 
 
@@ -83,7 +83,7 @@ def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, stride: Pair, paddin
     return run(conv_transpose2d.WeightGradient, x, dy, kernel, is_channels_last(weight), geometry, _BACKENDS)
 
 
-_BACKENDS = conv_transpose2d.Backends("reference", "reference", "cpp")
+_BACKENDS = Backends("reference", "reference", "cpp")
 
 
 def _transposed(dy, x, weight, stride: Pair, padding: Pair, dilation: Pair) -> conv_transpose2d.Geometry:
@@ -154,38 +154,54 @@ def _by_columns(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -
     return run(ShiftAdd, dense(z), w).to(x.dtype)
 
 
-def _columns_serve(device: str, dtype: torch.dtype, asked: bool) -> str:
-    if device != "cpu":
-        return "torch's convolution was measured slow on CPUs only"
-    return "" if asked else "serves kernels of 5 columns or more, stride 1, from 32 channels on to at most 4"
+class _Columns(Backend):
+    name = "columns"
+
+    def refuses(self, call: Call) -> str:
+        if call.device != "cpu":
+            return "torch's convolution was measured slow on CPUs only"
+        if call.asked and not _dense_taps(call):
+            return f"stride is {call.stride} and dilation {call.dilation}, not 1"
+        return ""
+
+    def pays(self, call: Call) -> bool:
+        """Where it was measured faster, forward and backward. Where work is counted it is not taken: it multiplies the
+        pixels that it shifts out, too, which are none of the model's products."""
+        if call.weight is None or call.dtype not in (torch.float32, torch.bfloat16):
+            return False
+        outputs, channels, _, columns = call.weight.shape
+        return columns >= 5 and outputs <= 4 and channels >= 32 and _dense_taps(call) and not counters()
 
 
-def _columns_pay(x: Tensor, weight: Tensor, stride: Pair, dilation: Pair) -> bool:
-    """Whether the detour by columns was measured faster, forward and backward. Where work is counted it is not made: it
-    multiplies the pixels that it shifts out, too, which are none of the model's products."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16) or counters():
-        return False
-    return weight.shape[3] >= 5 and weight.shape[0] <= 4 and weight.shape[1] >= 32 and (*stride, *dilation) == (1,) * 4
+def _dense_taps(call: Call) -> bool:
+    return (*call.stride, *call.dilation) == (1, 1, 1, 1)
 
 
-_backend.register(OP, columns=_columns_serve, cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64))
-_backend.remark(
-    OP,
-    "cpp",
-    "computes the weight gradient alone; stock torch computes it where it was measured to be the faster one (two-core "
-    "AVX-512 processor, torch 2.13): in float64, in NCHW, for stride 1, for images of less than 32 channels, and in "
-    "bfloat16 for kernels of even width",
+class _Cpp(Cpp):
+    def pays(self, call: Call) -> bool:
+        """Where our weight gradient was measured faster than torch's: what the remark below says."""
+        x, weight = call.x, call.weight
+        if x is None or weight is None:
+            return True
+        if not weight.requires_grad or call.dtype == torch.float64 or max(call.stride) < 2:
+            return False
+        if call.dtype == torch.bfloat16 and weight.shape[3] % 2 == 0:
+            return False
+        return weight.shape[1] >= 32 and is_channels_last(x)
+
+
+OP = Op(
+    "conv2d",
+    _Columns(remark="serves kernels of 5 columns or more, stride 1, from 32 channels on to at most 4"),
+    _Cpp(
+        remark="computes the weight gradient alone; stock torch computes it where it was measured to be the faster one "
+        "(two-core AVX-512 processor, torch 2.13): in float64, in NCHW, for stride 1, for images of less than 32 "
+        "channels, and in bfloat16 for kernels of even width",
+    ),
 )
 
 
-def _pays(x: Tensor, weight: Tensor, stride: Pair) -> bool:
-    """Whether our weight gradient was measured faster than torch's: what the remark above says."""
-    if x.dtype == torch.float64 or x.dtype == torch.bfloat16 and weight.shape[3] % 2 == 0:
-        return False
-    return is_channels_last(x) and max(stride) > 1 and weight.shape[1] >= 32
-
-
-def _unserved(
+def unsupported_reason(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> str:
     """Why the kernels do not take this call (stock torch says what is wrong, if anything), or the empty string."""
@@ -204,7 +220,7 @@ def _unserved(
         return "vmap runs over the input or the weight"
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         return f"stride is {stride}, padding {padding} and dilation {dilation}"
-    if any(_backend.holds(x.shape[2 + i] + 2 * padding[i] <= dilation[i] * (weight.shape[2 + i] - 1)) for i in (0, 1)):
+    if any(holds(x.shape[2 + i] + 2 * padding[i] <= dilation[i] * (weight.shape[2 + i] - 1)) for i in (0, 1)):
         return "the kernel is larger than the padded input"
     return ""
 
@@ -216,20 +232,17 @@ def compute(
     dtype = autocast_dtype(x)
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
-    reason = _unserved(x, weight, bias, stride, padding, dilation, groups)
-    if x.device.type in _table.KINDS and not reason and tuple(padding) == (0, 0) and not _backend.forced(OP):
+    reason = unsupported_reason(x, weight, bias, stride, padding, dilation, groups)
+    asked = _dispatch.forced("conv2d")
+    if x.device.type in _table.KINDS and not reason and tuple(padding) == (0, 0) and not asked:
         key = reflection_pad_conv2d.shape_key(x.shape, weight.shape, stride, padding, dilation)
-        if _table.backend(reflection_pad_conv2d.OP, x, key) == "triton":
+        if _table.backend("reflection_pad_conv2d", x, key) == "triton":
             return reflection_pad_conv2d.compute(x, weight, bias, stride, padding, dilation, groups)[0]
-    measured = "columns" if not reason and _columns_pay(x, weight, stride, dilation) else None
-    backend = _backend.select(OP, x.device.type, x.dtype, measured)
-    if not reason and backend == "columns" and (*stride, *dilation) != (1,) * 4:
-        reason = f"stride is {stride} and dilation {dilation}, not 1"
-    if reason:
-        _backend.unserved(OP, reason)
-    elif backend == "columns":
+    call = Call(x.device.type, x.dtype, asked, x, weight, stride, padding, dilation)
+    backend = _dispatch.choose(OP, call, reason).name
+    if backend == "columns":
         return _by_columns(dense(x), weight, bias, padding)
-    elif backend == "cpp" and weight.requires_grad and (_backend.forced(OP) or _pays(x, weight, stride)):
+    if backend == "cpp" and weight.requires_grad:
         return run(Conv2d, dense(x), dense(weight), bias, stride, padding, dilation)
     return reference(x, weight, bias, stride, padding, dilation, groups)
 
@@ -279,7 +292,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     """Whether torch is sure to be chosen, and to be right, without more ado."""
     if (
         torch.compiler.is_compiling()
-        or _backend.forced(OP) is not None
+        or _dispatch.forced("conv2d") is not None
         or "cpu" in _table.KINDS
         or not (bias is None or bias.is_contiguous())
         or torch.is_autocast_enabled("cpu")
@@ -298,7 +311,8 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
         return False
     if weight.shape[1] < 32:  # where nothing else was faster
         return True
-    return not (_columns_pay(x, weight, stride, dilation) or _pays(x, weight, stride))
+    call = Call("cpu", x.dtype, None, x, weight, stride, padding, dilation)
+    return _dispatch.choose(OP, call).name == "reference"
 
 
 def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:

@@ -13,21 +13,22 @@ W again, to any order.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _backend, _convolution
+from . import _convolution, _dispatch
 from ._autocast import autocast_dtype, without_autocast
-from ._checks import batched, check_devices, whole
+from ._checks import batched, check_activation, check_devices, whole
+from ._dispatch import Backend, Backends, Call, Cpp, Op, Reference
 from ._extension import build_info
-from ._layout import dense, empty, is_channels_last, like
+from ._layout import dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
-from ._norm import ACTIVATIONS, activate
+from ._norm import activate
 
 Pair = tuple[int, int]
-COMPILED = ("cpp", "cuda")  # one op of the extension for both: the tensors' device chooses; others run on stock torch
 
 
 class Geometry(NamedTuple):
@@ -62,14 +63,6 @@ class Geometry(NamedTuple):
         return h, w
 
 
-class Backends(NamedTuple):
-    """Who computes the op and its gradients."""
-
-    forward: str
-    input_gradient: str
-    weight_gradient: str
-
-
 def reference(
     x: Tensor,
     weight: Tensor,
@@ -88,18 +81,50 @@ def _geometry(stride, padding, output_padding, groups, dilation) -> Geometry:
     return Geometry(tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation))
 
 
-def _stock_forward(x, weight, bias, geometry, activation, negative_slope):
+# What stock torch launches.
+
+
+def _stock_forward(
+    x, weight, bias, stride, padding, output_padding, groups, dilation, activation="none", negative_slope=0.0
+):
+    geometry = _geometry(stride, padding, output_padding, groups, dilation)
     with without_autocast(x):
         return like(reference(x, weight, bias, geometry, activation, negative_slope), x)
 
 
-def _forward(x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope, backend):
-    if backend not in COMPILED:
-        geometry = _geometry(stride, padding, output_padding, groups, dilation)
-        return _stock_forward(x, weight, bias, geometry, activation, negative_slope)
-    return torch.ops.fastgan_csrc.conv_transpose2d(
-        x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope
+def _stock_input_gradient(dy, weight, channels_last, stride, padding, output_padding, groups, dilation):
+    geometry = (stride, padding, output_padding, groups, dilation)
+    pattern = _input_gradient_fake(dy, weight, channels_last, *geometry, "reference")
+    how = (stride, padding, dilation, True, output_padding, groups)
+    return _convolution.gradients(dy, pattern, weight, *how, (True, False, False))[0]
+
+
+def _stock_weight_gradient(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation):
+    geometry = (stride, padding, output_padding, groups, dilation)
+    pattern = _weight_gradient_fake(dy, x, kernel, channels_last, *geometry, "reference")
+    how = (stride, padding, dilation, True, output_padding, groups)
+    return _convolution.gradients(dy, x, pattern, *how, (False, True, False))[1]
+
+
+# What the extension launches: one op for the CPU and CUDA, the tensors' device chooses.
+
+
+def _compiled_input_gradient(dy, weight, channels_last, *geometry):
+    dx = torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
+    return dx.contiguous(memory_format=_format(channels_last))  # a copy only where dy has one channel
+
+
+def _compiled() -> SimpleNamespace:
+    return SimpleNamespace(
+        forward=torch.ops.fastgan_csrc.conv_transpose2d,
+        input_gradient=_compiled_input_gradient,
+        weight_gradient=torch.ops.fastgan_csrc.conv_transpose2d_weight_gradient,
     )
+
+
+def _forward(x, weight, bias, stride, padding, output_padding, groups, dilation, activation, negative_slope, backend):
+    geometry = (stride, padding, output_padding, groups, dilation)
+    return OP[backend].launchers.forward(x, weight, bias, *geometry, activation, negative_slope)
 
 
 def _forward_fake(
@@ -116,12 +141,7 @@ def _format(channels_last: bool) -> torch.memory_format:
 
 def _input_gradient(dy, weight, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = (stride, padding, output_padding, groups, dilation)
-    if backend not in COMPILED:
-        pattern = _input_gradient_fake(dy, weight, channels_last, *geometry, backend)
-        how = (stride, padding, dilation, True, output_padding, groups)
-        return _convolution.gradients(dy, pattern, weight, *how, (True, False, False))[0]
-    dx = torch.ops.fastgan_csrc.conv_transpose2d_input_gradient(dy, weight, *geometry)
-    return dx.contiguous(memory_format=_format(channels_last))  # a copy only where dy has one channel
+    return OP[backend].launchers.input_gradient(dy, weight, channels_last, *geometry)
 
 
 def _input_gradient_fake(dy, weight, channels_last, stride, padding, output_padding, groups, dilation, backend):
@@ -134,11 +154,7 @@ def _input_gradient_fake(dy, weight, channels_last, stride, padding, output_padd
 def _weight_gradient(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
     geometry = (stride, padding, output_padding, groups, dilation)
     x = like(x, dy)  # here, as a compiled backward pass may meet other layouts than were traced
-    if backend not in COMPILED:
-        pattern = _weight_gradient_fake(dy, x, kernel, channels_last, *geometry, backend)
-        how = (stride, padding, dilation, True, output_padding, groups)
-        return _convolution.gradients(dy, x, pattern, *how, (False, True, False))[1]
-    return torch.ops.fastgan_csrc.conv_transpose2d_weight_gradient(dy, x, kernel, channels_last, *geometry)
+    return OP[backend].launchers.weight_gradient(dy, x, kernel, channels_last, *geometry)
 
 
 def _weight_gradient_fake(dy, x, kernel, channels_last, stride, padding, output_padding, groups, dilation, backend):
@@ -175,7 +191,7 @@ class ConvTranspose2d(torch.autograd.Function):
     @staticmethod
     def forward(x, weight, bias, geometry, activation, negative_slope, backends):
         if backends.forward == "reference" and not torch.compiler.is_compiling():  # spares the detour through the op
-            return _stock_forward(x, weight, bias, geometry, activation, negative_slope)
+            return _stock_forward(x, weight, bias, *geometry, activation, negative_slope)
         return torch.ops.fastgan.conv_transpose2d.default(
             x, weight, bias, *geometry, activation, negative_slope, backends.forward
         )
@@ -291,57 +307,57 @@ def _gradients(ctx, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | Non
     return dx, dweight
 
 
-def _cuda_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
-    if device != "cuda":
-        return "the CUDA kernels take CUDA tensors"
-    if not _backend.EXTENSION_LOADED:
-        return _backend.EXTENSION_STATUS
-    if not build_info().get("cuda"):
-        return "the extension was built without CUDA: reinstall fastgan where nvcc and a torch for CUDA are"
-    if not asked:
-        return "not yet measured against cuDNN: it serves only when asked for"
-    return ""
+class _Cpp(Cpp):
+    def passes(self, call: Call) -> Backends:
+        """By itself, or stock torch where that was measured to be the faster one: what the remark below says; never
+        for float64."""
+        x, weight = call.x, call.weight
+        if call.asked or x is None or weight is None or x.dtype == torch.float64:
+            return super().passes(call)
+        if holds(weight.numel() > x.numel()):
+            return _STOCK
+        if weight.shape[1] >= 64 and holds(x.shape[2] * x.shape[3] >= 1024):
+            return _STOCK._replace(weight_gradient="cpp") if is_channels_last(x) else super().passes(call)
+        stock = x.dtype == torch.float32 or weight.shape[1] <= 3 or holds(x.numel() > 2**18)
+        return _STOCK._replace(forward="cpp") if stock else super().passes(call)
 
 
-_backend.register(
+class _Cuda(Backend):
+    name = "cuda"
+
+    def refuses(self, call: Call) -> str:
+        if call.device != "cuda":
+            return "the CUDA kernels take CUDA tensors"
+        if not _dispatch.EXTENSION_LOADED:
+            return _dispatch.EXTENSION_STATUS
+        if not build_info().get("cuda"):
+            return "the extension was built without CUDA: reinstall fastgan where nvcc and a torch for CUDA are"
+        if call.asked != "cuda":
+            return "not yet measured against cuDNN: it serves only when asked for"
+        return ""
+
+
+_STOCK = Backends("reference", "reference", "reference")
+
+OP = Op(
     "conv_transpose2d",
-    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
-    cuda=_cuda_serves,
+    _Cpp(
+        _compiled,
+        "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13): every "
+        "pass of weights with more elements than the input; the forward pass and the input gradient of channels_last "
+        "planes of 1024 pixels or more with 64 or more output channels; both gradients of smaller planes or fewer "
+        "output channels in float32, when the input has more than 2^18 elements, or with up to 3 output channels",
+    ),
+    _Cuda(_compiled),
+    reference=Reference(
+        lambda: SimpleNamespace(
+            forward=_stock_forward, input_gradient=_stock_input_gradient, weight_gradient=_stock_weight_gradient
+        )
+    ),
 )
 
 
-_backend.remark(
-    "conv_transpose2d",
-    "cpp",
-    "stock torch computes what it was measured to compute faster (two-core AVX-512 processor, torch 2.13): every pass "
-    "of weights with more elements than the input; the forward pass and the input gradient of channels_last planes of "
-    "1024 pixels or more with 64 or more output channels; both gradients of smaller planes or fewer output channels "
-    "in float32, when the input has more than 2^18 elements, or with up to 3 output channels",
-)
-
-
-def _stock_is_faster(x: Tensor, weight: Tensor) -> tuple[bool, bool, bool]:
-    """For the op, its input gradient and its weight gradient: what the remark above says; never for float64."""
-    if x.dtype == torch.float64:
-        return False, False, False
-    if _backend.holds(weight.numel() > x.numel()):
-        return True, True, True
-    if weight.shape[1] >= 64 and _backend.holds(x.shape[2] * x.shape[3] >= 1024):
-        last = is_channels_last(x)
-        return last, last, False
-    gradients = x.dtype == torch.float32 or weight.shape[1] <= 3 or _backend.holds(x.numel() > 2**18)
-    return False, gradients, gradients
-
-
-def _backends(backend: str, x: Tensor, weight: Tensor) -> Backends:
-    """Who computes which pass: ``backend``, or stock torch where that was measured to be the faster one."""
-    if backend != "cpp" or _backend.forced("conv_transpose2d"):
-        return Backends(backend, backend, backend)
-    stock = _stock_is_faster(x, weight)
-    return Backends(*("reference" if faster else backend for faster in stock))
-
-
-def _unserved(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
+def unsupported_reason(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     """Why no kernel takes this call (stock torch then says what is wrong), or the empty string."""
     for name, t in (("weight", weight), ("bias", bias)):
         if t is not None and (t.dtype != x.dtype or t.device != x.device):
@@ -361,18 +377,16 @@ def compute(
     dtype = autocast_dtype(x)
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
-    reason = _unserved(x, weight, bias)
-    if reason:
-        _backend.unserved("conv_transpose2d", reason)
-        return reference(x, weight, bias, geometry, activation, negative_slope)
-    backend = _backend.select("conv_transpose2d", x.device.type, x.dtype)
-    if backend == "reference":
+    asked = _dispatch.forced("conv_transpose2d")
+    backend = _dispatch.choose(OP, Call(x.device.type, x.dtype, asked), unsupported_reason(x, weight, bias))
+    if backend.name == "reference":
         return reference(x, weight, bias, geometry, activation, negative_slope)
     x, weight = dense(x), dense(weight)
     bias = bias.contiguous() if bias is not None else None
     # With a slope below 0 the result does not tell on which side of 0 the argument was: not fused.
     fused = activation if activation != "leaky_relu" or negative_slope >= 0 else "none"
-    y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, _backends(backend, x, weight))
+    passes = backend.passes(Call(x.device.type, x.dtype, asked, x, weight))
+    y = run(ConvTranspose2d, x, weight, bias, geometry, fused, negative_slope, passes)
     return y if fused == activation else activate(y, activation, negative_slope)
 
 
@@ -412,8 +426,7 @@ def conv_transpose2d(
             weight or a bias on another device.
     """
     x = batched("conv_transpose2d", input)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    check_activation(activation)
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
     padding, output_padding = whole("padding", padding, 2), whole("output_padding", output_padding, 2)
     if output_size is None and groups == 1 and (*dilation, *output_padding) == (1, 1, 0, 0):
@@ -465,7 +478,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     """Whether torch computes a small image, without more ado; the geometry as it is by default but for these two."""
     if (
         torch.compiler.is_compiling()
-        or _backend.forced("conv_transpose2d") is not None
+        or _dispatch.forced("conv_transpose2d") is not None
         or not (_convolution.plain(x) and _convolution.plain(weight))
         or x.numel() > _SMALL
         or torch.is_autocast_enabled("cpu")

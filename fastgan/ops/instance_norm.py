@@ -12,11 +12,12 @@ import math
 import torch
 from torch import Tensor
 
-from . import _backend, _table
+from . import _dispatch
 from ._checks import check_activation, check_devices, check_per_channel, whole
-from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
+from ._dispatch import Call, Cpp, Op, Triton
+from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
-from ._norm import activate, differentiate_backward, reciprocal_deviation, unserved_parameters, update_running
+from ._norm import activate, differentiate_backward, reciprocal_deviation, unsupported_parameters, update_running
 from .batch_norm import compute as batch_norm
 from .reflection_pad import compute as reflection_pad
 from .reflection_pad import fold, pad
@@ -59,38 +60,17 @@ def _unrounded(x, weight, bias, residual, eps, activation, negative_slope, halo)
     return y
 
 
-def _launchers(backend: str):
-    if backend == "cpp":
-        csrc = torch.ops.fastgan_csrc
-        return csrc.instance_norm, csrc.instance_norm_backward
-    from fastgan.kernels import instance_norm as kernels
-
-    return kernels.forward, kernels.backward
-
-
 def shape_key(shape, halo: int) -> str:
     """A call's shape as the measured table writes it."""
     return "x".join(f"{n}" for n in shape) + f" halo {halo}"
 
 
-def _cut(direction: str, x: Tensor, halo: int, backend: str) -> tuple:
-    """The Triton configuration that was measured best for a call, as the launchers' last argument; () without one."""
-    if backend != "triton":
-        return ()
-    fields = _table.configuration("instance_norm", direction, x, shape_key(x.shape, halo))
-    if fields is None:
-        return ()
-    from fastgan.kernels.instance_norm import Config
-
-    return (Config(**fields),)
-
-
 def _forward(x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend):
     arguments = (x, weight, bias, residual, eps, activation, negative_slope, halo)
-    forward = _launchers(backend)[0]
+    forward = OP[backend].launchers.forward
     if backend != "triton":
         return forward(*arguments)
-    return forward(*arguments, *_cut("forward", x, halo, backend), moments=moments)
+    return forward(*arguments, OP.config("forward", x, x.shape, halo), moments=moments)
 
 
 def _forward_fake(x, moments, weight, bias, residual, eps, activation, negative_slope, halo, backend):
@@ -104,15 +84,20 @@ def inside(padded: Tensor, halo: int) -> Tensor:
     return padded[..., halo:-halo, halo:-halo] if halo else padded
 
 
-def _backward(dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend):
+def _backward(
+    dy, dy_interior, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
+):
     dy = like(dy, x)  # here, as a compiled backward pass may meet another layout of x than was traced
+    dy_interior = like(dy_interior, x) if dy_interior is not None else None
     arguments = (dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual)
-    inner = {} if dinner is None else {"dinner": like(dinner, x)}
-    return _launchers(backend)[1](*arguments, *_cut("backward", x, halo, backend), **inner)
+    backward = OP[backend].launchers.backward
+    if backend != "triton":
+        return backward(*arguments, dy_interior)
+    return backward(*arguments, OP.config("backward", x, x.shape, halo), dy_interior)
 
 
 def _backward_fake(
-    dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
+    dy, dy_interior, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
 ):
     absent = x.new_empty((0,), dtype=torch.float32)
     return (
@@ -130,7 +115,7 @@ define(
     _forward_fake,
 )
 define(
-    "instance_norm_backward(Tensor dy, Tensor? dinner, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, "
+    "instance_norm_backward(Tensor dy, Tensor? dy_interior, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, "
     "Tensor? bias, float eps, str activation, float negative_slope, int halo, bool need_dresidual, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
@@ -163,16 +148,16 @@ class InstanceNorm(torch.autograd.Function):
         ctx.has_residual = residual is not None
 
     @staticmethod
-    def backward(ctx, dy, _dmean, _drstd, dinner):
+    def backward(ctx, dy, _dmean, _drstd, dy_interior):
         x, mean, rstd, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _with_interior, backend = ctx.constants
         if dy is None:  # the gradient of what has no halo
-            dy, dinner, halo = dinner, None, 0
+            dy, dy_interior, halo = dy_interior, None, 0
         if dy is None:
             return (None,) * 11
         need_dresidual = ctx.has_residual and ctx.needs_input_grad[4]
         dx, dweight, dbias, dresidual = run(
-            InstanceNormBackward, dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
+            InstanceNormBackward, dy, dy_interior, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo,
             need_dresidual and halo > 0, backend,
         )  # fmt: skip
         if need_dresidual and halo == 0:
@@ -193,50 +178,51 @@ class InstanceNormBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
+        dy, dy_interior, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
     ):
         return torch.ops.fastgan.instance_norm_backward.default(
-            dy, dinner, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
+            dy, dy_interior, x, mean, rstd, weight, bias, eps, activation, negative_slope, halo, need_dresidual, backend
         )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, dinner, x, _mean, _rstd, weight, bias, *ctx.constants = inputs
-        ctx.save_for_backward(dy, dinner, x, weight, bias)
+        dy, dy_interior, x, _mean, _rstd, weight, bias, *ctx.constants = inputs
+        ctx.save_for_backward(dy, dy_interior, x, weight, bias)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, u, u_weight, u_bias, u_residual):
-        # Of x, g0 = fold(dy) + dinner, and dresidual = g0.
-        dy, dinner, x, weight, bias = ctx.saved_tensors
+        # Of x, g0 = fold(dy) + dy_interior, and dresidual = g0.
+        dy, dy_interior, x, weight, bias = ctx.saved_tensors
         eps, activation, negative_slope, halo, _need_dresidual, backend = ctx.constants
         g0 = dy.to(accumulate_dtype(x.dtype))
         if halo:
             g0 = fold(g0, (halo,) * 4, backend)
-        if dinner is not None:
-            g0 = g0 + dinner
+        if dy_interior is not None:
+            g0 = g0 + dy_interior
         grad_g0, grad_x, grad_weight = differentiate_backward(
             u, u_weight, u_bias, g0, x, weight, bias, activation, negative_slope, (2, 3), eps
         )
         if u_residual is not None and u_residual.numel():
             u_residual = u_residual.to(g0.dtype)
             grad_g0 = u_residual if grad_g0 is None else grad_g0 + u_residual
-        grad_dy = grad_dinner = None
+        grad_dy = grad_interior = None
         if grad_g0 is not None:
             grad_g0 = grad_g0.expand(x.shape)
-            grad_dinner = grad_g0.to(dinner.dtype) if dinner is not None else None
+            grad_interior = grad_g0.to(dy_interior.dtype) if dy_interior is not None else None
             grad_dy = (pad(grad_g0, (halo,) * 4, backend) if halo else grad_g0).to(dy.dtype)
         grad_x = grad_x.to(x.dtype) if grad_x is not None else None
-        return grad_dy, grad_dinner, grad_x, None, None, grad_weight, *[None] * 7
+        return grad_dy, grad_interior, grad_x, None, None, grad_weight, *[None] * 7
 
 
 differentiate("instance_norm", lambda *args: apply(InstanceNorm, *args[:9], False, args[9])[:3])
 differentiate("instance_norm_backward", lambda *args: apply(InstanceNormBackward, *args))
 
-_backend.register(
+OP = Op(
     "instance_norm",
-    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
-    triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+    Cpp(_dispatch.extension_ops(forward="instance_norm", backward="instance_norm_backward")),
+    Triton("instance_norm"),
+    shape_key=shape_key,
 )
 
 
@@ -248,11 +234,11 @@ def _residual_view(residual: Tensor, x: Tensor) -> Tensor:
     return residual if inner or w == 0 else like(residual, x)
 
 
-def _unserved(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> str:
+def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> str:
     """Why no kernel takes this call, or the empty string."""
     if residual is not None and residual.dtype != x.dtype:
         return f"residual is {residual.dtype} beside an input of {x.dtype}"
-    return unserved_parameters(x, weight, bias)
+    return unsupported_parameters(x, weight, bias)
 
 
 def compute(
@@ -271,13 +257,9 @@ def compute(
 
     Moments of x are read by ``triton`` only.
     """
-    device, dtype = x.device.type, x.dtype
-    reason = _unserved(x, weight, bias, residual)
-    if reason:
-        _backend.unserved("instance_norm", reason)
-        backend = "reference"
-    else:
-        backend = _backend.select("instance_norm", device, dtype)
+    dtype = x.dtype
+    call = Call(x.device.type, dtype, _dispatch.forced("instance_norm"))
+    backend = _dispatch.choose(OP, call, unsupported_reason(x, weight, bias, residual)).name
     if backend == "reference":
         y = _unrounded(x, weight, bias, residual, eps, activation, negative_slope, halo)
         # Rounded apart, so that their gradients meet unrounded; in float32 and float64 the inside is a view.
@@ -419,7 +401,7 @@ def _update_running(running_mean: Tensor, running_var: Tensor, x: Tensor, moment
 
     Of x itself: a variance that is small beside eps is lost in rstd.
     """
-    if _backend.holds(x.numel() == 0):
+    if holds(x.numel() == 0):
         return
     variance, mean = torch.var_mean(x.detach().to(accumulate_dtype(x.dtype)), (2, 3))
     update_running(running_mean, mean.mean(0), momentum)

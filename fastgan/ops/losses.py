@@ -13,13 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend, _stock
+from . import _dispatch, _stock
 from ._autocast import autocast_dtype
 from ._checks import check_devices
+from ._dispatch import Call, Cpp, Op, Triton
 from ._layout import accumulate_dtype
 from ._library import apply, define, differentiate, recording, run, with_signature
 
-OP_OF_KIND = {"l1": "l1_loss", "mse": "mse_loss", "bce": "bce_with_logits"}
+OPS = {
+    kind: Op(name, Cpp(_dispatch.extension_ops(forward="pointwise_loss")), Triton("losses"))
+    for kind, name in (("l1", "l1_loss"), ("mse", "mse_loss"), ("bce", "bce_with_logits"))
+}
 REDUCTIONS = ("none", "mean", "sum")  # in the order of torch's numbers for them
 
 
@@ -35,16 +39,8 @@ def reference(x: Tensor, target: Tensor | float, kind: str, reduction: str = "me
     return loss(x, target, reduction=reduction)
 
 
-def _launcher(backend: str):
-    if backend == "cpp":
-        return torch.ops.fastgan_csrc.pointwise_loss
-    from fastgan.kernels import losses as kernels
-
-    return kernels.forward
-
-
 def _forward(x, target, label, kind, reduction, want_grad, backend):
-    return _launcher(backend)(x, target, label, kind, reduction, want_grad)
+    return OPS[kind][backend].launchers.forward(x, target, label, kind, reduction, want_grad)
 
 
 def _forward_fake(x, target, label, kind, reduction, want_grad, backend):
@@ -173,34 +169,35 @@ def _as_lies(t: Tensor, x: Tensor) -> Tensor:
     return _flat_like(t, x) if x.dim() == 4 and t.shape == x.shape and _flat(x) is x else t
 
 
-for _op in OP_OF_KIND.values():
-    _backend.register(
-        _op,
-        cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float64),
-        triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
-    )
+def unsupported_reason(x: Tensor, target: Tensor | float) -> str:
+    """Why no kernel takes this call, or the empty string."""
+    if not x.is_floating_point():
+        return f"its kernels take real floating-point tensors, not {x.dtype}"
+    if isinstance(target, Tensor):
+        if target.is_complex():
+            return f"its kernels take real floating-point tensors, not {target.dtype}"
+        if target.shape != x.shape:
+            return f"the target's shape {tuple(target.shape)} is not the input's {tuple(x.shape)}"
+    return ""
 
 
 def compute(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Tensor:
     """The loss by the chosen backend, in the promoted dtype (float32 under autocast); arguments already checked."""
-    op = OP_OF_KIND[kind]
+    reason = unsupported_reason(x, target)
     dtype = torch.promote_types(x.dtype, target.dtype) if isinstance(target, Tensor) else x.dtype
-    if autocast_dtype(x) is not None and dtype != torch.float64:
-        dtype = torch.float32  # the stock losses leave the lower precision, too
-    x = x.to(dtype)
-    if isinstance(target, Tensor):
-        target = target.to(dtype)
-    if isinstance(target, Tensor) and target.shape != x.shape:
-        _backend.unserved(op, f"the target's shape {tuple(target.shape)} is not the input's {tuple(x.shape)}")
-        backend = "reference"
-    else:
-        backend = _backend.select(op, x.device.type, dtype)
+    if x.is_floating_point() and dtype.is_floating_point:  # others are torch's as they are
+        if autocast_dtype(x) is not None and dtype != torch.float64:
+            dtype = torch.float32  # the stock losses leave the lower precision, too
+        x = x.to(dtype)
+        target = target.to(dtype) if isinstance(target, Tensor) else target
+    op = OPS[kind]
+    backend = _dispatch.choose(op, Call(x.device.type, dtype, _dispatch.forced(op.name)), reason).name
     if backend == "reference":
         return reference(x, target, kind, reduction)
-    target, label = (target, 0.0) if isinstance(target, Tensor) else (None, float(target))
-    target = x.view_as(x) if target is x else target  # torch.compile wants distinct tensors
-    want_grad = torch.is_grad_enabled() and (x.requires_grad or (target is not None and target.requires_grad))
-    value, _slope = run(PointwiseLoss, x, target, label, kind, reduction, want_grad, backend)
+    other, label = (target, 0.0) if isinstance(target, Tensor) else (None, float(target))
+    other = x.view_as(x) if other is x else other  # torch.compile wants distinct tensors
+    want_grad = torch.is_grad_enabled() and (x.requires_grad or (other is not None and other.requires_grad))
+    value, _slope = run(PointwiseLoss, x, other, label, kind, reduction, want_grad, backend)
     return value.to(dtype)
 
 
@@ -265,10 +262,6 @@ def _loss(name: str, input: Tensor, target: Tensor | float, kind: str, reduction
         check_devices(input, target=target)
     if isinstance(target, Tensor) and kind == "bce" and target.shape != input.shape:
         raise ValueError(f"{name} needs a target of the input's shape {tuple(input.shape)}, got {tuple(target.shape)}")
-    if not input.is_floating_point() or (isinstance(target, Tensor) and target.is_complex()):
-        other = target if input.is_floating_point() else input
-        _backend.unserved(name, f"its kernels take real floating-point tensors, not {other.dtype}")
-        return reference(input, target, kind, reduction)
     return compute(input, target, kind, reduction)
 
 

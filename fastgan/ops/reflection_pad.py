@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _backend
+from . import _dispatch
 from ._checks import batched, check_reflection, whole
+from ._dispatch import Call, Cpp, Op, Triton
 from ._layout import dense, empty, memory_format
 from ._library import apply, define, differentiate, run, with_signature
 
@@ -21,17 +22,8 @@ def reference(x: Tensor, padding: Padding) -> Tensor:
     return F.pad(dense(x), padding, mode="reflect")
 
 
-def _launchers(backend: str):
-    if backend == "cpp":
-        csrc = torch.ops.fastgan_csrc
-        return csrc.reflection_pad2d, csrc.reflection_pad2d_backward
-    from fastgan.kernels import reflection_pad as kernels
-
-    return kernels.forward, kernels.backward
-
-
 def _forward(x, left, right, top, bottom, backend):
-    return _launchers(backend)[0](x, left, right, top, bottom)
+    return OP[backend].launchers.forward(x, left, right, top, bottom)
 
 
 def _forward_fake(x, left, right, top, bottom, backend):
@@ -40,7 +32,7 @@ def _forward_fake(x, left, right, top, bottom, backend):
 
 
 def _backward(dy, left, right, top, bottom, backend):
-    return _launchers(backend)[1](dy, left, right, top, bottom)
+    return OP[backend].launchers.backward(dy, left, right, top, bottom)
 
 
 def _backward_fake(dy, left, right, top, bottom, backend):
@@ -101,10 +93,13 @@ differentiate(
     lambda dy, left, right, top, bottom, backend: apply(Fold, dy, (left, right, top, bottom), backend),
 )
 
-_backend.register(
+OP = Op(
     "reflection_pad2d",
-    cpp=_backend.cpp_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
-    triton=_backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+    Cpp(
+        _dispatch.extension_ops(forward="reflection_pad2d", backward="reflection_pad2d_backward"),
+        dtypes=(torch.float32, torch.bfloat16, torch.float16, torch.float64),
+    ),
+    Triton("reflection_pad"),
 )
 
 
@@ -120,7 +115,7 @@ def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
 
 def compute(x: Tensor, padding: Padding) -> Tensor:
     """Pad by the chosen backend; arguments already checked."""
-    backend = _backend.select("reflection_pad2d", x.device.type, x.dtype)
+    backend = _dispatch.choose(OP, Call(x.device.type, x.dtype, _dispatch.forced("reflection_pad2d"))).name
     if backend == "reference":
         return reference(x, padding)
     return pad(x, padding, backend)
@@ -142,7 +137,7 @@ def goes_straight(x: Tensor, padding: Padding) -> bool:
     return (
         fits
         and (x.stride() == (c * h * w, h * w, w, 1) or x.stride() == (c * h * w, 1, w * c, c) and not x.is_contiguous())
-        and _backend.forced("reflection_pad2d") is None
+        and _dispatch.forced("reflection_pad2d") is None
     )
 
 

@@ -5,7 +5,7 @@
 Backends: ``triton`` reflects in the load of an implicit matrix product and makes no padded copy; ``winograd`` computes
 3x3 convolutions on the CPU with a quarter of the multiplications; ``halo`` makes a padded copy with our reflection
 padding and calls torch's convolution. Which is faster depends on shape and device: on a GPU a measured table says so,
-on the CPU the rule of ``_winograd_pays``, and otherwise ``halo`` serves.
+on the CPU the rule of ``_Winograd``, and otherwise ``halo`` serves.
 
 On the way to memory the output of ``triton`` can leave its moments: the means and the sums of squared deviations of
 parts of each channel, which instance_norm merges in place of a pass of its own over the output.
@@ -29,17 +29,18 @@ gives torch's convolution instead.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor
 
-from . import _backend, _convolution, _table, reflection_pad
+from . import _convolution, _dispatch, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._checks import batched, check_devices, check_reflection, whole
-from ._layout import accumulate_dtype, dense, empty, is_channels_last, like
+from ._dispatch import Backend, Backends, Call, Cpp, Op, Triton
+from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
-from .conv_transpose2d import Backends
 
-OP = "reflection_pad_conv2d"
 Pair = tuple[int, int]
 
 
@@ -78,13 +79,13 @@ def fp32_precision() -> str:
     return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
-def _halo_forward(x, weight, bias, stride, padding, dilation, precision, cut):
+def _halo_forward(x, weight, bias, stride, padding, dilation, precision, config):
     bias = bias.to(x.dtype) if bias is not None else None
     with torch.autocast(x.device.type, enabled=False):
         return like(halo(x, weight.to(x.dtype), bias, stride, padding, dilation, 1), x)
 
 
-def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
+def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, config):
     top, left = padding
     padded = _empty((dy.shape[0], weight.shape[1], size[0] + 2 * top, size[1] + 2 * left), dy, channels_last)
     how = (stride, (0, 0), dilation, False, (0, 0), 1)
@@ -92,41 +93,22 @@ def _halo_input_gradient(dy, weight, size, stride, padding, dilation, precision,
     return torch.ops.fastgan.reflection_pad2d_backward(dx, left, left, top, top, "cpp") if top or left else dx
 
 
-def _winograd_forward(x, weight, bias, stride, padding, dilation, precision, cut):
+def _winograd_forward(x, weight, bias, stride, padding, dilation, precision, config):
     return torch.ops.fastgan_csrc.reflection_pad_conv2d(x, weight, bias, padding)
 
 
-def _winograd_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
+def _winograd_input_gradient(dy, weight, size, stride, padding, dilation, precision, channels_last, config):
     return torch.ops.fastgan_csrc.reflection_pad_conv2d_input_gradient(dy, weight, size, padding, channels_last)
 
 
-def _winograd_weight_gradient(dy, x, kernel, stride, padding, dilation, precision, channels_last, cut):
+def _winograd_weight_gradient(dy, x, kernel, stride, padding, dilation, precision, channels_last, config):
     return torch.ops.fastgan_csrc.reflection_pad_conv2d_weight_gradient(dy, x, padding, channels_last)
 
 
-def _launchers(backend: str):
-    if backend == "winograd":
-        return _winograd_forward, _winograd_input_gradient, _winograd_weight_gradient
-    if backend == "halo":  # beside another backend's weight gradient
-        return _halo_forward, _halo_input_gradient, None
-    from fastgan.kernels import reflection_pad_conv2d as kernels
-
-    return kernels.forward, kernels.input_gradient, kernels.weight_gradient
-
-
-def _cut(direction: str, source: Tensor, shape: str):
-    """The kernel configuration that was measured best for a call; None for the kernels' own choice."""
-    fields = _table.configuration(OP, direction, source, shape)
-    if fields is None:
-        return None
-    from fastgan.kernels.reflection_pad_conv2d import Config
-
-    return Config(**fields)
-
-
 def _forward(x, weight, bias, stride, padding, dilation, backend):
-    cut = _cut("forward", x, shape_key(x.shape, weight.shape, stride, padding, dilation))
-    return _launchers(backend)[0](x, weight, bias, stride, padding, dilation, fp32_precision(), cut)
+    config = OP.config("forward", x, x.shape, weight.shape, stride, padding, dilation)
+    forward = OP[backend].launchers.forward
+    return forward(x, weight, bias, stride, padding, dilation, fp32_precision(), config)
 
 
 def _forward_fake(x, weight, bias, stride, padding, dilation, backend):
@@ -140,18 +122,18 @@ def _part_of_moments(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dil
         return 0
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
-    cut = _cut("forward", x, shape_key(x.shape, weight.shape, stride, padding, dilation))
+    config = OP.config("forward", x, x.shape, weight.shape, stride, padding, dilation)
     geometry = kernels.geometry(x.shape, weight.shape, stride, padding, dilation)
     layout = "nhwc" if is_channels_last(x) else "nchw"
-    return kernels.part_of_moments(layout, geometry, x.element_size(), fp32_precision(), cut)
+    return kernels.part_of_moments(layout, geometry, x.element_size(), fp32_precision(), config)
 
 
 def _forward_and_moments(x, weight, bias, stride, padding, dilation, part, backend):
     from fastgan.kernels import reflection_pad_conv2d as kernels
 
     moments = _moments(x, weight, stride, padding, dilation, part)
-    cut = _cut("forward", x, shape_key(x.shape, weight.shape, stride, padding, dilation))
-    return kernels.forward(x, weight, bias, stride, padding, dilation, fp32_precision(), cut, moments), moments
+    config = OP.config("forward", x, x.shape, weight.shape, stride, padding, dilation)
+    return kernels.forward(x, weight, bias, stride, padding, dilation, fp32_precision(), config, moments), moments
 
 
 def _moments(x, weight, stride, padding, dilation, part) -> Tensor:
@@ -168,8 +150,9 @@ def _forward_and_moments_fake(x, weight, bias, stride, padding, dilation, part, 
 
 def _input_gradient(dy, weight, size, stride, padding, dilation, channels_last, backend):
     shape = (dy.shape[0], weight.shape[1], *size)
-    cut = _cut("input_gradient", dy, shape_key(shape, weight.shape, stride, padding, dilation))
-    return _launchers(backend)[1](dy, weight, size, stride, padding, dilation, fp32_precision(), channels_last, cut)
+    config = OP.config("input_gradient", dy, shape, weight.shape, stride, padding, dilation)
+    input_gradient = OP[backend].launchers.input_gradient
+    return input_gradient(dy, weight, size, stride, padding, dilation, fp32_precision(), channels_last, config)
 
 
 def _input_gradient_fake(dy, weight, size, stride, padding, dilation, channels_last, backend):
@@ -178,8 +161,9 @@ def _input_gradient_fake(dy, weight, size, stride, padding, dilation, channels_l
 
 def _weight_gradient(dy, x, kernel, stride, padding, dilation, channels_last, backend):
     shape = (dy.shape[1], x.shape[1], *kernel)
-    cut = _cut("weight_gradient", x, shape_key(x.shape, shape, stride, padding, dilation))
-    return _launchers(backend)[2](dy, x, kernel, stride, padding, dilation, fp32_precision(), channels_last, cut)
+    config = OP.config("weight_gradient", x, x.shape, shape, stride, padding, dilation)
+    weight_gradient = OP[backend].launchers.weight_gradient
+    return weight_gradient(dy, x, kernel, stride, padding, dilation, fp32_precision(), channels_last, config)
 
 
 def _weight_gradient_fake(dy, x, kernel, stride, padding, dilation, channels_last, backend):
@@ -192,21 +176,23 @@ def _empty(shape, pattern: Tensor, channels_last: bool, dtype: torch.dtype | Non
     return torch.empty(shape, dtype=dtype or pattern.dtype, device=pattern.device, memory_format=format)
 
 
+_NAME = "reflection_pad_conv2d"
 _GEOMETRY = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
-define(f"{OP}(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, str backend) -> Tensor", _forward, _forward_fake)
+define(f"{_NAME}(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, str backend) -> Tensor", _forward, _forward_fake)
 define(
-    f"{OP}_and_moments(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, int part, str backend) -> (Tensor, Tensor)",
+    f"{_NAME}_and_moments(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}, int part, str backend) "
+    "-> (Tensor, Tensor)",
     _forward_and_moments,
     _forward_and_moments_fake,
 )
 define(
-    f"{OP}_input_gradient(Tensor dy, Tensor weight, SymInt[2] size, {_GEOMETRY}, bool channels_last, str backend) "
+    f"{_NAME}_input_gradient(Tensor dy, Tensor weight, SymInt[2] size, {_GEOMETRY}, bool channels_last, str backend) "
     "-> Tensor",
     _input_gradient,
     _input_gradient_fake,
 )
 define(
-    f"{OP}_weight_gradient(Tensor dy, Tensor x, SymInt[2] kernel, {_GEOMETRY}, bool channels_last, str backend) "
+    f"{_NAME}_weight_gradient(Tensor dy, Tensor x, SymInt[2] kernel, {_GEOMETRY}, bool channels_last, str backend) "
     "-> Tensor",
     _weight_gradient,
     _weight_gradient_fake,
@@ -331,100 +317,130 @@ def _how(stride: Pair, padding: Pair, dilation: Pair) -> tuple[Pair, Pair, Pair]
 
 
 differentiate(
-    OP,
+    _NAME,
     lambda x, weight, bias, *rest: apply(ReflectionPadConv2d, x, weight, bias, _how(*rest[:3]), _all_by(rest[3])),
 )
 differentiate(
-    f"{OP}_and_moments",
+    f"{_NAME}_and_moments",
     lambda x, weight, bias, *rest: apply(
         ReflectionPadConv2dAndMoments, x, weight, bias, _how(*rest[:3]), rest[3], _all_by(rest[4])
     ),
 )
 differentiate(
-    f"{OP}_input_gradient",
+    f"{_NAME}_input_gradient",
     lambda dy, weight, size, *rest: apply(
         InputGradient, dy, weight, tuple(size), _how(*rest[:3]), rest[3], _all_by(rest[4])
     ),
 )
 differentiate(
-    f"{OP}_weight_gradient",
+    f"{_NAME}_weight_gradient",
     lambda dy, x, kernel, *rest: apply(
         WeightGradient, dy, x, tuple(kernel), _how(*rest[:3]), rest[3], _all_by(rest[4])
     ),
 )
 
 
-_triton_can_serve = _backend.triton_serves(torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-def _triton_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
-    reason = _triton_can_serve(device, dtype, asked)
-    if reason or asked:
-        return reason
-    return "not yet measured on this device, but for the shapes in its table (python -m fastgan.tune measures)"
-
-
-_winograd_can_serve = _backend.cpp_serves(torch.float32, torch.bfloat16)
 # The fewest channels, of input and output, and the fewest 4x4 tiles of output, for which Winograd was measured faster.
 _WINOGRAD_CHANNELS, _WINOGRAD_TILES = 32, 32
 # Its arithmetic is float32's: in bfloat16 it pays where dot products are twice as fast at best, not on processors with
 # matrix units: for the weight gradient, and from so many tiles on for the other passes.
 _WINOGRAD_TILES_OF_BFLOAT16 = 256
-_WINOGRAD_DTYPES = (torch.float32, torch.bfloat16)
+_WINOGRAD_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
 if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or torch.cpu._is_amx_tile_supported():
     _WINOGRAD_DTYPES = (torch.float32,)
 
 
-def _winograd_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
-    reason = _winograd_can_serve(device, dtype, asked)
-    if reason or asked:
-        return reason
-    if dtype not in _WINOGRAD_DTYPES:
-        return "in bfloat16 it serves x86 processors without matrix units (AMX)"
-    least = f"{_WINOGRAD_CHANNELS} channels and {_WINOGRAD_TILES} tiles of 4x4 outputs"
-    return f"serves 3x3 kernels with stride 1, from {least} on"
-
-
-def _winograd_unserved(weight: Tensor, stride: Pair, dilation: Pair) -> str:
-    """Why Winograd's kernels do not take this call, or the empty string."""
-    if tuple(weight.shape[2:]) != (3, 3) or (*stride, *dilation) != (1, 1, 1, 1):
-        kernel = "x".join(map(str, weight.shape[2:]))
-        return f"the kernel is {kernel} with stride {stride} and dilation {dilation}, not 3x3 with 1 and 1"
-    return ""
-
-
-def _winograd_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
-    """Whether Winograd was measured faster than torch's convolution for such a call, forward and backward."""
-    if x.device.type != "cpu" or x.dtype not in _WINOGRAD_DTYPES or _winograd_unserved(weight, stride, dilation):
-        return False
-    enough = _tiles(x, padding) >= _WINOGRAD_TILES
-    return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and _backend.holds(enough)
-
-
 def _tiles(x: Tensor, padding: Pair) -> int:
     """How many tiles of 4x4 outputs Winograd computes."""
-    h, w = output_size(x.shape[2:], (3, 3), (1, 1), padding, (1, 1))
+    h, w = output_size((x.shape[2], x.shape[3]), (3, 3), (1, 1), padding, (1, 1))
     return x.shape[0] * -(-h // 4) * -(-w // 4)
 
 
-def _backends(backend: str, x: Tensor, padding: Pair) -> Backends:
-    """Who computes which pass: ``backend``, or, where that was measured faster, torch beside Winograd's dweight."""
-    if backend == "winograd" and x.dtype == torch.bfloat16 and not _backend.forced(OP):
-        if not _backend.holds(_tiles(x, padding) >= _WINOGRAD_TILES_OF_BFLOAT16):
-            return Backends("halo", "halo", backend)
-    return Backends(backend, backend, backend)
+class _Triton(Triton):
+    def refuses(self, call: Call) -> str:
+        reason = super().refuses(call)
+        if reason or call.asked == self.name:
+            return reason
+        return "not yet measured on this device, but for the shapes in its table (python -m fastgan.tune measures)"
 
 
-def _halo_serves(device: str, dtype: torch.dtype, asked: bool) -> str:
-    if _backend.select("reflection_pad2d", device, dtype) == "reference":
-        return "no kernel of ours pads here"
-    return ""
+class _Winograd(Cpp):
+    name = "winograd"
+
+    def refuses(self, call: Call) -> str:
+        reason = super().refuses(call)
+        if reason:
+            return reason
+        if call.asked != self.name and call.dtype not in _WINOGRAD_DTYPES:
+            return "in bfloat16 it serves x86 processors without matrix units (AMX)"
+        if call.asked and call.weight is not None and not _three_by_three(call, call.weight):
+            kernel = "x".join(map(str, call.weight.shape[2:]))
+            return (
+                f"the kernel is {kernel} with stride {call.stride} and dilation {call.dilation}, not 3x3 with 1 and 1"
+            )
+        return ""
+
+    def pays(self, call: Call) -> bool:
+        """Where it was measured faster than torch's convolution, forward and backward."""
+        x, weight = call.x, call.weight
+        if x is None or weight is None or not _three_by_three(call, weight):
+            return False
+        enough = _tiles(x, call.padding) >= _WINOGRAD_TILES
+        return min(weight.shape[:2]) >= _WINOGRAD_CHANNELS and holds(enough)
+
+    def passes(self, call: Call) -> Backends:
+        """By itself, or torch beside its weight gradient where that was measured faster."""
+        if call.x is not None and call.dtype == torch.bfloat16 and not call.asked:
+            if not holds(_tiles(call.x, call.padding) >= _WINOGRAD_TILES_OF_BFLOAT16):
+                return Backends("halo", "halo", "winograd")
+        return super().passes(call)
 
 
-_backend.register(OP, triton=_triton_serves, winograd=_winograd_serves, halo=_halo_serves)
+def _three_by_three(call: Call, weight: Tensor) -> bool:
+    return tuple(weight.shape[2:]) == (3, 3) and (*call.stride, *call.dilation) == (1, 1, 1, 1)
 
 
-def _unserved(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
+class _Halo(Backend):
+    name = "halo"
+    takes_any = True
+
+    def refuses(self, call: Call) -> str:
+        if _dispatch.serving("reflection_pad2d", call.device, call.dtype) == "reference":
+            return "no kernel of ours pads here"
+        return ""
+
+
+def _measured(call: Call) -> str | None:
+    """The backend that the table of the device names for a call."""
+    # Strict export would fix the sizes that the key names, those that may vary as well.
+    if call.x is None or call.weight is None or call.device not in _table.KINDS:
+        return None
+    if torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling():
+        return None
+    key = shape_key(call.x.shape, call.weight.shape, call.stride, call.padding, call.dilation)
+    return _table.backend("reflection_pad_conv2d", call.x, key)
+
+
+OP = Op(
+    "reflection_pad_conv2d",
+    _Triton("reflection_pad_conv2d"),
+    _Winograd(
+        lambda: SimpleNamespace(
+            forward=_winograd_forward,
+            input_gradient=_winograd_input_gradient,
+            weight_gradient=_winograd_weight_gradient,
+        ),
+        f"serves 3x3 kernels with stride 1, from {_WINOGRAD_CHANNELS} channels and {_WINOGRAD_TILES} tiles of 4x4 "
+        "outputs on",
+        dtypes=(torch.float32, torch.bfloat16),
+    ),
+    _Halo(lambda: SimpleNamespace(forward=_halo_forward, input_gradient=_halo_input_gradient)),
+    shape_key=shape_key,
+    measured=_measured,
+)
+
+
+def unsupported_reason(x: Tensor, groups: int, **parameters: Tensor | None) -> str:
     """Why the product kernels do not take this call, or the empty string."""
     if groups != 1:
         return f"groups is {groups}, not 1"
@@ -448,29 +464,20 @@ def compute(
     dtype = autocast_dtype(x)
     if dtype is not None:  # before the padding, which then moves half the bytes
         x = x.to(dtype)
-        reason = _unserved(x, groups)
+        reason = unsupported_reason(x, groups)
     else:
-        reason = _unserved(x, groups, weight=weight, bias=bias)
-    measured = None
-    if not reason:
-        # Strict export would fix the sizes that the key names, those that may vary as well.
-        if not (torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling()):
-            measured = _table.backend(OP, x, shape_key(x.shape, weight.shape, stride, padding, dilation))
-        if measured is None and _winograd_pays(x, weight, stride, padding, dilation):
-            measured = "winograd"
-    backend = _backend.select(OP, x.device.type, x.dtype, measured)
+        reason = unsupported_reason(x, groups, weight=weight, bias=bias)
+    asked = _dispatch.forced("reflection_pad_conv2d")
+    call = Call(x.device.type, x.dtype, asked, x, weight, stride, padding, dilation)
+    backend = _dispatch.choose(OP, call, reason)
     if dtype is not None:
-        dtype = torch.float32 if backend == "winograd" else dtype  # it reads float32 parameters as they are
+        dtype = torch.float32 if backend.name == "winograd" else dtype  # it reads float32 parameters as they are
         weight, bias = weight.to(dtype), bias.to(dtype) if bias is not None else None
-    if backend in ("reference", "halo"):
-        path = halo if backend == "halo" else reference
+    if backend.takes_any:
+        path = halo if backend.name == "halo" else reference
         return path(x, weight, bias, stride, padding, dilation, groups), None
-    if not reason and backend == "winograd":
-        reason = _winograd_unserved(weight, stride, dilation)
-    if reason:
-        _backend.unserved(OP, reason)
-    x, how, backends = dense(x), (stride, padding, dilation), _backends(backend, x, padding)
-    part = _part_of_moments(x, weight, *how, backend) if with_moments else 0
+    x, how, backends = dense(x), (stride, padding, dilation), backend.passes(call)
+    part = _part_of_moments(x, weight, *how, backend.name) if with_moments else 0
     if part:
         return run(ReflectionPadConv2dAndMoments, x, weight, bias, how, part, backends)
     return run(ReflectionPadConv2d, x, weight, bias, how, backends), None
@@ -508,7 +515,7 @@ def reflection_pad_conv2d(
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
     pad_h, pad_w = padding = whole("padding", padding, 2)
     sides = (pad_w, pad_w, pad_h, pad_h)
-    if _goes_straight(input, weight, bias, stride, padding, dilation) and reflection_pad.goes_straight(input, sides):
+    if reflection_pad.goes_straight(input, sides) and _goes_straight(input, weight, bias, stride, padding, dilation):
         y = torch.conv2d(reflection_pad.stock_pad(input, sides), weight, bias, stride, 0, dilation, groups)
         return (y, None) if moments else y
     x = batched("reflection_pad_conv2d", input)
@@ -524,11 +531,14 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     """Whether torch is sure to be chosen for an image that it pads, without more ado."""
     return (
         not torch.compiler.is_compiling()
-        and _backend.forced(OP) is None
+        and _dispatch.forced("reflection_pad_conv2d") is None
         and "cpu" not in _table.KINDS
         and (_convolution.plain(weight) or _convolution.plain_channels_last(weight))
         and (_convolution.plain(x) and weight.is_contiguous() or _convolution.plain_channels_last(x))
         and (bias is None or bias.is_contiguous() and bias.device == x.device)
         and not torch.is_autocast_enabled("cpu")
-        and (weight.shape[1] < _WINOGRAD_CHANNELS or not _winograd_pays(x, weight, stride, padding, dilation))
+        and (
+            weight.shape[1] < _WINOGRAD_CHANNELS
+            or _dispatch.choose(OP, Call("cpu", x.dtype, None, x, weight, stride, padding, dilation)).takes_any
+        )
     )

@@ -64,11 +64,11 @@ def describe_backends(device: torch.device, precision: str) -> str:
     Raises:
         RuntimeError: a backend was forced that cannot serve here; the message gives the reason.
     """
-    from fastgan.ops import _backend
+    from fastgan.ops import _dispatch
 
     by_backend: dict[str, list[str]] = {}
-    for op in _backend.ops():
-        by_backend.setdefault(_backend.select(op, device.type, dtype_of(precision)), []).append(op)
+    for op in _dispatch.OPS:
+        by_backend.setdefault(_dispatch.serving(op, device.type, dtype_of(precision)), []).append(op)
     return "; ".join(f"{backend}: {', '.join(ops)}" for backend, ops in by_backend.items())
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from bench.cases import NHWC, OpCase, Served, away_from_ties, deviation, providers
 from fastgan import functional as fg
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 
 def case(ours, direction="forward", eager=F.relu, dtype=torch.float32):
@@ -124,7 +124,7 @@ def convolution(channels, direction):
     )
 
 
-@pytest.mark.skipif(not _backend.EXTENSION_LOADED, reason="the choice is between kernels of the extension")
+@pytest.mark.skipif(not _dispatch.EXTENSION_LOADED, reason="the choice is between kernels of the extension")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_the_backend_is_the_one_that_served_these_shapes(direction):
     """At 24x24 Winograd is taken from 64 channels on; below, our padding and torch's convolution."""
@@ -146,6 +146,6 @@ def test_the_backward_of_an_op_is_told_apart_from_its_forward():
     x = torch.randn(1, 2, 4, 4, requires_grad=True)
     with Served() as served:
         fg.instance_norm(x).sum().backward()
-    backend = _backend.select("instance_norm", "cpu", torch.float32)
+    backend = _dispatch.serving("instance_norm", "cpu", torch.float32)
     expected = {} if backend == "reference" else {"instance_norm": [backend], "instance_norm_backward": [backend]}
     assert served.backends == expected

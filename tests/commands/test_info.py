@@ -10,18 +10,18 @@ import pytest
 import fastgan
 from fastgan import __main__ as commands
 from fastgan import info
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 
 def test_every_op_is_in_the_report(call):
     outcome = call(info)
     assert outcome.code == 0 and not outcome.err
-    for op in _backend.ops():
+    for op in _dispatch.OPS:
         assert re.search(rf"^  {op}: \w", outcome.out, re.M), op
 
 
 def test_a_forced_backend_that_cannot_serve_is_reported_not_raised(call, monkeypatch):
-    monkeypatch.setattr(_backend, "TRITON_INTERPRETED", False)
+    monkeypatch.setattr(_dispatch, "TRITON_INTERPRETED", False)
     with fastgan.backend(instance_norm="triton", reflection_pad2d="triton"):
         outcome = call(info)
     assert outcome.code == 0, outcome.err
@@ -40,7 +40,7 @@ def test_a_forced_backend_that_cannot_serve_is_reported_not_raised(call, monkeyp
 def test_bad_input_gets_a_sentence(call, monkeypatch, variable, argv, sentence):
     monkeypatch.setenv("FASTGAN_BACKEND", variable)
     try:
-        _backend.read_environment()
+        _dispatch.read_environment()
         outcome = call(info, *argv)
     finally:
         fastgan.set_backend("auto")

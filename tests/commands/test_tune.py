@@ -8,10 +8,10 @@ import torch
 
 from fastgan import info, tune
 from fastgan.models import ResnetGenerator
-from fastgan.ops import _backend, _table, _tuner, instance_norm, reflection_pad_conv2d
+from fastgan.ops import _dispatch, _table, _tuner, instance_norm, reflection_pad_conv2d
 
 interpreted = pytest.mark.skipif(
-    not (_backend.TRITON_FOUND and _backend.TRITON_INTERPRETED) or torch.cuda.is_available(),
+    not (_dispatch.TRITON_FOUND and _dispatch.TRITON_INTERPRETED) or torch.cuda.is_available(),
     reason="measures on the CPU, by Triton's interpreter",
 )
 
@@ -91,10 +91,10 @@ def test_medians_take_turns():
 def test_wrong_and_impossible_candidates_are_left_out(together):
     said = []
 
-    def run(cut):
-        if cut == (1,):
+    def run(config):
+        if config == (1,):
             raise RuntimeError("out of resource: shared memory\nmore")
-        return torch.full((2,), float(cut[0]))
+        return torch.full((2,), float(config[0]))
 
     assert _tuner._usable([(1,), (2,), (3,)], run, torch.full((2,), 2.0), said.append, together) == [(2,)]
     assert said == [
@@ -106,7 +106,7 @@ def test_candidates_are_compiled_together():
     """All of them are under way before the first is done."""
     everybody = threading.Barrier(3, timeout=30)
 
-    def run(cut):
+    def run(config):
         everybody.wait()
         return torch.zeros(1)
 
@@ -121,20 +121,22 @@ def test_an_entry_is_what_the_op_then_follows(layout, padding, tmp_path, monkeyp
 
     all_candidates = kernels.candidates
     monkeypatch.setattr(kernels, "candidates", lambda *args: all_candidates(*args)[:2])
-    clock = lambda run, index: host_clock(run, index) * (1e-6 if "cut" in run.__code__.co_varnames else 1)  # noqa: E731
+    by_triton = lambda run: reflection_pad_conv2d.OP["triton"] in run.args  # noqa: E731
+    clock = lambda run, index: host_clock(run, index) * (1e-6 if by_triton(run) else 1)  # noqa: E731
     said = []
     entry = _tuner.tune_convolution(
         _tuner.Convolution(1, 2, 4, 3, 3, padding), torch.float32, layout, torch.device("cpu"), clock, 1, said.append
     )
     assert not said and entry["backend"] == "triton" and set(entry["configurations"]) == set(kernels.DIRECTIONS)
     monkeypatch.setattr(_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(_table, "KINDS", ("cpu",))
     monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
     _table.write(tmp_path / "a-test-device.json", "A Test Device", {}, [entry])
     x = torch.zeros(1, 2, 4, 4).contiguous(memory_format=_tuner._FORMATS[layout])
     how = ((1, 1), (padding, padding), (1, 1))
     key = reflection_pad_conv2d.shape_key(x.shape, (3, 2, 3, 3), *how)
     assert _table.backend("reflection_pad_conv2d", x, key) == "triton"
-    assert reflection_pad_conv2d._cut("forward", x, key) in all_candidates(
+    assert reflection_pad_conv2d.OP.config("forward", x, x.shape, (3, 2, 3, 3), *how) in all_candidates(
         "forward", layout, kernels.geometry(x.shape, (3, 2, 3, 3), *how), 4, "tf32"
     )
     assert info._measured("A Test Device") == "Measured on A Test Device: reflection_pad_conv2d: triton for 1 shapes"
@@ -147,6 +149,7 @@ def test_instance_norm_follows_its_table(tmp_path, monkeypatch):
     from fastgan.kernels import instance_norm as kernels
 
     monkeypatch.setattr(_table, "FOLDER", tmp_path)
+    monkeypatch.setattr(_table, "KINDS", ("cpu",))
     monkeypatch.setattr(_table, "device_name", lambda kind, index: "A Test Device")
     said = []
     entry = _tuner.tune_norm(
@@ -162,7 +165,7 @@ def test_instance_norm_follows_its_table(tmp_path, monkeypatch):
     y = torch.ops.fastgan.instance_norm(x, None, None, None, None, 1e-5, "relu", 0.0, 1, "triton")[0]
     torch.testing.assert_close(y, instance_norm.reference(x, activation="relu", halo=1))
     torch.ops.fastgan.instance_norm(x, None, None, None, None, 1e-5, "relu", 0.0, 0, "triton")
-    assert seen == [((kernels.Config(64, 4, 1, 3, 16, 1)),), ()]
+    assert seen == [(kernels.Config(64, 4, 1, 3, 16, 1),), (None,)]
     _table.entries.cache_clear()
 
 
@@ -173,7 +176,7 @@ def test_candidates_of_instance_norm_fit_the_shape(shape, layout):
     from fastgan.kernels import instance_norm as kernels
 
     for direction in ("forward", "backward"):
-        for cut in kernels.candidates(direction, layout, shape, 4):
-            assert layout == "nhwc" or shape[3] % cut.cols == 0
-            assert cut.splits or layout == "nhwc" or cut.rows * cut.cols >= shape[2] * shape[3]
-            assert cut.splits <= cut.split_block
+        for config in kernels.candidates(direction, layout, shape, 4):
+            assert layout == "nhwc" or shape[3] % config.cols == 0
+            assert config.splits or layout == "nhwc" or config.rows * config.cols >= shape[2] * shape[3]
+            assert config.splits <= config.split_block

@@ -12,7 +12,7 @@ import fastgan
 from fastgan import functional
 from fastgan.models import ResnetGenerator
 from fastgan.models.resnet import ResnetBlock
-from fastgan.ops import _backend, instance_norm
+from fastgan.ops import _dispatch, instance_norm
 
 
 def published_keys(n_blocks, norm="instance", dropout=False):
@@ -117,7 +117,7 @@ def test_norms_of_a_block_take_the_moments_of_its_convolutions(monkeypatch):
     """By Triton, in its interpreter without a GPU; the result is that of the layers one by one, in plain torch."""
     pytest.importorskip("triton")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if _backend._verifiers["reflection_pad_conv2d"]["triton"](device, torch.float32, True):
+    if _dispatch.refusal("reflection_pad_conv2d", "triton", device, torch.float32):
         pytest.skip("Triton runs on a GPU or in its interpreter (TRITON_INTERPRET=1)")
     torch.manual_seed(0)
     block = ResnetBlock(16, out_halo=0).to(device)

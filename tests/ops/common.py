@@ -1,6 +1,7 @@
 """What the op tests share: which backends to try, how to draw hostile inputs, and when a result is accurate."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import hypothesis.strategies as st
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 KERNELS = ("plain", "cpp", "triton")  # "plain" is tests/ops/plain.py
 BACKENDS = ("reference", *KERNELS)
@@ -31,11 +32,25 @@ def using(op: str, backend: str, *dtypes: torch.dtype) -> Iterator[str]:
     """Force ``backend`` for ``op``, skipping with its own reason where it cannot serve; gives the device."""
     device = device_of(backend)
     for dtype in dtypes or (torch.float32,):
-        reason = _backend._verifiers[op][backend](device, dtype, True) if backend != "reference" else ""
+        reason = _dispatch.refusal(op, backend, device, dtype)
         if reason:
             pytest.skip(f"{op} by {backend} in {dtype}: {reason}")
     with fastgan.backend(**{op: backend}):
         yield device
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, op: str, around: Callable) -> None:
+    """While a test runs, call ``around(backend, direction, launch, *arguments)`` in place of each launcher of an op."""
+
+    class Watched:
+        def __init__(self, backend: _dispatch.Backend) -> None:
+            self.backend = backend
+
+        def __getattr__(self, direction: str) -> Callable:
+            return functools.partial(around, self.backend.name, direction, getattr(self.backend._load(), direction))
+
+    for backend in _dispatch.OPS[op].backends:
+        monkeypatch.setitem(vars(backend), "launchers", Watched(backend))
 
 
 LAYOUTS = ("nchw", "nhwc", "interior", "sliced", "expanded", "transposed")

@@ -3,54 +3,33 @@
 import pytest
 import torch
 
-from fastgan.ops import _backend, batch_norm, instance_norm, losses, reflection_pad, reflection_pad_conv2d
+from fastgan.ops import _dispatch
 
 from . import plain
 
 
-def _serves(device, dtype, asked):
-    return "" if asked and device == "cpu" else "plain torch launchers for tests on the CPU"
+class Plain(_dispatch.Backend):
+    name = "plain"
+
+    def refuses(self, call):
+        served = call.asked == "plain" and call.device == "cpu"
+        return "" if served else "plain torch launchers for tests on the CPU"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def plain_backend():
+    launchers = {
+        "batch_norm": lambda: plain.batch_norm,
+        "instance_norm": lambda: plain.instance_norm,
+        "reflection_pad2d": lambda: plain.reflection_pad,
+        "reflection_pad_conv2d": lambda: plain.reflection_pad_conv2d,
+        "conv_transpose2d": lambda: _dispatch.OPS["conv_transpose2d"]["reference"].launchers,
+        **dict.fromkeys(("l1_loss", "mse_loss", "bce_with_logits"), lambda: plain.losses),
+    }
     with pytest.MonkeyPatch.context() as patch:
-        ops = (
-            "batch_norm",
-            "instance_norm",
-            "reflection_pad2d",
-            "reflection_pad_conv2d",
-            "conv_transpose2d",
-            "l1_loss",
-            "mse_loss",
-            "bce_with_logits",
-        )
-        for op in ops:
-            patch.setitem(_backend._verifiers[op], "plain", _serves)
-
-        def launchers(kernels, others):
-            return lambda backend: kernels if backend == "plain" else others(backend)
-
-        for module, kernels in (
-            (instance_norm, (plain.instance_norm.forward, plain.instance_norm.backward)),
-            (reflection_pad, (plain.reflection_pad.forward, plain.reflection_pad.backward)),
-            (batch_norm, (plain.batch_norm.forward, plain.batch_norm.apply, plain.batch_norm.backward)),
-        ):
-            patch.setattr(module, "_launchers", launchers(kernels, module._launchers))
-        products = plain.reflection_pad_conv2d
-        others = reflection_pad_conv2d._launchers
-        patch.setattr(
-            reflection_pad_conv2d,
-            "_launchers",
-            lambda backend: (
-                (products.forward, products.input_gradient, products.weight_gradient)
-                if backend == "plain"
-                else others(backend)
-            ),
-        )
-        other = losses._launcher
-        launcher = lambda backend: plain.losses.forward if backend == "plain" else other(backend)  # noqa: E731
-        patch.setattr(losses, "_launcher", launcher)
+        for name, load in launchers.items():
+            op = _dispatch.OPS[name]
+            patch.setattr(op, "backends", (*op.backends[:-1], Plain(load), op.backends[-1]))
         yield
 
 

@@ -12,7 +12,7 @@ import torch
 
 import fastgan
 from fastgan import functional as ours
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 DTYPES = (torch.float32, torch.bfloat16)
@@ -68,9 +68,9 @@ def digest(tensors) -> str:
 def kernels(op: str, device: str, dtype: torch.dtype) -> str | None:
     """The backend with our kernels that serves an op; None where there is none."""
     for name in ("triton", "cuda", "cpp"):
-        verify = _backend._verifiers[op].get(name)
-        if verify is not None and not verify(device, dtype, True) and (name != "triton" or device == "cuda"):
-            return name
+        if name in _dispatch.OPS[op].names() and (name != "triton" or device == "cuda"):
+            if not _dispatch.refusal(op, name, device, dtype):
+                return name
     return None
 
 

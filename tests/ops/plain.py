@@ -75,14 +75,16 @@ class instance_norm:
         return like(y, x), mean.to(statistics), rstd.to(statistics)
 
     @classmethod
-    def backward(cls, dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, dinner=None):
+    def backward(
+        cls, dy, x, mean, rstd, weight, bias, activation, negative_slope, halo, need_dresidual, dy_interior=None
+    ):
         assert_dense(x)
-        assert dinner is None or halo and dinner.shape == x.shape and dinner.stride() == x.stride()
+        assert dy_interior is None or halo and dy_interior.shape == x.shape and dy_interior.stride() == x.stride()
         assert dy.dtype == x.dtype and is_channels_last(dy) == is_channels_last(x)
         mean, rstd = mean.double()[:, :, None, None], rstd.double()[:, :, None, None]
         n = (x.double() - mean) * rstd
         g0 = reflection_pad.backward(dy.double(), halo, halo, halo, halo) if halo else dy.double()
-        g0 = g0 if dinner is None else g0 + dinner.double()
+        g0 = g0 if dy_interior is None else g0 + dy_interior.double()
         g = g0 * cls.slope(cls.affine(n, weight, bias), activation, negative_slope)
         along = (g * n).mean((2, 3), keepdim=True)
         dx = rstd * (g - g.mean((2, 3), keepdim=True) - n * along)
@@ -173,9 +175,9 @@ class reflection_pad_conv2d:
                 yield (kh, kw), (slice(None), slice(None), rows, columns)
 
     @classmethod
-    def forward(cls, x, weight, bias, stride, padding, dilation, precision, cut):
+    def forward(cls, x, weight, bias, stride, padding, dilation, precision, config):
         assert_dense(x)
-        assert x.dtype == weight.dtype and precision in ("tf32", "ieee") and cut is None
+        assert x.dtype == weight.dtype and precision in ("tf32", "ieee") and config is None
         (top, left), kernel = padding, weight.shape[2:]
         padded = reflection_pad.forward(x.double(), left, left, top, top)
         size = [(padded.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
@@ -185,7 +187,7 @@ class reflection_pad_conv2d:
         return like(y if bias is None else y + bias.double().view(1, -1, 1, 1), x)
 
     @classmethod
-    def input_gradient(cls, dy, weight, size, stride, padding, dilation, precision, channels_last, cut):
+    def input_gradient(cls, dy, weight, size, stride, padding, dilation, precision, channels_last, config):
         format = torch.channels_last if channels_last else torch.contiguous_format
         assert dy.is_contiguous(memory_format=format), dy.stride()
         (top, left), shape = padding, (dy.shape[0], weight.shape[1], size[0] + 2 * padding[0], size[1] + 2 * padding[1])
@@ -196,7 +198,7 @@ class reflection_pad_conv2d:
         return dx.to(dtype=dy.dtype).contiguous(memory_format=format)
 
     @classmethod
-    def weight_gradient(cls, dy, x, kernel, stride, padding, dilation, precision, channels_last, cut):
+    def weight_gradient(cls, dy, x, kernel, stride, padding, dilation, precision, channels_last, config):
         assert dy.dtype == x.dtype and (dy.is_contiguous() or not x.is_contiguous())
         (top, left) = padding
         padded = reflection_pad.forward(x.double(), left, left, top, top)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import fastgan
 from fastgan.functional import batch_norm
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 from fastgan.ops._layout import accumulate_dtype, is_channels_last
 from fastgan.ops._layout import dense as dense_of
 from fastgan.ops._norm import ACTIVATIONS, activate
@@ -32,6 +32,7 @@ from .common import (
     slow,
     using,
     views,
+    watch,
 )
 
 SLOPE, MOMENTUM = 0.2, 0.3
@@ -408,11 +409,8 @@ def test_cpp_does_not_depend_on_threads(layout, shape):
 
 
 def test_small_inputs_go_to_stock_torch_unless_forced(monkeypatch):
-    from fastgan.ops import batch_norm as module
-
     seen = []
-    launchers = module._launchers
-    monkeypatch.setattr(module, "_launchers", lambda name: seen.append(name) or launchers(name))
+    watch(monkeypatch, "batch_norm", lambda name, _direction, launch, *args: seen.append(name) or launch(*args))
     with using("cpp"):
         batch_norm(torch.zeros(2, 3, 4, 4), None, None, training=True)
     assert seen == ["cpp"]
@@ -434,7 +432,7 @@ def test_parameters_of_another_dtype_are_for_stock_torch():
     x, weight = torch.zeros(2, 3, 4, 4), torch.ones(3, dtype=torch.float64)
     with using("cpp"), pytest.raises(RuntimeError, match="weight is torch.float64 beside an input of torch.float32"):
         batch_norm(x, None, None, weight, training=True)
-    assert _backend._forced.get("batch_norm") is None
+    assert _dispatch._forced.get("batch_norm") is None
     with fastgan.backend("reference"), pytest.raises(RuntimeError):
         batch_norm(x, None, None, weight, training=True)
 
@@ -512,7 +510,7 @@ def test_second_derivatives_do_not_depend_on_the_kernel(backend, absent, shape):
 @pytest.mark.parametrize("stats_dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_dtypes_of_parameters_do_not_depend_on_the_kernel(backend, dtype, stats_dtype):
     """float32 or the input's for weight and bias, each for itself; any for running statistics, also with gaps."""
-    if backend != "auto" and _backend._verifiers["batch_norm"].get(backend, lambda *_: "")("cpu", dtype, True):
+    if backend != "auto" and _dispatch.refusal("batch_norm", backend, "cpu", dtype):
         pytest.skip("no kernel for this dtype")
     x = draw((2, 3, 4, 5), "nhwc", "off-centre", dtype)
     for kinds in ((dtype, torch.float32), (torch.float32, dtype)):

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import fastgan
 from fastgan.functional import conv_transpose2d
+from fastgan.ops import _dispatch
 from fastgan.ops._norm import ACTIVATIONS, activate
-from fastgan.ops.conv_transpose2d import _backends
+from fastgan.ops.conv_transpose2d import OP
 
 from .common import DTYPES, LAYOUTS, VALUES, assert_accurate, assert_same, dense_layout, draw, gradients, using
 
@@ -300,9 +301,10 @@ def test_a_forced_backend_computes_every_pass():
         (torch.empty(1, 64, 7, 7, dtype=torch.float64), ("cpp", "cpp", "cpp")),
     ):
         weight = torch.empty(64, 64, 3, 3, dtype=x.dtype)
-        assert _backends("cpp", x, weight) == expected
-        with fastgan.backend(conv_transpose2d="cpp"):
-            assert _backends("cpp", x, weight) == ("cpp", "cpp", "cpp")
+        for name, passes in (("auto", expected), ("cpp", ("cpp", "cpp", "cpp"))):
+            with fastgan.backend(conv_transpose2d=name):
+                asked = _dispatch.forced("conv_transpose2d")
+                assert OP["cpp"].passes(_dispatch.Call("cpu", x.dtype, asked, x, weight)) == passes
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

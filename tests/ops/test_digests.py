@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 from . import digests
 
 SMALL = ["--device", "cpu", "--side", "8", "--channels", "5"]
 
 
-@pytest.mark.skipif(not _backend.EXTENSION_LOADED, reason="the C++ kernels are not built")
+@pytest.mark.skipif(not _dispatch.EXTENSION_LOADED, reason="the C++ kernels are not built")
 def test_two_runs_print_the_same(capsys):
     outputs = []
     for _ in range(2):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastgan
-from fastgan.ops import _backend, _flops
+from fastgan.ops import _dispatch, _flops
 
 from .test_programs import names
 
@@ -52,8 +52,8 @@ MODELS = {
 @pytest.mark.parametrize("backend", ["auto", "plain", "cpp", "winograd", "reference"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_fused_model_counts_as_the_plain_one(name, backend, backward):
-    if backend in ("cpp", "winograd") and not _backend.EXTENSION_LOADED:
-        pytest.skip(_backend.EXTENSION_STATUS)
+    if backend in ("cpp", "winograd") and not _dispatch.EXTENSION_LOADED:
+        pytest.skip(_dispatch.EXTENSION_STATUS)
     if backend == "winograd" and name == "strided reflected convolution":
         pytest.skip("Winograd's kernels take stride 1")
     x = torch.randn(2, 32, 24, 20).contiguous(memory_format=torch.channels_last).requires_grad_(backward)
@@ -94,7 +94,7 @@ for _ in range(2):
         fastgan.functional.conv_transpose2d(x, w)
     print(counter.get_total_flops() // (2 * 64 * w.numel()), end=" ")
 """
-    if not _backend.EXTENSION_LOADED:
+    if not _dispatch.EXTENSION_LOADED:
         code = code.replace('fastgan.backend(conv_transpose2d="cpp")', 'fastgan.backend("auto")')
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "1 1 ", result.stderr

@@ -31,6 +31,7 @@ from .common import (
     slow,
     using,
     views,
+    watch,
 )
 
 SLOPE = 0.2
@@ -256,16 +257,12 @@ def test_layout_is_kept(backend, layout):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_interior_of_a_padded_residual_is_read_in_place(backend, layout, monkeypatch):
     """A residual that is the inside of a halo'd tensor reaches the launcher as the view that it is."""
-    from fastgan.ops import instance_norm as module
-
     seen = []
-    launchers = module._launchers
-
-    def spy(name):
-        forward, backward = launchers(name)
-        return (lambda *args, **further: (seen.append(args[3]), forward(*args, **further))[1]), backward
-
-    monkeypatch.setattr(module, "_launchers", spy)
+    watch(
+        monkeypatch,
+        "instance_norm",
+        lambda _name, _direction, launch, *args, **further: (seen.append(args[3]), launch(*args, **further))[1],
+    )
     with using(backend) as device:
         wide = draw((2, 3, 6, 7), layout, dtype=torch.float32, device=device)
         x = draw((2, 3, 4, 5), layout, dtype=torch.float32, device=device, seed=1)
@@ -296,14 +293,14 @@ def test_the_inside_of_the_result_beside_it(backend, layout, inner_layout, halo)
         assert torch.equal(y, ours(*leaves, **options))
         assert torch.equal(inner, y[:, :, halo : halo + 4, halo : halo + 5])
         dy = draw(y.shape, layout, dtype=torch.float32, device=device, seed=2)
-        dinner = draw(x.shape, inner_layout, dtype=torch.float32, device=device, seed=3)
+        dy_interior = draw(x.shape, inner_layout, dtype=torch.float32, device=device, seed=3)
         expected = exact(*(t.double() for t in leaves), **options)
-        outputs = {"both": [(y, dy), (inner, dinner)], "whole": [(y, dy)], "inside": [(inner, dinner)]}
+        outputs = {"both": [(y, dy), (inner, dy_interior)], "whole": [(y, dy)], "inside": [(inner, dy_interior)]}
         for name, pairs in outputs.items():
             grads = torch.autograd.grad([t for t, _ in pairs], leaves, [d for _, d in pairs], retain_graph=True)
             whole = torch.zeros_like(expected) if name == "inside" else dy.double()
             if name != "whole":
-                whole = whole + torch.nn.functional.pad(dinner.double(), (halo,) * 4)
+                whole = whole + torch.nn.functional.pad(dy_interior.double(), (halo,) * 4)
             plain = torch.autograd.grad(expected, leaves, whole, retain_graph=True)
             for a, b in zip(grads, plain, strict=True):
                 assert (a - b).abs().max() <= 1e-5 * b.abs().max(), name
@@ -601,16 +598,14 @@ def test_a_constant_plane_without_eps_is_zero(backend, layout, dtype):
 @pytest.mark.parametrize("backend", KERNELS)
 def test_no_zeros_are_made_for_gradients_that_are_not_there(backend, monkeypatch):
     """Those of the statistics, which have none; and of the whole result, where only its inside is used."""
-    from fastgan.ops import instance_norm as module
-
     seen = []
-    launchers = module._launchers
 
-    def spy(name):
-        forward, backward = launchers(name)
-        return forward, lambda *args, **further: (seen.append((args[0].shape, args[8])), backward(*args, **further))[1]
+    def spy(_name, direction, launch, *args, **further):
+        if direction == "backward":
+            seen.append((args[0].shape, args[8]))
+        return launch(*args, **further)
 
-    monkeypatch.setattr(module, "_launchers", spy)
+    watch(monkeypatch, "instance_norm", spy)
     with using(backend) as device:
         x = draw((1, 2, 4, 5), dtype=torch.float32, device=device).requires_grad_()
         _y, inner = with_interior(x, residual=x, activation="relu")

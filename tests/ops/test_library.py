@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 import fastgan
 from fastgan import functional as ours
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 from .common import KERNELS, device_of, draw, slow
 
@@ -20,7 +20,7 @@ NORMS = ("batch_norm", "batch_norm_apply", "batch_norm_backward", "instance_norm
 def serving(backend, op, dtype=torch.float32):
     """The device of ``backend``, or a skip with its reason."""
     device = device_of(backend)
-    reason = _backend._verifiers[op][backend](device, dtype, True)
+    reason = _dispatch.refusal(op, backend, device, dtype)
     if reason:
         pytest.skip(f"{op} by {backend}: {reason}")
     return device
@@ -279,7 +279,7 @@ def test_compiles_with_a_block_inside(fresh_compiler):
 
     torch.testing.assert_close(torch.compile(program, fullgraph=True, backend=spy)(x), program(x))
     assert sum("mse_loss" in target for target in seen) == 1
-    assert all(_backend.forced(op) is None for op in _backend.ops()) and not _backend._scope.compiled
+    assert all(_dispatch.forced(op) is None for op in _dispatch.OPS) and not _dispatch._scope.compiled
 
 
 def test_exports(fresh_compiler):
@@ -332,8 +332,8 @@ AUTOCAST = {
 @pytest.mark.parametrize("backend", ["auto", "reference", "plain", "cpp"])
 @pytest.mark.parametrize("name", AUTOCAST)
 def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
-    if backend == "cpp" and not _backend.EXTENSION_LOADED:
-        pytest.skip(_backend.EXTENSION_STATUS)
+    if backend == "cpp" and not _dispatch.EXTENSION_LOADED:
+        pytest.skip(_dispatch.EXTENSION_STATUS)
     program, stock = AUTOCAST[name]
     with fastgan.backend(backend):
         x = draw((2, 3, 4, 5), dtype=dtype).requires_grad_()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import fastgan
-from fastgan.ops.losses import OP_OF_KIND, REDUCTIONS
+from fastgan.ops.losses import OPS, REDUCTIONS
 
 from .common import (
     BACKENDS,
@@ -27,13 +27,13 @@ from .common import (
     using,
 )
 
-KINDS = tuple(OP_OF_KIND)
-OURS = {kind: getattr(fastgan.functional, name) for kind, name in OP_OF_KIND.items()}
+KINDS = tuple(OPS)
+OURS = {kind: getattr(fastgan.functional, op.name) for kind, op in OPS.items()}
 STOCK = {"l1": F.l1_loss, "mse": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}
 
 
 def serving(kind, backend, *dtypes):
-    return using(OP_OF_KIND[kind], backend, *dtypes)
+    return using(OPS[kind].name, backend, *dtypes)
 
 
 def labels(x, kind, seed=1):
@@ -319,7 +319,7 @@ def test_bce_with_weights_is_stock():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_small_tensors_are_as_large_ones(kind, backend, dtype):
     """What torch's own op answers for small tensors: values, gradients, layouts, NaN, second derivatives."""
-    with fastgan.backend(**{OP_OF_KIND[kind]: backend}):
+    with fastgan.backend(**{OPS[kind].name: backend}):
         for layout in LAYOUTS:
             x = draw((2, 3, 4, 5), layout, "ties", dtype)
             for reduction in REDUCTIONS:
@@ -403,7 +403,7 @@ def test_no_zeros_are_made_for_the_gradient_of_the_slope(kind):
 @pytest.mark.parametrize("layouts", [("nchw", "nhwc"), ("nhwc", "nchw"), ("nhwc", "expanded")], ids=str)
 def test_the_layout_is_that_of_the_input(kind, backend, layouts):
     x, t, weight = (draw((2, 3, 4, 5), each, dtype=torch.float32) for each in (*layouts, layouts[1]))
-    with fastgan.backend(**{OP_OF_KIND[kind]: backend}):
+    with fastgan.backend(**{OPS[kind].name: backend}):
         assert OURS[kind](x, t, reduction="none").stride() == x.stride()
         if kind == "bce":
             for options in ({"weight": weight}, {"pos_weight": weight}, {"weight": weight, "pos_weight": weight}):

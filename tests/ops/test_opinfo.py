@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import fastgan
 from fastgan import functional as ours
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 pytest.importorskip("expecttest", reason="torch's sample inputs need the package expecttest")
 common_methods_invocations = pytest.importorskip(
@@ -79,16 +79,17 @@ def forced(op, backend, device, groups=1):
     if groups > 1 and op in ("conv2d", "reflection_pad_conv2d"):  # the kernels take one group
         return {op: "halo"} if op == "reflection_pad_conv2d" else {}
     if backend == "cpp":
-        reason = _backend._verifiers[op]["cpp"](device, torch.float32, True) if "cpp" in _backend._verifiers[op] else ""
-        if reason or "cpp" not in _backend._verifiers[op]:
-            pytest.skip(reason or f"{op} has no C++ kernels")
+        if "cpp" not in _dispatch.OPS[op].names():
+            pytest.skip(f"{op} has no C++ kernels")
+        if reason := _dispatch.refusal(op, "cpp", device, torch.float32):
+            pytest.skip(reason)
         return {op: "cpp"}
     if op == "conv2d":
         return {op: "reference"}  # its other kernels are those of reflection_pad_conv2d
     if device == "cpu":
         return {op: "plain"}
     name = "cuda" if op == "conv_transpose2d" else "triton"
-    reason = _backend._verifiers[op][name](device, torch.float32, True)
+    reason = _dispatch.refusal(op, name, device, torch.float32)
     if reason:
         pytest.skip(reason)
     return {op: name}

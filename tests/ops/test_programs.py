@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastgan
 from fastgan import functional as ours
-from fastgan.ops import _backend, _library
+from fastgan.ops import _dispatch, _library
 
 from .common import draw
 from .test_library import fresh_compiler  # noqa: F401
@@ -131,7 +131,7 @@ def test_every_function_is_tried():
 def test_programs_are_trained_as_the_model(function, route, fresh_compiler):  # noqa: F811
     model = Program(FUNCTIONS[function])
     forced = {"conv2d": "columns"} if function == "conv2d by columns" else {"conv2d": "cpp"}
-    with fastgan.backend("plain", **(forced if _backend.EXTENSION_LOADED else {})):
+    with fastgan.backend("plain", **(forced if _dispatch.EXTENSION_LOADED else {})):
         program = ROUTES[route](model)
     with fastgan.backend("reference"):  # what the program is made of was chosen when it was made
         own = dict(program.named_parameters()) if isinstance(program, nn.Module) else {}
@@ -248,7 +248,7 @@ def test_a_low_level_op_without_a_derivative_refuses(monkeypatch):
         assert call().shape == (2, 3, 6, 7)
 
 
-@pytest.mark.skipif(not _backend.EXTENSION_LOADED, reason=_backend.EXTENSION_STATUS)
+@pytest.mark.skipif(not _dispatch.EXTENSION_LOADED, reason=_dispatch.EXTENSION_STATUS)
 def test_compiled_ops_refuse_to_lose_a_derivative():
     """The ops of the C++ extension have none; ours in Python, which call them, have."""
     ops = torch.ops.fastgan_csrc

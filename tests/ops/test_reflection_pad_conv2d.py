@@ -10,11 +10,11 @@ import torch
 
 import fastgan
 from fastgan.functional import instance_norm, reflection_pad_conv2d
-from fastgan.ops import _table
+from fastgan.ops import _dispatch, _table
 from fastgan.ops import reflection_pad_conv2d as module
 from fastgan.ops.reflection_pad_conv2d import reference
 
-from .common import LAYOUTS, assert_accurate, assert_same, dense_layout, draw, gradients, slow, using
+from .common import LAYOUTS, assert_accurate, assert_same, dense_layout, draw, gradients, slow, using, watch
 
 using = functools.partial(using, "reflection_pad_conv2d")
 PRODUCTS = ("plain", "triton")  # the implicit products
@@ -165,13 +165,7 @@ def test_repeatable_and_retained(backend):
 
 def test_only_the_gradients_asked_for(monkeypatch):
     calls = []
-    launchers = module._launchers("plain")
-
-    def spies(backend):
-        spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
-        return tuple(map(spy, launchers))
-
-    monkeypatch.setattr(module, "_launchers", spies)
+    watch(monkeypatch, module.OP.name, lambda _name, direction, launch, *a: calls.append(direction) or launch(*a))
     x, weight, bias = operands((1, 2, 4, 5), 3, (3, 3))
     with fastgan.backend(reflection_pad_conv2d="plain"):
         reflection_pad_conv2d(x, weight.clone().requires_grad_(), bias, padding=1).sum().backward()
@@ -194,8 +188,7 @@ def test_what_no_product_takes():
 def test_products_follow_torchs_flag(monkeypatch):
     """allow_tf32 of torch's convolutions decides for ours, by its old and its new name."""
     seen = []
-    launchers = module._launchers("plain")
-    monkeypatch.setattr(module, "_launchers", lambda backend: (lambda *a: seen.append(a[6]) or launchers[0](*a),))
+    watch(monkeypatch, module.OP.name, lambda _name, _direction, launch, *a: seen.append(a[6]) or launch(*a))
     tensors = operands((1, 2, 4, 5), 3, (3, 3), dtype=torch.float32)
     before = torch.backends.cudnn.conv.fp32_precision
     try:
@@ -232,13 +225,17 @@ def test_the_table_decides(measured, monkeypatch):
     key = "1x2x4x5 to 3x3x3 stride 1x1 padding 1x1 dilation 1x1"
     fields = {"kind": "tile", "block_m": 32, "block_n": 16, "block_k": 16, "warps": 4, "stages": 2, "splits": 0}
     measured(entry(key, "plain", forward=fields))
-    plain, calls = module._launchers("plain"), []
-    spy = lambda f: lambda *args: calls.append((f.__name__, args[-1])) or f(*args[:-1], None)  # noqa: E731
-    monkeypatch.setattr(module, "_launchers", lambda backend: tuple(map(spy, plain)))
+    calls = []
+
+    def spy(name, direction, launch, *args):
+        calls.append((direction, args[-1]))
+        return launch(*args[:-1], None)
+
+    watch(monkeypatch, module.OP.name, spy)
     x, weight, bias = operands((1, 2, 4, 5), 3, (3, 3), dtype=torch.float32)
     expected = reference(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
     torch.testing.assert_close(reflection_pad_conv2d(x, weight.requires_grad_(), bias, 1, 1), expected)
-    assert [(name, cut.block_m) for name, cut in calls] == [("forward", 32)]
+    assert [(direction, config.block_m) for direction, config in calls] == [("forward", 32)]
     calls.clear()
     for other in (
         (x.double(), weight.double(), bias.double()),
@@ -297,12 +294,12 @@ def test_tables_on_disk(measured, tmp_path):
 
 def test_the_choice_without_a_table():
     with fastgan.backend("auto"):
-        if fastgan.ops._backend.EXTENSION_LOADED:
-            assert fastgan.ops._backend.select("reflection_pad_conv2d", "cpu", torch.float32) == "halo"
-        if fastgan.ops._backend.TRITON_FOUND:
-            refusals = fastgan.ops._backend.refusals("reflection_pad_conv2d", "cuda", torch.float32)
+        if _dispatch.EXTENSION_LOADED:
+            assert _dispatch.serving("reflection_pad_conv2d", "cpu", torch.float32) == "halo"
+        if _dispatch.TRITON_FOUND:
+            refusals = _dispatch.refusals("reflection_pad_conv2d", "cuda", torch.float32)
             assert refusals["triton"].startswith("not yet measured on this device")
-            assert fastgan.ops._backend.select("reflection_pad_conv2d", "cuda", torch.float32) == "halo"
+            assert _dispatch.serving("reflection_pad_conv2d", "cuda", torch.float32) == "halo"
 
 
 def test_winograd_by_shape():
@@ -321,7 +318,8 @@ def test_winograd_by_shape():
         ):
             x = torch.empty(1, channels, size, size, dtype=dtype)
             weight = torch.empty(channels, channels, kernel, kernel)
-            assert module._winograd_pays(x, weight, (stride, stride), (1, 1), (1, 1)) is pays
+            call = _dispatch.Call("cpu", dtype, None, x, weight, (stride, stride), (1, 1))
+            assert (_dispatch.choose(module.OP, call).name == "winograd") is pays
     with using("winograd"), pytest.raises(RuntimeError, match="the kernel is 3x2 with stride .1, 1. and dilation"):
         reflection_pad_conv2d(torch.zeros(1, 2, 5, 5), torch.zeros(2, 2, 3, 2))
 
@@ -340,13 +338,13 @@ def test_winograd_is_chosen(layout, dtype, size, chosen, monkeypatch):
     """For all passes; under autocast and of a small image for the weight gradient alone, which comes in float32."""
     calls = []
     with using("winograd", dtype):
-        module._launchers("winograd")
+        pass
     low = dtype == torch.bfloat16
     if low:
         monkeypatch.setattr(module, "_WINOGRAD_DTYPES", (torch.float32, torch.bfloat16))
-    launchers = module._launchers
-    spy = lambda f: lambda *args: calls.append(f.__name__) or f(*args)  # noqa: E731
-    monkeypatch.setattr(module, "_launchers", lambda backend: [f and spy(f) for f in launchers(backend)])
+    watch(
+        monkeypatch, module.OP.name, lambda name, direction, launch, *a: calls.append((name, direction)) or launch(*a)
+    )
     with fastgan.backend("auto"):
         x, weight, bias = operands((1, 64, *size), 64, (3, 3), layout, torch.float32, weights=layout)
         x, weight, bias = (t.requires_grad_() for t in (x.to(dtype).float(), (weight / 24).to(dtype).float(), bias))
@@ -360,16 +358,15 @@ def test_winograd_is_chosen(layout, dtype, size, chosen, monkeypatch):
         coarse = low and name != "dweight"
         assert (a - b).abs().max() <= (2.0**-7 if coarse else 1e-5) * b.abs().max(), name
     one = "winograd" if chosen else "halo"
-    assert calls == [f"_{one}_forward", f"_{one}_input_gradient", "_winograd_weight_gradient"]
+    assert calls == [(one, "forward"), (one, "input_gradient"), ("winograd", "weight_gradient")]
 
 
 def test_winograd_under_autocast(monkeypatch):
     """Images are lowered, parameters are read as they are; y has autocast's dtype, gradients have their owners'."""
     seen = []
     with using("winograd", torch.bfloat16):
-        kernels = module._launchers("winograd")
-        spy = lambda f: lambda *args: seen.append((args[0].dtype, args[1].dtype)) or f(*args)  # noqa: E731
-        monkeypatch.setattr(module, "_launchers", lambda backend: tuple(map(spy, kernels)))
+        spy = lambda _name, _direction, launch, *a: seen.append((a[0].dtype, a[1].dtype)) or launch(*a)  # noqa: E731
+        watch(monkeypatch, module.OP.name, spy)
         x, weight, bias = (t.requires_grad_() for t in operands((2, 5, 6, 9), 4, (3, 3), "nhwc", torch.float32))
         with torch.autocast("cpu", torch.bfloat16):
             y = reflection_pad_conv2d(x, weight, bias, padding=1)
@@ -447,8 +444,8 @@ def test_the_norm_reads_the_moments(monkeypatch):
         x, weight, _ = operands((1, 9, 16, 16), 32, (3, 3), "nhwc", torch.float32, device)
         y, moments = reflection_pad_conv2d(x, weight, padding=1, moments=True)
         assert moments is not None
-        cut = kernels.Config(16, 16, 1, 4, 4, 1)
-        monkeypatch.setattr(kernels, "config", lambda *_: cut)
+        config = kernels.Config(16, 16, 1, 4, 4, 1)
+        monkeypatch.setattr(kernels, "config", lambda *_: config)
         monkeypatch.setattr(kernels, "_nhwc_statistics", None)
         torch.testing.assert_close(instance_norm(y, moments=moments), torch.nn.functional.instance_norm(y))
         with pytest.raises(TypeError):

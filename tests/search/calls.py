@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.ops import _backend
+from fastgan.ops import _dispatch
 
 from .draws import MILD, VALUES, Draws
 
@@ -224,7 +224,7 @@ def draw(op: str, number: int) -> Call:
     draws = Draws(op, number)
     dtype = draws.one(DTYPES)
     call = _DRAWN[op](Call(op, number, draws, dtype, {}, {}))
-    call.backend = draws.one(("auto", "auto", *(name for name in _backend.ops().get(op, ()) if name not in _ELSEWHERE)))
+    call.backend = draws.one(("auto", "auto", *(name for name in _dispatch.OPS[op].names() if name not in _ELSEWHERE)))
     real = [name for name in call.tensors if not name.startswith("running") and (op, name) not in _CONSTANTS]
     call.wanted = tuple(name for name in real if draws.chance(0.75))
     return call
