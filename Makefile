@@ -1,6 +1,6 @@
 # make cyclegan   train the CycleGAN on the built-in pair (five minutes on two cores)
 # make test       run the tests
-# make learn      train the recipes on real data, about an hour, and write what they learnt to bench/results
+# make learn      run the experiments: train the recipes on real data, about an hour, and write a record to bench/results
 # make search     call every public function 10,000 times at random and compare with float64, some minutes
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
@@ -43,7 +43,7 @@ lint: $(VENV)/requirements.stamp
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 
 learn: setup
-	$(RUN) -m bench.learn $(ARGS)
+	$(RUN) -m bench.experiments $(ARGS)
 
 search: setup
 	OMP_NUM_THREADS=1 $(RUN) -m tests.search $(ARGS)

@@ -6,5 +6,5 @@ pytest bench --benchmark -m compile             the steps beside torch.compile, 
 pytest bench --benchmark --benchmark-full       all shapes and sizes, and the trainings in bf16: long
 python -m bench.report RECORD... --plots docs   tables and plots of records
 python -m bench.report --update PAGE.md         a page that quotes records
-python -m bench.learn                           what the recipes learn
+python -m bench.experiments                     what the recipes learn
 """

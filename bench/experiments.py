@@ -1,11 +1,11 @@
-"""Do the recipes learn? Long trainings on real data, measured, held against thresholds and kept as one record.
+"""Do the recipes learn? Long trainings on real data, measured, held against thresholds, and kept as one record.
 
-    python -m bench.learn [LESSON...] [--data DIR]
+    python -m bench.experiments [EXPERIMENT...] [--data DIR]
 
-A lesson trains a recipe with the commands that a user would type, from their defaults and the flags given here. Some
-stop early on, to be measured, and go on from there as a resumed run does, to the weights of a run that never stopped.
-The minutes that a training may take are those of the clock; on a machine that others use at the same time (--shared),
-those of the processor, for each of the threads: there the clock also counts the others' turns.
+An experiment trains a recipe with the commands that a user would type, from their defaults and the flags given here.
+Some stop early on, to be measured, and go on from there as a resumed run does, to the weights of a run that never
+stopped. The minutes that a training may take are those of the clock; on a machine that others use at the same time
+(--shared), those of the processor, for each of the threads: there the clock also counts the others' turns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 from . import record
 
-FORMAT = 1
+FORMAT = 2
 DATA = record.ROOT.parent / "shared" / "data"
 LEAST_SHARE = 0.02
 
@@ -35,7 +35,7 @@ Check = tuple[str, float, str, float]  # what, its value, "<=", "<" or ">=", the
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Experiment:
     """One training and what must come of it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Lesson:
     first: int | None
     last: int
     checks: Callable[[Figures, Figures], list[Check]]
-    flags: tuple[str, ...] = ()
+    flags: str = ""
     minutes: float = 10
 
 
@@ -87,118 +87,68 @@ def _translation(first: Figures, last: Figures) -> list[Check]:
     ]
 
 
-LESSONS = {
-    "dcgan": Lesson(
-        "dcgan",
-        "mnist",
-        "--n-epochs",
-        1,
-        5,
-        _distribution,
-        (
-            "--upsample",
-            "transposed",
-            "--d-optimizers",
-            "1",
-            "--d-norm",
-            "none",
-            "--r1-gamma",
-            "10",
-            "--batch-size",
-            "32",
-            "--lr",
-            "5e-4",
-        ),
+EXPERIMENTS = {
+    "dcgan": Experiment(
+        "dcgan", "mnist", "--n-epochs", 1, 5, _distribution,
+        "--upsample transposed --d-optimizers 1 --d-norm none --r1-gamma 10 --batch-size 32 --lr 5e-4",
     ),
-    "wgan_gp": Lesson(
-        "wgan_gp",
-        "mnist",
-        "--n-epochs",
-        1,
-        4,
-        _distribution,
-        ("--upsample", "transposed", "--batch-size", "32", "--lr", "5e-4", "--n-critic", "2"),
+    "wgan_gp": Experiment(
+        "wgan_gp", "mnist", "--n-epochs", 1, 4, _distribution,
+        "--upsample transposed --batch-size 32 --lr 5e-4 --n-critic 2",
     ),
-    "cgan": Lesson(
-        "cgan", "mnist", "--n-epochs", None, 55, _asked, ("--batch-size", "32", "--lr", "5e-4", "--gan-loss", "vanilla")
+    "cgan": Experiment(
+        "cgan", "mnist", "--n-epochs", None, 55, _asked, "--batch-size 32 --lr 5e-4 --gan-loss vanilla"
     ),
-    "sgan": Lesson("sgan", "mnist", "--n-epochs", None, 6, _few_labels, ("--upsample", "transposed")),
-    "vae-z2": Lesson("vae", "mnist", "--n-epochs", None, 60, _reconstruction(0.048), ("--latent-size", "2")),
-    "vae-z16": Lesson("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.014), ("--latent-size", "16")),
-    "cvae": Lesson("cvae", "mnist", "--n-epochs", None, 30, _asked),
-    "cvae_gan": Lesson(
-        "cvae_gan",
-        "mnist",
-        "--n-epochs",
-        None,
-        3,
-        _asked,
-        ("--batch-size", "32", "--lr", "1e-3", "--lambda-class", "10"),
+    "sgan": Experiment("sgan", "mnist", "--n-epochs", None, 6, _few_labels, "--upsample transposed"),
+    "vae-z2": Experiment("vae", "mnist", "--n-epochs", None, 60, _reconstruction(0.048), "--latent-size 2"),
+    "vae-z16": Experiment("vae", "mnist", "--n-epochs", None, 40, _reconstruction(0.014), "--latent-size 16"),
+    "cvae": Experiment("cvae", "mnist", "--n-epochs", None, 30, _asked),
+    "cvae_gan": Experiment(
+        "cvae_gan", "mnist", "--n-epochs", None, 3, _asked, "--batch-size 32 --lr 1e-3 --lambda-class 10"
     ),
-    "pix2pix": Lesson(
-        "pix2pix",
-        "facades_aligned",
-        "--max-steps",
-        100,
-        2000,
-        _translation,
-        (
-            "--direction",
-            "BtoA",
-            "--netG",
-            "unet_128",
-            "--ngf",
-            "32",
-            "--ndf",
-            "32",
-            "--load-size",
-            "143",
-            "--crop-size",
-            "128",
-            "--lambda-L1",
-            "1000",
-            "--n-epochs",
-            "4",
-            "--n-epochs-decay",
-            "4",
-        ),
+    "pix2pix": Experiment(
+        "pix2pix", "facades_aligned", "--max-steps", 100, 2000, _translation,
+        "--direction BtoA --netG unet_128 --ngf 32 --ndf 32 --load-size 143 --crop-size 128 --lambda-L1 1000 "
+        "--n-epochs 4 --n-epochs-decay 4",
         20,
     ),
-}
+}  # fmt: skip
 
 
-class Student:
-    """Takes one lesson: runs the commands, and remembers them as they can be written anywhere."""
+class Training:
+    """The training of one experiment: runs the commands, and remembers them as they can be written anywhere."""
 
-    def __init__(self, name: str, lesson: Lesson, data: Path, runs: Path, last: int, shared: bool):
-        self.name, self.lesson, self.data, self.runs, self.last, self.shared = name, lesson, data, runs, last, shared
-        self.run = f"learn-{name}"
+    def __init__(self, name: str, experiment: Experiment, data: Path, runs: Path, last: int, shared: bool):
+        self.name, self.experiment, self.data, self.runs = name, experiment, data, runs
+        self.last, self.shared = last, shared
+        self.folder = f"learn-{name}"
         self.commands: list[str] = []
         self.seconds = {"train": 0.0, "evaluate": 0.0}
         self.cpu_seconds = {"train": 0.0, "evaluate": 0.0}
 
-    def learn(self) -> dict[str, Any]:
-        lesson = self.lesson
-        begin = ("--dataroot", str(self.data / lesson.data), *lesson.flags, "--overwrite", lesson.length)
+    def run(self) -> dict[str, Any]:
+        experiment = self.experiment
+        flags = experiment.flags.split()
+        begin = ("--dataroot", str(self.data / experiment.data), *flags, "--overwrite", experiment.length)
         first: Figures = {}
-        if lesson.first is None:
+        if experiment.first is None:
             self._train(*begin, str(self.last))
         else:
-            self._train(*begin, str(lesson.first))
-            first = self._evaluate(f"after-{lesson.first}.json")
-            self._train("--resume", lesson.length, str(self.last))
+            self._train(*begin, str(experiment.first))
+            first = self._evaluate(f"after-{experiment.first}.json")
+            self._train("--resume", experiment.length, str(self.last))
         last = self._evaluate("metrics.json")
         minutes, cpu_minutes = self.seconds["train"] / 60, self.cpu_seconds["train"] / 60
         threads = torch.get_num_threads()
         if self.shared:
-            duration = ("CPU minutes of training, for each thread", cpu_minutes / threads, "<=", lesson.minutes)
+            duration = ("CPU minutes of training, for each thread", cpu_minutes / threads, "<=", experiment.minutes)
         else:
-            duration = ("minutes of training", minutes, "<=", lesson.minutes)
-        checks = [*lesson.checks(first, last), duration]
+            duration = ("minutes of training", minutes, "<=", experiment.minutes)
+        checks = [*experiment.checks(first, last), duration]
         return {
-            "lesson": self.name,
-            "recipe": lesson.recipe,
-            "data": lesson.data,
+            "experiment": self.name,
+            "recipe": experiment.recipe,
+            "data": experiment.data,
             "commands": self.commands,
             "train_minutes": minutes,
             "train_cpu_minutes": cpu_minutes,
@@ -216,20 +166,20 @@ class Student:
     def _train(self, *arguments: str) -> None:
         self._call(
             "train",
-            self.lesson.recipe,
+            self.experiment.recipe,
             "--name",
-            self.run,
+            self.folder,
             "--checkpoints-dir",
             str(self.runs),
             *arguments,
-            "--eval-images" if self.lesson.data == "mnist" else "--eval-pairs",
+            "--eval-images" if self.experiment.data == "mnist" else "--eval-pairs",
             "0",
         )
 
     def _evaluate(self, file: str) -> Figures:
-        path = self.runs / self.run / file
+        path = self.runs / self.folder / file
         path.unlink(missing_ok=True)
-        self._call("evaluate", str(self.runs / self.run), "--output", str(path))
+        self._call("evaluate", str(self.runs / self.folder), "--output", str(path))
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _call(self, command: str, *arguments: str) -> None:
@@ -243,12 +193,12 @@ class Student:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m bench.learn", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser("python -m bench.experiments", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "lessons",
+        "experiments",
         nargs="*",
-        metavar="LESSON",
-        help=f"{', '.join(LESSONS)}, or a recipe for all of its lessons (default: all)",
+        metavar="EXPERIMENT",
+        help=f"{', '.join(EXPERIMENTS)}, or a recipe for all of its experiments (default: all)",
     )
     parser.add_argument(
         "--data",
@@ -268,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         "--length",
         type=int,
         metavar="N",
-        help="epochs, or steps for pix2pix, of the lessons named, in place of their own",
+        help="epochs, or steps for pix2pix, of the experiments named, in place of their own",
     )
     parser.add_argument(
         "--shared",
@@ -277,27 +227,29 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--record", type=Path, metavar="PATH", help="where the record goes (default: bench/results)")
     arguments = parser.parse_args(argv)
-    names = _chosen(arguments.lessons, parser)
+    names = _chosen(arguments.experiments, parser)
 
     results, skipped, failed = [], [], []
     for name in names:
-        lesson = LESSONS[name]
-        folder = arguments.data / lesson.data
+        experiment = EXPERIMENTS[name]
+        folder = arguments.data / experiment.data
         if not folder.is_dir():
-            skipped.append({"lesson": name, "reason": f"there is no folder {lesson.data} in the data"})
+            skipped.append({"experiment": name, "reason": f"there is no folder {experiment.data} in the data"})
             print(f"{name}: skipped, there is no {folder}")
             continue
-        length = arguments.length or lesson.last
-        student = Student(name, lesson, arguments.data, arguments.runs, length, arguments.shared)
+        length = arguments.length or experiment.last
+        training = Training(name, experiment, arguments.data, arguments.runs, length, arguments.shared)
         try:
-            results.append(student.learn())
+            results.append(training.run())
         except subprocess.CalledProcessError as error:
-            failed.append({"lesson": name, "commands": student.commands, "reason": f"exit status {error.returncode}"})
+            failed.append(
+                {"experiment": name, "commands": training.commands, "reason": f"exit status {error.returncode}"}
+            )
             print(f"{name}: failed, exit status {error.returncode}")
             continue
         print(_report(results[-1]), flush=True)
     if results or failed:
-        path = _write(arguments.record, arguments.lessons, results, skipped, failed)
+        path = _write(arguments.record, arguments.experiments, results, skipped, failed)
         print(f"\n{chr(10).join(map(_report, results))}\nrecord: {path}")
     return 1 if failed or not all(check["passed"] for result in results for check in result["checks"]) else 0
 
@@ -313,10 +265,14 @@ def _run(command: str, arguments: tuple[str, ...]) -> None:
 
 
 def _chosen(asked: list[str], parser: argparse.ArgumentParser) -> list[str]:
-    unknown = [name for name in asked if not any(name in (lesson, each.recipe) for lesson, each in LESSONS.items())]
+    unknown = [
+        name for name in asked if not any(name in (experiment, each.recipe) for experiment, each in EXPERIMENTS.items())
+    ]
     if unknown:
-        parser.error(f"there is no lesson {unknown[0]!r}: choose from {', '.join(LESSONS)}")
-    return [name for name, lesson in LESSONS.items() if not asked or name in asked or lesson.recipe in asked]
+        parser.error(f"there is no experiment {unknown[0]!r}: choose from {', '.join(EXPERIMENTS)}")
+    return [
+        name for name, experiment in EXPERIMENTS.items() if not asked or name in asked or experiment.recipe in asked
+    ]
 
 
 def _holds(value: float, sign: str, bound: float) -> bool:
@@ -325,7 +281,7 @@ def _holds(value: float, sign: str, bound: float) -> bool:
 
 def _report(result: dict[str, Any]) -> str:
     lines = [
-        f"{result['lesson']}: {result['train_minutes']:.1f} minutes of training, "
+        f"{result['experiment']}: {result['train_minutes']:.1f} minutes of training, "
         f"{result['train_cpu_minutes']:.1f} of the processor"
     ]
     for check in result["checks"]:
@@ -346,11 +302,11 @@ def _write(path: Path | None, asked: list[str], results: list[dict], skipped: li
             "kind": "learn",
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "environment": environment,
-            "lessons": results,
+            "experiments": results,
             "skipped": skipped,
             "failed": failed,
             "missed": [
-                result["lesson"] for result in results if not all(check["passed"] for check in result["checks"])
+                result["experiment"] for result in results if not all(check["passed"] for check in result["checks"])
             ],
         },
     )
