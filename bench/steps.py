@@ -16,7 +16,8 @@ from .measure import Clock, Runner, step_clock
 from .systems import PLAIN, Step, System, Variant
 from .trial import first_losses, in_fresh_process
 
-# What a loss of ours may be off by from the float32 twin's, beside twice what the eager twin in the same precision is.
+# What a loss of ours may be off by from the float32 reference model's, beside twice what the eager one in the same
+# precision is.
 SLACK = {"fp32": 1e-4, "bf16": 1e-2}
 
 
@@ -64,10 +65,10 @@ class StepCase:
         }
 
     def check(self) -> None:
-        """Try each variant in a process of its own, and compare its first losses with the float32 twin's.
+        """Try each variant in a process of its own, and compare its first losses with the float32 reference model's.
 
         What torch refuses is left out, with its reason. AssertionError unless every variant of ours runs and its losses
-        are as close to the float32 twin's as those of the eager twin in the same precision.
+        are as close to the float32 reference model's as those of the eager one in the same precision.
         """
         expected = self._reference()
         for name, variant in self.variants.items():

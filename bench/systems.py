@@ -1,4 +1,4 @@
-"""What a training step is raced in: systems, each as our recipe and as the plain-torch twin of the tests; variants."""
+"""What a training step is timed in: systems, each as our recipe and as its reference model in stock torch; variants."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan import recipes
+from fastgan import recipes, reference
 from fastgan.recipes import _precision
 from fastgan.training import graphs
-from tests.twins import cyclegan, dcgan, pix2pix, vae, wgan_gp
 
 from .cases import LAYOUTS
 
@@ -24,12 +23,12 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class System:
-    """A recipe and its twin, with the networks of the recipe's defaults unless ``options`` say otherwise.
+    """A recipe and its reference model, with the networks of the recipe's defaults unless ``options`` say otherwise.
 
     Attributes:
         name: of the recipe.
-        twin: side of the images in pixels -> the twin with those networks.
-        options: side of the images -> options of the recipe.
+        options: side of the images in pixels -> options of the recipe.
+        depth: side of the images -> how many layers the reference model has, where it does not have the option netG.
         paired: a batch is "A" and "B" of 3 channels; otherwise "image" of one channel and "label".
         calls: steps in one turn of the system's schedule; a sample is one turn.
         variant: what a turn is, in words.
@@ -38,8 +37,8 @@ class System:
     """
 
     name: str
-    twin: Callable[[int], Any]
-    options: Callable[[int], dict[str, Any]] = lambda size: {}
+    options: Callable[[int], dict[str, Any]]
+    depth: Callable[[int], dict[str, int]] = lambda size: {}
     paired: bool = True
     calls: int = 1
     variant: str = ""
@@ -48,6 +47,10 @@ class System:
     def recipe(self, size: int, precision: str = "fp32") -> recipes.Recipe:
         kind = recipes.get(self.name)
         return kind(kind.Options(**self.options(size)), precision=precision)
+
+    def reference_model(self, size: int) -> reference.ReferenceModel:
+        options = {name: value for name, value in self.options(size).items() if name != "netG"}
+        return reference.get(self.name)(**options, **self.depth(size))
 
     def batches(self, size: int, count: int) -> list[Batch]:
         """Random batches of ``count`` images of ``size`` x ``size``, on the CPU; always the same ones."""
@@ -61,25 +64,22 @@ class System:
         return [{"image": images(1), "label": torch.randint(10, (count,), generator=generator)} for _ in range(BATCHES)]
 
 
-class _CycleGAN(cyclegan.CycleGAN):
-    def __init__(self, **options: Any):
-        super().__init__([torch.Generator().manual_seed(i) for i in (0, 1)], inplace=False, **options)
-
-
 def cyclegan_system(blocks: int = 9, **widths: int) -> System:
     """CycleGAN with generators of ``blocks`` residual blocks."""
     return System(
-        "cyclegan", lambda size: _CycleGAN(n_blocks=blocks, **widths),
-        lambda size: {"netG": f"resnet_{blocks}blocks", **widths}, one_region=True,
-    )  # fmt: skip
+        "cyclegan",
+        lambda size: {"netG": f"resnet_{blocks}blocks", **widths},
+        lambda size: {"n_blocks": blocks},
+        one_region=True,
+    )
 
 
 def pix2pix_system(**widths: int) -> System:
     """pix2pix with the U-Net of 256 or 128 pixels."""
     return System(
         "pix2pix",
-        lambda size: pix2pix.Twin(num_downs=size.bit_length() - 1, **widths),
         lambda size: {"netG": f"unet_{size}", **widths},
+        lambda size: {"num_downs": size.bit_length() - 1},
     )
 
 
@@ -92,12 +92,11 @@ SYSTEMS = {
     for system in (
         cyclegan_system(),
         pix2pix_system(),
-        System("dcgan", lambda size: dcgan.Twin(100, size), _small, paired=False),
-        System("wgan_gp", lambda size: wgan_gp.Twin(100, size), _small, paired=False, calls=5,
-               variant="5 steps of the critic, 1 of the generator"),
-        System("vae", lambda size: vae.Twin(2, size), _small, paired=False),
+        System("dcgan", _small, paired=False),
+        System("wgan_gp", _small, paired=False, calls=5, variant="5 steps of the critic, 1 of the generator"),
+        System("vae", _small, paired=False),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -105,13 +104,13 @@ class Variant:
     """One way to run a step.
 
     Attributes:
-        who: "eager" and "compile" run the twin, "ours" the recipe.
+        who: "eager" and "compile" run the reference model, "ours" the recipe.
         precision: "fp32", or "bf16" by autocast.
         layout: of images and weights.
-        in_place: activations of the twin overwrite what they are given.
-        fused: the twin's Adams run in one pass, as ours do; torch's default does not.
+        in_place: activations of the reference model overwrite what they are given.
+        fused: the reference model's Adams run in one pass, as ours do; torch's default does not.
         how: the mode of torch.compile, or "force-layout" for its option force_layout_optimization.
-        graph: the whole step is a CUDA graph: the twin's captured by hand, ours as the engine records it.
+        graph: the whole step is a CUDA graph: the reference model's captured by hand, ours as the engine records it.
     """
 
     who: str
@@ -163,24 +162,26 @@ class Step:
         torch.manual_seed(seed)
         recipe = system.recipe(size, variant.precision if variant.who == "ours" else "fp32")
         self.networks: dict[str, nn.Module] = recipe.networks
-        self.twin: Any = None
+        self.optimizers = recipe.optimizers
         self.format = LAYOUTS[variant.layout]
         if variant.who == "ours":
             recipe.to(device, self.format)
             self._step = graphs.make_step(recipe, count, device)[0] if variant.graph else recipe.step
         else:
-            twin = self.twin = system.twin(size)
-            _copy_weights(recipe.networks, twin.networks)
-            self.networks = twin.networks
-            for network in twin.networks.values():
+            model = system.reference_model(size)
+            self.networks, self.optimizers = model.networks, model.optimizers
+            for name, network in model.networks.items():
+                network.load_state_dict(recipe.networks[name].state_dict())
                 network.to(device, memory_format=self.format)
             if variant.in_place:
-                _in_place(twin.networks)
-            _set(_optimizers(twin), fused=variant.fused, capturable=variant.graph)
+                _in_place(model.networks)
+            for optimizer in model.optimizers.values():
+                for group in optimizer.param_groups:
+                    group.update(fused=variant.fused, capturable=variant.graph)
             if variant.who == "compile":
-                for network in twin.networks.values():
+                for network in model.networks.values():
                     network.compile(**_compile_arguments(variant.how))
-            self._step = self._under_autocast(twin.step)
+            self._step = self._under_autocast(model.step)
         self.batches = [self.moved(batch) for batch in system.batches(size, count)]
         if variant.graph and variant.who != "ours":
             self._step = _captured(self._step, self.batches[0])
@@ -242,14 +243,6 @@ def _modules(networks: dict[str, nn.Module]) -> Iterator[nn.Module]:
     return (module for network in networks.values() for module in network.modules())
 
 
-def _copy_weights(source: dict[str, nn.Module], target: dict[str, nn.Module]) -> None:
-    """Tensors of the state dicts correspond by their order."""
-    for name, network in target.items():
-        values = source[name].state_dict().values()
-        for ours, its in zip(values, network.state_dict().values(), strict=True):
-            its.copy_(ours)
-
-
 def _in_place(networks: dict[str, nn.Module]) -> None:
     """Let activations overwrite their input, but where they come first: that input is used elsewhere, too."""
     for module in _modules(networks):
@@ -263,17 +256,6 @@ def _compile_arguments(how: str) -> dict[str, Any]:
     if how == "force-layout":
         return {"options": {"force_layout_optimization": True}}
     return {"mode": how} if how else {}
-
-
-def _optimizers(twin: Any) -> list[torch.optim.Optimizer]:
-    found = [value for value in vars(twin).values() if isinstance(value, torch.optim.Optimizer)]
-    return found + list(getattr(twin, "optimizers", {}).values())
-
-
-def _set(optimizers: list[torch.optim.Optimizer], **settings: bool) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group.update(settings)
 
 
 def _captured(step: Callable[[Batch], dict[str, Tensor]], batch: Batch) -> Callable[[Batch], dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""One training step of each system: our recipe against the plain-torch twin that the tests compare it with.
+"""One training step of each system: our recipe against its reference model in stock torch.
 
 With torch.compile in the race, ``-m compile``.
 """

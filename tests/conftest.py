@@ -56,7 +56,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def small_networks(request):
     """Tests in these folders run small networks."""
-    if request.path.parent.name in ("cli", "commands", "evaluation", "models", "recipes", "training", "twins"):
+    if request.path.parent.name in ("cli", "commands", "evaluation", "models", "recipes", "reference", "training"):
         request.getfixturevalue("one_thread")
 
 

@@ -25,6 +25,7 @@ LAYERS = (
     "functional",
     "ops",
     "kernels",
+    "reference",
 )
 
 

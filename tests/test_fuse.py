@@ -15,8 +15,9 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 import fastgan
 from fastgan import _fuse
 from fastgan.models import JohnsonGenerator, NLayerDiscriminator, PixelDiscriminator, ResnetGenerator, UnetGenerator
+from fastgan.reference import cyclegan, pix2pix
 
-from .twins import cyclegan, pix2pix
+from .reference.harness import idle_biases
 
 
 def in_place(model):
@@ -28,12 +29,12 @@ def in_place(model):
 
 
 NETWORKS = {
-    "generator": (lambda: cyclegan.Generator(8, 2), (2, 3, 24, 20)),
-    "generator, out of place": (lambda: cyclegan.Generator(8, 2, inplace=False), (2, 3, 24, 20)),
-    "discriminator": (lambda: cyclegan.Discriminator(8), (2, 3, 40, 32)),
-    "unet": (lambda: pix2pix.unet(6, 2), (2, 3, 64, 64)),
-    "unet, in place": (lambda: in_place(pix2pix.unet(5, 4)), (2, 3, 64, 32)),
-    "patchgan": (lambda: in_place(pix2pix.patchgan(4)), (2, 6, 40, 32)),
+    "generator": (lambda: in_place(cyclegan.Generator(8, 2)), (2, 3, 24, 20)),
+    "generator, out of place": (lambda: cyclegan.Generator(8, 2), (2, 3, 24, 20)),
+    "discriminator": (lambda: in_place(cyclegan.Discriminator(8)), (2, 3, 40, 32)),
+    "unet": (lambda: pix2pix.Generator(6, 2), (2, 3, 64, 64)),
+    "unet, in place": (lambda: in_place(pix2pix.Generator(5, 4)), (2, 3, 64, 32)),
+    "patchgan": (lambda: in_place(pix2pix.Discriminator(ndf=4)), (2, 6, 40, 32)),
 }
 
 
@@ -54,7 +55,7 @@ def run(model, x):
     torch.manual_seed(1)
     x = x.clone().requires_grad_()
     y = model(x * 1.0)
-    idle = cyclegan.idle_biases(model)
+    idle = idle_biases(model)
     leaves = {"input": x} | {name: p for name, p in model.named_parameters() if p.requires_grad and name not in idle}
     weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
     gradients = torch.autograd.grad((y * weights).sum(), list(leaves.values()))
@@ -105,7 +106,7 @@ def test_published_networks(network, training):
 
 def test_nothing_is_computed_between_the_layers_of_the_published_generator(monkeypatch):
     """Neither padding nor activation is called, and each layer is where it was."""
-    model = cyclegan.Generator(8, 2)
+    model = in_place(cyclegan.Generator(8, 2))
     layers, keys, x = list(model.model), list(model.state_dict()), torch.randn(1, 3, 16, 16)
     fastgan.fuse(model)
     assert list(model.model) == layers and list(model.state_dict()) == keys
@@ -168,7 +169,7 @@ def test_an_optimizer_made_before_goes_on():
 
 def test_gradient_penalty():
     torch.manual_seed(0)
-    original = cyclegan.Discriminator(4, 2).double()
+    original = in_place(cyclegan.Discriminator(4, 2)).double()
     fused = fastgan.fuse(copy.deepcopy(original))
     x = torch.randn(2, 3, 24, 24, dtype=torch.double)
     results = []
@@ -501,7 +502,7 @@ def test_a_second_call_goes_on_where_the_first_had_to_stop():
 
 def test_layouts_and_dtypes_stay():
     torch.manual_seed(0)
-    original = cyclegan.Generator(8, 1).to(torch.bfloat16, memory_format=torch.channels_last)
+    original = in_place(cyclegan.Generator(8, 1)).to(torch.bfloat16, memory_format=torch.channels_last)
     fused = fastgan.fuse(copy.deepcopy(original))
     x = torch.randn(2, 3, 24, 20).to(torch.bfloat16, memory_format=torch.channels_last)
     for a, b in zip(fused.parameters(), original.parameters(), strict=True):
@@ -515,7 +516,7 @@ def test_layouts_and_dtypes_stay():
 
 def test_autocast():
     torch.manual_seed(0)
-    original = cyclegan.Generator(8, 1)
+    original = in_place(cyclegan.Generator(8, 1))
     fused = fastgan.fuse(copy.deepcopy(original))
     x = torch.randn(2, 3, 24, 20)
     with torch.autocast("cpu", torch.bfloat16):
@@ -538,12 +539,8 @@ def test_compiled_in_one_graph(name):
     late = torch.compile(model, backend="aot_eager", fullgraph=True)
     for f in (early, late, model):  # compiled before, compiled since, eager
         torch.testing.assert_close(f(x), expected, rtol=1e-4, atol=1e-5)
-    for a, b in zip(
-        *(
-            torch.autograd.grad(f(x).sum(), model.model[1].weight if name == "generator" else model[0].weight)
-            for f in (late, model)
-        )
-    ):
+    first = next(model.parameters())
+    for a, b in zip(*(torch.autograd.grad(f(x).sum(), first) for f in (late, model))):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
     torch._dynamo.reset()
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from fastgan import recipes
-
-from .twins import cyclegan
+from fastgan.reference import cyclegan
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +39,12 @@ def test_a_model_of_stock_layers(capsys):
     assert lines[0] == "model.0, model.1: ReflectionPad2d, Conv2d -> fastgan.functional.reflection_pad_conv2d"
     assert len(lines) > 8
     torch.testing.assert_close(generator(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_reference_model():
+    defined = run_block("docs/recipes.md", "reference-model")
+    assert set(defined["losses"]) == {"D_real", "D_fake", "G"} and defined["images"].shape == (8, 1, 28, 28)
+    assert all(loss.isfinite() for loss in defined["losses"].values())
 
 
 def test_a_recipe(monkeypatch):

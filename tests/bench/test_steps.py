@@ -120,7 +120,7 @@ def test_no_cast_weight_outlives_an_update(name):
     system, size, count = SMALL[name]
     step = Step(system, size, count, Variant("eager", "bf16", "nchw"), CPU)
     updated, stale = set(), []
-    for optimizer in systems._optimizers(step.twin):
+    for optimizer in step.optimizers.values():
         ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         optimizer.register_step_post_hook(lambda *_, ids=ids: updated.update(ids))
     for network in step.networks.values():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgan.recipes.pool import ImagePool
-from tests.twins.cyclegan import Pool
+from fastgan.reference import cyclegan
 
 
 def numbered(first, count=1, **kwargs):
@@ -129,7 +129,8 @@ def test_errors():
 def test_batches_of_any_length_trade_as_their_images_would_one_by_one(size, counts, ahead, channels_last, seed):
     """Also where a batch's image is traded for an earlier one of the same batch, and with decisions drawn ahead."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    pool, plain = ImagePool(size, seed=seed), Pool(size, torch.Generator().manual_seed(seed))
+    pool, plain = ImagePool(size, seed=seed), cyclegan.ImagePool(size)
+    plain.generator.manual_seed(seed)
     drawn = [pool.draw(count) for count in counts] if ahead else [None] * len(counts)
     for count, rows in zip(counts, drawn):
         images = torch.randn(count, 3, 4, 5).to(memory_format=layout)

@@ -1,4 +1,4 @@
-"""Our networks against the twin's stock ones: same weights, same images, outputs and gradients."""
+"""Our networks against the stock ones of the reference model: same weights, same images, outputs and gradients."""
 
 import copy
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from fastgan.models import NLayerDiscriminator, ResnetGenerator
+from fastgan.reference import cyclegan
 
-from . import cyclegan as plain
-from .harness import SLACK, put_off
+from .harness import SLACK, idle_biases, put_off
 
 NETWORKS = {
-    "generator": (lambda: ResnetGenerator(ngf=8, n_blocks=3), lambda: plain.Generator(8, 3)),
-    "discriminator": (lambda: NLayerDiscriminator(ndf=8), lambda: plain.Discriminator(8)),
-    "deep discriminator": (lambda: NLayerDiscriminator(ndf=4, n_layers=4), lambda: plain.Discriminator(4, 4)),
+    "generator": (lambda: ResnetGenerator(ngf=8, n_blocks=3), lambda: cyclegan.Generator(8, 3)),
+    "discriminator": (lambda: NLayerDiscriminator(ndf=8), lambda: cyclegan.Discriminator(8)),
+    "deep discriminator": (lambda: NLayerDiscriminator(ndf=4, n_layers=4), lambda: cyclegan.Discriminator(4, 4)),
 }
 
 
@@ -49,7 +49,7 @@ def networks(request):
 def unexplained(ours, stock, images):
     """Names of what is farther from the stock network in float64 than rounding takes the stock one (harness.py)."""
     # With n_layers=3 or 4 the last bias sees weights that sum to zero: its gradient is rounding noise.
-    skip = plain.idle_biases(stock) | {"model.11.bias", "model.14.bias"}
+    skip = idle_biases(stock) | {"model.11.bias", "model.14.bias"}
     truth = run(copy.deepcopy(stock).double(), images.double())
     ways = [errors(run(copy.deepcopy(stock), images), truth, skip)]
     for seed in range(4):
@@ -79,5 +79,5 @@ def test_single_precision_is_no_worse_than_stock(networks, memory_format):
 def test_idle_biases_receive_no_gradient(networks):
     ours, stock, images = networks
     _, gradients = run(ours, images)
-    idle = plain.idle_biases(stock)
+    idle = idle_biases(stock)
     assert idle and {name for name, gradient in gradients.items() if gradient is None} == idle

@@ -1,7 +1,7 @@
-"""The CycleGAN recipe against its plain-torch twin: same weights, same data, every loss, gradient and parameter.
+"""The CycleGAN recipe against its reference model: same weights, same data, every loss, gradient and parameter.
 
 In fp64 at the paper's learning rate the two may part by rounding alone, which is little. In fp32 rounding parts even
-stock torch from stock torch by whole percents within 20 steps at that rate; so there the recipe takes over the twin's
+stock torch from stock torch by whole percents within 20 steps at that rate; so there the recipe takes over the model's
 state after each step, and is left alone at a smaller rate. How much rounding explains is measured in the same test
 (harness.py). Biases that feed an instance norm are left out: their true gradient is zero.
 """
@@ -13,28 +13,23 @@ import torch.nn.functional as F
 from fastgan.models import NLayerDiscriminator
 from fastgan.recipes.cyclegan import CycleGAN, CycleGANOptions
 from fastgan.recipes.losses import gradient_penalty
+from fastgan.reference import cyclegan, wgan_gp
 
-from . import cyclegan as plain
-from .harness import STEPS, WAYS, Way, assert_rounding_explains, distances, start
+from .harness import STEPS, WAYS, Way, assert_rounding_explains, distances, idle_biases, start
 
 SMALL = dict(ngf=8, ndf=8, pool_size=4)
 
 
 def trained(gan_mode, dtype, ways, lr=2e-4, size=32, followed=False, memory_format=torch.contiguous_format):
-    """(recipe, its distance from the twin, that of stock torch in other ways) after some steps from the same weights,
-    with the same draws of the image pools."""
+    """(recipe, its distance from the reference model, that of stock torch in other ways) after some steps from the same
+    weights, with the same draws of the image pools."""
     torch.manual_seed(0)
     recipe = CycleGAN(CycleGANOptions(netG="resnet_6blocks", gan_mode=gan_mode, lr=lr, **SMALL))
-    pools = [pool.generator.get_state() for pool in recipe.pools.values()]
 
-    def twin():
-        generators = [torch.Generator() for _ in pools]
-        for generator, state in zip(generators, pools):
-            generator.set_state(state)
-        made = plain.CycleGAN(generators, n_blocks=6, gan_mode=gan_mode, lr=lr, **SMALL)
-        return start(recipe, made, dtype)[1]
+    def model():
+        return start(recipe, cyclegan.CycleGAN(n_blocks=6, gan_mode=gan_mode, lr=lr, **SMALL), dtype)[1]
 
-    first, others = twin(), [Way(way, twin()) for way in ways]
+    first, others = model(), [Way(way, model()) for way in ways]
     recipe.to("cpu", memory_format)
     return recipe, *distances(recipe, first, others, images(dtype, size), followed)
 
@@ -61,7 +56,7 @@ def test_every_loss_and_the_final_parameters_in_double_precision(gan_mode):
 
 
 @pytest.mark.parametrize("gan_mode", ["lsgan", "vanilla"])
-def test_every_step_in_single_precision_from_the_twins_state(gan_mode):
+def test_every_step_in_single_precision_from_the_models_state(gan_mode):
     _, ours, stock = trained(gan_mode, torch.float32, WAYS, size=64, followed=True)
     assert_rounding_explains(ours, stock)
 
@@ -76,17 +71,17 @@ def test_every_loss_and_the_final_parameters_in_single_precision(gan_mode, memor
 def test_gradient_penalty_and_its_gradients_are_the_stock_ones():
     torch.manual_seed(0)
     ours = NLayerDiscriminator(ndf=8, n_layers=2).double()
-    its = plain.Discriminator(ndf=8, n_layers=2).double()
+    its = cyclegan.Discriminator(ndf=8, n_layers=2).double()
     its.load_state_dict(ours.state_dict())
     real, fake = torch.randn(2, 3, 3, 24, 20, dtype=torch.float64)
     torch.manual_seed(1)
     our_penalty = gradient_penalty(ours, real, fake)
     torch.manual_seed(1)
-    its_penalty = plain.gradient_penalty(its, real, fake)
+    its_penalty = wgan_gp.gradient_penalty(its, real, fake)
     torch.testing.assert_close(our_penalty, its_penalty, rtol=1e-12, atol=0)
     our_penalty.backward()
     its_penalty.backward()
-    idle = plain.idle_biases(its)
+    idle = idle_biases(its)
     compared = 0
     for (name, parameter), other in zip(its.named_parameters(), ours.parameters()):
         if name not in idle and parameter.grad is not None:  # the last bias has no part in the gradient

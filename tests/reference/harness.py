@@ -1,15 +1,17 @@
-"""Training a recipe beside its twin, and how far apart rounding alone may drive the two.
+"""Training a recipe beside its reference model, and how far apart rounding alone may drive the two.
 
 Two right implementations of a step differ by rounding, and training makes such differences grow: units change sides,
 Adam's first steps are signs. How fast depends on the network, the data and the processor, so no constant bounds it.
-It is measured in the same test: the twin also trains in other ways that are just as right (``WAYS``), and the recipe
-may be ``SLACK`` times as far from the twin as the farthest of them.
+It is measured in the same test: the reference model also trains in other ways that are just as right (``WAYS``), and
+the recipe may be ``SLACK`` times as far from it as the farthest of them.
 """
 
 import contextlib
+import itertools
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 CLASSES = 10
 STEPS = 12
@@ -22,18 +24,17 @@ ROUNDING = {torch.float32: 2.0**-18, torch.float64: 2.0**-47}
 WAYS = ("without oneDNN", "weights off by rounding")  # not channels_last: stock norms of one image are wrong there
 
 
-def start(recipe, twin, dtype=torch.float32):
-    """Give the twin the recipe's weights; both in `dtype`. Tensors correspond by their order."""
-    for name, network in twin.networks.items():
-        ours, its = recipe.networks[name], network
-        for (key, value), (other_key, other) in zip(ours.state_dict().items(), its.state_dict().items(), strict=True):
-            assert value.shape == other.shape, f"{name}: {key} {tuple(value.shape)}, {other_key} {tuple(other.shape)}"
-            other.copy_(value)
-        ours.to(dtype)
-        its.to(dtype)
-    assert recipe.networks.keys() == twin.networks.keys()
-    assert recipe.optimizers.keys() == twin.optimizers.keys()
-    return recipe, twin
+def start(recipe, model, dtype=torch.float32):
+    """Give a reference model the recipe's weights, and its image pools the recipe's generators; both in `dtype`."""
+    assert recipe.networks.keys() == model.networks.keys()
+    assert recipe.optimizers.keys() == model.optimizers.keys()
+    for name, network in model.networks.items():
+        network.load_state_dict(recipe.networks[name].state_dict())
+        recipe.networks[name].to(dtype)
+        network.to(dtype)
+    for name, pool in getattr(model, "pools", {}).items():
+        pool.generator.set_state(recipe.pools[name].generator.get_state())
+    return recipe, model
 
 
 def labelled(dtype=torch.float32, size=12, count=8, steps=STEPS):
@@ -62,10 +63,10 @@ def aligned(dtype=torch.float32, size=128, steps=STEPS):
 
 
 class Way:
-    """A twin that trains in one of WAYS."""
+    """A reference model that trains in one of WAYS."""
 
-    def __init__(self, name, twin):
-        self.name, self.twin, self.networks, self.optimizers = name, twin, twin.networks, twin.optimizers
+    def __init__(self, name, model):
+        self.name, self.model, self.networks, self.optimizers = name, model, model.networks, model.optimizers
 
     def step(self, batch):
         if self.name == "without oneDNN":
@@ -74,7 +75,7 @@ class Way:
             context = contextlib.nullcontext()
             put_off(self.networks.values(), torch.initial_seed())
         with context:
-            return self.twin.step(batch)
+            return self.model.step(batch)
 
 
 def put_off(networks, seed=0):
@@ -88,7 +89,7 @@ def put_off(networks, seed=0):
 
 @dataclass
 class Distance:
-    """How far a training is from the twin's.
+    """How far a training is from the reference model's.
 
     Attributes:
         loss: the largest difference of a loss of any step, beside 1 + its size.
@@ -117,20 +118,20 @@ class Distance:
         }
 
 
-def distances(recipe, twin, others, batches, followed):
-    """(the recipe's distance from the twin, that of each of ``others`` by name) after training on ``batches``.
+def distances(recipe, model, others, batches, followed):
+    """(the recipe's distance from the model, that of each of ``others`` by name) after training on ``batches``.
 
-    With ``followed`` all take over the twin's weights and optimizer states after each step, so that no difference
+    With ``followed`` all take over its weights and optimizer states after each step, so that no difference
     grows from step to step.
     """
     runners = {"ours": recipe, **{other.name: other for other in others}}
     found = {name: Distance() for name in runners}
     updates = {name: _recorded(runner) for name, runner in runners.items()}
-    expected_updates = _recorded(twin)
+    expected_updates = _recorded(model)
     count = 0
     for batch in batches:
         torch.manual_seed(count)
-        expected = twin.step(batch)
+        expected = model.step(batch)
         after = torch.get_rng_state()
         for name, runner in runners.items():
             torch.manual_seed(count)
@@ -138,17 +139,17 @@ def distances(recipe, twin, others, batches, followed):
             assert torch.equal(after, torch.get_rng_state()), f"step {count}: {name} draws other random numbers"
             assert losses.keys() == expected.keys()
             found[name].loss = max([found[name].loss, *(_beside(losses[key], expected[key]) for key in expected)])
-            found[name].gradients.append(_gradients_apart(runner, updates[name], twin, expected_updates))
+            found[name].gradients.append(_gradients_apart(runner, updates[name], model, expected_updates))
             updates[name].clear()
             if followed:
-                follow(runner, twin)
+                follow(runner, model)
         expected_updates.clear()
         count += 1
     assert count == STEPS
     for name, runner in runners.items():
-        flat = torch.cat([(one - other).detach().double().flatten() for one, other in parameters(runner, twin)])
+        flat = torch.cat([(one - other).detach().double().flatten() for one, other in parameters(runner, model)])
         found[name].weights, found[name].largest_weight = flat.square().mean().sqrt().item(), flat.abs().max().item()
-        found[name].buffers = max((_beside(one, other) for one, other in buffers(runner, twin)), default=0.0)
+        found[name].buffers = max((_beside(one, other) for one, other in buffers(runner, model)), default=0.0)
     return found.pop("ours"), found
 
 
@@ -157,7 +158,7 @@ def assert_rounding_explains(ours, stock):
     by_way = {name: distance.measures() for name, distance in stock.items()}
     for measure, value in ours.measures().items():
         most = max(measures[measure] for measures in by_way.values())
-        assert value <= SLACK * most, f"{measure}: {value:.2g} from the twin, itself {most:.2g} by other ways"
+        assert value <= SLACK * most, f"{measure}: {value:.2g} from the model, itself {most:.2g} by other ways"
     return {measure: max(measures[measure] for measures in by_way.values()) for measure in ours.measures()}
 
 
@@ -185,10 +186,10 @@ def _recorded(runner):
     return updates
 
 
-def _gradients_apart(runner, updates, twin, expected_updates):
+def _gradients_apart(runner, updates, model, expected_updates):
     error = scale = 0.0
     for gradients, expected in zip(updates, expected_updates, strict=True):
-        for one, other in parameters(runner, twin):
+        for one, other in parameters(runner, model):
             assert (one in gradients) == (other in expected)
             if other in expected:
                 error += (gradients[one] - expected[other]).double().square().sum().item()
@@ -196,29 +197,42 @@ def _gradients_apart(runner, updates, twin, expected_updates):
     return (error / scale) ** 0.5
 
 
-def parameters(runner, twin):
-    """(its parameter, the twin's) for every parameter that matters: the gradients of idle biases are rounding alone."""
-    for name, network in twin.networks.items():
-        idle = getattr(twin, "idle", {}).get(name, ())
+def parameters(runner, model):
+    """(its parameter, the model's) for each one that matters: the gradients of idle biases are rounding alone."""
+    for name, network in model.networks.items():
+        idle = idle_biases(network)
         its = network.named_parameters()
         for one, (key, other) in zip(runner.networks[name].parameters(), its, strict=True):
             if key not in idle:
                 yield one, other
 
 
-def buffers(runner, twin):
-    """(its buffer, the twin's) for every floating-point buffer."""
-    for name, network in twin.networks.items():
+def buffers(runner, model):
+    """(its buffer, the reference model's) for every floating-point buffer."""
+    for name, network in model.networks.items():
         for one, other in zip(runner.networks[name].buffers(), network.buffers(), strict=True):
             if other.is_floating_point():
                 yield one, other
 
 
-def follow(runner, twin):
-    """Give a runner the twin's weights, buffers and optimizer states."""
+def follow(runner, model):
+    """Give a runner the reference model's weights, buffers and optimizer states."""
     with torch.no_grad():
-        for one, other in (*parameters(runner, twin), *buffers(runner, twin)):
+        for one, other in (*parameters(runner, model), *buffers(runner, model)):
             one.copy_(other)
-            for name, optimizer in twin.optimizers.items():
+            for name, optimizer in model.optimizers.items():
                 for key, value in optimizer.state.get(other, {}).items():
                     runner.optimizers[name].state[one][key].copy_(value)
+
+
+def idle_biases(network):
+    """Names of the biases that feed an instance norm: their true gradient is zero, Adam follows its rounding noise."""
+    names = set()
+    for prefix, sequence in network.named_modules():
+        if isinstance(sequence, nn.Sequential):
+            names |= {
+                f"{prefix}.{name}.bias"
+                for (name, _), (_, following) in itertools.pairwise(sequence.named_children())
+                if isinstance(following, nn.InstanceNorm2d)
+            }
+    return names
