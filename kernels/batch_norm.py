@@ -26,21 +26,10 @@ from ._common import (
     memory_format,
     on_device,
 )
-from .instance_norm import (
-    Config,
-    _activate,
-    _activation_gradient,
-    _affine,
-    _nchw_merged_lanes,
-    _nchw_merged_parts,
-    _nchw_sum,
-    _nchw_tile,
-    _nhwc_channels,
-    _nhwc_write,
-    _parameter,
-    _rstd,
-    _welford,
-)
+from ._norm import activate, activation_gradient, affine, parameter, rstd_of, welford
+from .instance_norm import Config
+from .instance_norm_nchw import _nchw_merged_lanes, _nchw_merged_parts, _nchw_sum, _nchw_tile
+from .instance_norm_nhwc import _nhwc_channels, _nhwc_write
 
 
 @triton.jit
@@ -76,7 +65,7 @@ def _nchw_batch_statistics(
     for t in range(0, tiles):
         place, mask = _nchw_place((pid % splits) * tiles + t, channels, height, width, magic, shift, ROWS, COLS)
         x = tl.load(x_ptr + place, mask=mask, other=0.0).to(DTYPE) - origin
-        mean, square, lanes = _welford(x, mask, t, mean, square, lanes)
+        mean, square, lanes = welford(x, mask, t, mean, square, lanes)
     offset, square = _nchw_merged_lanes(mean, square, lanes, COLS)
     tl.store(offset_ptr + pid, offset)
     tl.store(square_ptr + pid, square)
@@ -124,17 +113,17 @@ def _nchw_batch_apply(
         part = tiles * ROWS * COLS
         offset, square = _nchw_merged_parts(offset_ptr, square_ptr, c * splits, splits, part, count, SPLITS)
         mean = tl.load(x_ptr + plane).to(DTYPE) + offset
-        rstd = _rstd(square, count, eps, DTYPE)
+        rstd = rstd_of(square, count, eps, DTYPE)
         if split == 0:
             tl.store(mean_ptr + c, mean)
             tl.store(rstd_ptr + c, rstd)
             tl.store(variance_ptr + c, square / (count - 1))
-    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    weight = parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
     for t in range(0, tiles):
         place, mask = _nchw_place(split * tiles + t, channels, height, width, magic, shift, ROWS, COLS)
         x = tl.load(x_ptr + plane + place, mask=mask, other=0.0).to(DTYPE)
-        y = _activate(_affine((x - mean) * rstd, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
+        y = activate(affine((x - mean) * rstd, weight, bias, HAS_WEIGHT, HAS_BIAS), slope, ACTIVATION)
         tl.store(y_ptr + plane + place, y, mask=mask)
 
 
@@ -156,8 +145,8 @@ def _gradient(
     """g and n of the elements of a tile."""
     n = (tl.load(x_ptr + place, mask=mask, other=0.0).to(mean.dtype) - mean) * rstd
     gradient = tl.load(dy_ptr + place, mask=mask, other=0.0).to(mean.dtype)
-    z = _affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS)
-    return _activation_gradient(gradient, z, slope, ACTIVATION), n
+    z = affine(n, weight, bias, HAS_WEIGHT, HAS_BIAS)
+    return activation_gradient(gradient, z, slope, ACTIVATION), n
 
 
 @triton.jit(do_not_specialize=["height", "width", "magic", "shift", "splits", "tiles"])
@@ -193,9 +182,9 @@ def _nchw_batch_sums(
     plane = c.to(tl.int64) * width * COLS
     mean = tl.load(mean_ptr + c)
     rstd = tl.load(rstd_ptr + c)
-    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
-    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
+    weight = parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    scale = affine(rstd, weight, bias, HAS_WEIGHT, False)
     total = tl.zeros((ROWS, COLS), DTYPE)
     dot = tl.zeros((ROWS, COLS), DTYPE)
     for t in range(0, tiles):
@@ -258,9 +247,9 @@ def _nchw_batch_backward(
     plane = c.to(tl.int64) * width * COLS
     mean = tl.load(mean_ptr + c)
     rstd = tl.load(rstd_ptr + c)
-    weight = _parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
-    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
+    weight = parameter(weight_ptr, c, None, HAS_WEIGHT, DTYPE)
+    bias = parameter(bias_ptr, c, None, HAS_BIAS, DTYPE)
+    scale = affine(rstd, weight, bias, HAS_WEIGHT, False)
     s = tl.arange(0, SPLITS)
     total = tl.sum(tl.load(sums_ptr + c * splits + s, mask=s < splits, other=0.0), axis=0)
     dot = tl.sum(tl.load(dots_ptr + c * splits + s, mask=s < splits, other=0.0), axis=0)
@@ -312,8 +301,8 @@ def _nhwc_batch_apply(
     c, live = _nhwc_channels(tl.program_id(0) % blocks, channels, COLS, EVEN)
     mean = tl.load(mean_ptr + c, mask=live, other=0.0)
     rstd = tl.load(rstd_ptr + c, mask=live, other=0.0)
-    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    weight = parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
     begin = (tl.program_id(0) // blocks) * (tiles * ROWS)
     _nhwc_write(
         begin,
@@ -370,9 +359,9 @@ def _nhwc_batch_sums(
     c, live = _nhwc_channels(tl.program_id(0) % blocks, channels, COLS, EVEN)
     mean = tl.load(mean_ptr + c, mask=live, other=0.0)[None, :]
     rstd = tl.load(rstd_ptr + c, mask=live, other=0.0)[None, :]
-    weight = _parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
-    bias = _parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
-    scale = _affine(rstd, weight, bias, HAS_WEIGHT, False)
+    weight = parameter(weight_ptr, c, live, HAS_WEIGHT, DTYPE)
+    bias = parameter(bias_ptr, c, live, HAS_BIAS, DTYPE)
+    scale = affine(rstd, weight, bias, HAS_WEIGHT, False)
     total = tl.zeros((ROWS, COLS), DTYPE)
     dot = tl.zeros((ROWS, COLS), DTYPE)
     begin = split * (tiles * ROWS)
@@ -390,25 +379,25 @@ def _nhwc_batch_sums(
     tl.store(dots_ptr + split * channels + c, tl.sum(dot, axis=0), mask=live)
 
 
-def config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int, fixed: bool) -> Config:
+def default_config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int, fixed: bool) -> Config:
     """How a shape (N, C, H, W) is cut up: as instance norm cuts its tiles, here among programs that share a channel.
 
-    NHWC is meant with `fixed` statistics; with others, instance norm's own `config` answers.
+    NHWC is meant with `fixed` statistics; with others, instance norm's own `default_config` answers.
     """
     batch, channels, height, width = shape
     count = batch * height * width
     if layout == "nchw":
         tile = instance_norm._tile(direction, layout, itemsize)
         cols = 1 if (height * width) % (16 // itemsize) else 16 // itemsize
-        cut = Config(tile // cols, cols, _warps_of_planes(itemsize), 0, 0, 1)
+        config = Config(tile // cols, cols, _warps_of_planes(itemsize), 0, 0, 1)
         tiles, parallel = triton.cdiv(count, tile), channels
     else:
-        cut = instance_norm.config(direction, layout, (1, channels, count, 1), itemsize)
-        tiles, parallel = triton.cdiv(count, cut.rows), triton.cdiv(channels, cut.cols)
+        config = instance_norm.default_config(direction, layout, (1, channels, count, 1), itemsize)
+        tiles, parallel = triton.cdiv(count, config.rows), triton.cdiv(channels, config.cols)
     limit = tiles if fixed else MOST_PARTS
     splits = max(1, min(tiles, limit, triton.cdiv(instance_norm._PROGRAMS, parallel)))
     splits = triton.cdiv(tiles, triton.cdiv(tiles, splits))
-    return cut._replace(splits=splits, split_block=MOST_PARTS, samples=1)
+    return config._replace(splits=splits, split_block=MOST_PARTS, samples=1)
 
 
 def _warps_of_planes(itemsize: int) -> int:
@@ -416,12 +405,12 @@ def _warps_of_planes(itemsize: int) -> int:
 
 
 def configurations(direction: str, layout: str, itemsize: int) -> list[Config]:
-    """Every tile that `config` can return for an item size, with splits = split_block."""
+    """Every tile that `default_config` can return for an item size, with splits = split_block."""
     found = instance_norm.configurations(direction, layout, itemsize)
     if layout == "nchw":
-        return [cut._replace(warps=_warps_of_planes(itemsize)) for cut in found if cut.splits]
+        return [config._replace(warps=_warps_of_planes(itemsize)) for config in found if config.splits]
     most = MOST_PARTS
-    return list(dict.fromkeys(cut._replace(splits=most, split_block=most) for cut in found))
+    return list(dict.fromkeys(config._replace(splits=most, split_block=most) for config in found))
 
 
 def _check(x: torch.Tensor, weight, bias, activation: str, **statistics: torch.Tensor) -> str:
@@ -455,22 +444,32 @@ def _batch(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return y.as_strided(x.shape, _empty(x, torch.device("meta")).stride())
 
 
-def _share(shape: torch.Size, layout: str, cut: Config) -> tuple[tuple, int, int]:
-    """(sizes and division of a channel for NCHW, its pixels for NHWC; splits; tiles each)."""
-    batch, _, height, width = shape
+def _sizes(shape: torch.Size, layout: str, config: Config) -> tuple[int, dict]:
+    """How many programs share a channel (NCHW) or a block of channels, and what their kernels take of a shape."""
+    batch, channels, height, width = shape
     count = batch * height * width
-    splits, tiles = instance_norm._share(count, layout, cut)
+    splits, tiles = instance_norm._share(count, layout, config)
     if layout == "nhwc":
-        return (count,), splits, tiles
-    vectors = height * width // cut.cols
-    return (batch, vectors, *division_magic(vectors)), splits, tiles
+        return splits, dict(channels=channels, count=count, tiles=tiles)
+    vectors = height * width // config.cols
+    magic, shift = division_magic(vectors)
+    plane = dict(channels=channels, height=batch, width=vectors, magic=magic, shift=shift)
+    return splits, dict(plane, splits=splits, tiles=tiles)
 
 
-def _flags(weight, bias, activation: str, cut: Config) -> dict:
+def _parameters(x: torch.Tensor, weight, bias, activation: str, negative_slope: float, config: Config) -> dict:
+    """What the kernels take of the affine map and the activation (an absent parameter is never read), and the tile."""
     return dict(
-        HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, ACTIVATION=activation,
-        ROWS=cut.rows, COLS=cut.cols, **launch_options(cut.warps),
-    )  # fmt: skip
+        weight_ptr=x if weight is None else weight.contiguous(),
+        bias_ptr=x if bias is None else bias.contiguous(),
+        slope=float(negative_slope),
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        ACTIVATION=activation,
+        ROWS=config.rows,
+        COLS=config.cols,
+        **launch_options(config.warps),
+    )
 
 
 def forward(
@@ -480,12 +479,12 @@ def forward(
     eps: float,
     activation: str,
     negative_slope: float,
-    cut: Config | None = None,
+    config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """y as x; mean, rstd and unbiased variance of the batch, (C,) in fp32 (fp64 for fp64 input).
 
     x: dense (N, C, H, W), fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout.
-    weight, bias: (C,) or None. `cut` overrides the choice of `config` (of instance norm's for channels_last).
+    weight, bias: (C,) or None. config: None for the choice of `default_config` (of instance norm's for channels_last).
     """
     layout = _check(x, weight, bias, activation)
     channels = x.shape[1]
@@ -494,45 +493,29 @@ def forward(
         return _empty(x), *(t.fill_(float("nan")) for t in (mean, rstd, variance))
     if layout == "nhwc":
         y, mean, rstd = instance_norm.forward(
-            _one_sample(x), weight, bias, None, eps, activation, negative_slope, 0, cut, variance.view(1, -1)
+            _one_sample(x), weight, bias, None, eps, activation, negative_slope, 0, config, variance.view(1, -1)
         )
         return _batch(y, x), mean.view(-1), rstd.view(-1), variance
     y = _empty(x)
-    cut = cut or config("forward", layout, tuple(x.shape), x.element_size(), False)
-    size, splits, tiles = _share(x.shape, layout, cut)
+    config = config or default_config("forward", layout, tuple(x.shape), x.element_size(), False)
+    splits, sizes = _sizes(x.shape, layout, config)
     offset, square = (torch.empty(channels * splits, dtype=mean.dtype, device=x.device) for _ in range(2))
-    grid = (channels * splits,)
+    grid, tensors = (channels * splits,), dict(x_ptr=x, offset_ptr=offset, square_ptr=square)
     with on_device(x):
         _nchw_batch_statistics[grid](
-            x,
-            offset,
-            square,
-            channels,
-            *size,
-            splits,
-            tiles,
-            ROWS=cut.rows,
-            COLS=cut.cols,
-            **launch_options(cut.warps, 128),
+            **tensors, **sizes, ROWS=config.rows, COLS=config.cols, **launch_options(config.warps, 128)
         )
         _nchw_batch_apply[grid](
-            x,
-            *_parameters(x, weight, bias),
-            y,
-            mean,
-            rstd,
-            variance,
-            offset,
-            square,
-            channels,
-            *size,
-            splits,
-            tiles,
-            float(eps),
-            float(negative_slope),
+            **tensors,
+            y_ptr=y,
+            mean_ptr=mean,
+            rstd_ptr=rstd,
+            variance_ptr=variance,
+            eps=float(eps),
             FIXED=False,
-            SPLITS=cut.split_block,
-            **_flags(weight, bias, activation, cut),
+            SPLITS=config.split_block,
+            **sizes,
+            **_parameters(x, weight, bias, activation, negative_slope, config),
         )
     return y, mean, rstd, variance
 
@@ -545,52 +528,25 @@ def apply(
     bias: torch.Tensor | None,
     activation: str,
     negative_slope: float,
-    cut: Config | None = None,
+    config: Config | None = None,
 ) -> torch.Tensor:
     """y as x, from mean and rstd, (C,) in fp32 (fp64 for fp64 input); the rest as `forward`."""
     layout = _check(x, weight, bias, activation, mean=mean, rstd=rstd)
     y = _empty(x)
     if x.numel() == 0:
         return y
-    cut = cut or config("forward", layout, tuple(x.shape), x.element_size(), True)
-    size, splits, tiles = _share(x.shape, layout, cut)
-    channels, slope = x.shape[1], float(negative_slope)
-    parameters, flags = _parameters(x, weight, bias), _flags(weight, bias, activation, cut)
+    config = config or default_config("forward", layout, tuple(x.shape), x.element_size(), True)
+    splits, sizes = _sizes(x.shape, layout, config)
+    channels = x.shape[1]
+    tensors = dict(x_ptr=x, y_ptr=y, mean_ptr=mean, rstd_ptr=rstd)
+    arguments = _parameters(x, weight, bias, activation, negative_slope, config) | tensors | sizes
     with on_device(x):
         if layout == "nchw":
-            _nchw_batch_apply[(channels * splits,)](
-                x,
-                *parameters,
-                y,
-                mean,
-                rstd,
-                mean,
-                mean,
-                mean,
-                channels,
-                *size,
-                splits,
-                tiles,
-                0.0,
-                slope,
-                FIXED=True,
-                SPLITS=1,
-                **flags,
-            )
+            absent = dict(variance_ptr=mean, offset_ptr=mean, square_ptr=mean, eps=0.0)
+            _nchw_batch_apply[(channels * splits,)](**arguments, **absent, FIXED=True, SPLITS=1)
         else:
-            _nhwc_batch_apply[(triton.cdiv(channels, cut.cols) * splits,)](
-                x,
-                *parameters,
-                y,
-                mean,
-                rstd,
-                channels,
-                *size,
-                tiles,
-                slope,
-                EVEN=channels % cut.cols == 0,
-                **flags,
-            )
+            grid = (triton.cdiv(channels, config.cols) * splits,)
+            _nhwc_batch_apply[grid](**arguments, EVEN=channels % config.cols == 0)
     return y
 
 
@@ -604,7 +560,7 @@ def backward(
     activation: str,
     negative_slope: float,
     training: bool,
-    cut: Config | None = None,
+    config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dx, dweight, dbias) of `forward` when training, else of `apply`; dy dense, as x.
 
@@ -621,31 +577,28 @@ def backward(
     if layout == "nhwc" and training and x.numel():
         dx, dweight, dbias, _ = instance_norm.backward(
             _one_sample(dy), _one_sample(x), mean.view(1, -1), rstd.view(1, -1), weight, bias,
-            activation, negative_slope, 0, False, cut,
+            activation, negative_slope, 0, False, config,
         )  # fmt: skip
         return _batch(dx, x), dweight, dbias
     dx = _empty(x)
     total, dot = (torch.zeros(channels, dtype=mean.dtype, device=x.device) for _ in range(2))
     if x.numel():
-        cut = cut or config("backward", layout, tuple(x.shape), x.element_size(), not training)
-        size, splits, tiles = _share(x.shape, layout, cut)
-        tensors = (dy, x, mean, rstd, *_parameters(x, weight, bias), dx)
-        flags, slope = _flags(weight, bias, activation, cut), float(negative_slope)
+        config = config or default_config("backward", layout, tuple(x.shape), x.element_size(), not training)
+        splits, sizes = _sizes(x.shape, layout, config)
         sums, dots = (torch.empty(channels * splits, dtype=mean.dtype, device=x.device) for _ in range(2))
+        tensors = dict(dy_ptr=dy, x_ptr=x, mean_ptr=mean, rstd_ptr=rstd, dx_ptr=dx, sums_ptr=sums, dots_ptr=dots)
+        arguments = _parameters(x, weight, bias, activation, negative_slope, config) | tensors | sizes
         with on_device(x):
             if layout == "nchw":
-                grid, numbers = (channels * splits,), (channels, *size, splits, tiles, slope)
-                _nchw_batch_sums[grid](*tensors, sums, dots, *numbers, FIXED=not training, **flags)
+                grid = (channels * splits,)
+                _nchw_batch_sums[grid](**arguments, FIXED=not training)
                 if training:
-                    _nchw_batch_backward[grid](
-                        *tensors, sums, dots, total, dot, *numbers, SPLITS=cut.split_block, **flags
-                    )
+                    _nchw_batch_backward[grid](**arguments, sum_ptr=total, dot_ptr=dot, SPLITS=config.split_block)
                 else:
                     total, dot = sums.view(channels, splits).sum(1), dots.view(channels, splits).sum(1)
             else:
-                _nhwc_batch_sums[(triton.cdiv(channels, cut.cols) * splits,)](
-                    *tensors, sums, dots, channels, *size, tiles, slope, EVEN=channels % cut.cols == 0, **flags
-                )
+                grid = (triton.cdiv(channels, config.cols) * splits,)
+                _nhwc_batch_sums[grid](**arguments, EVEN=channels % config.cols == 0)
                 total, dot = sums.view(splits, channels).sum(0), dots.view(splits, channels).sum(0)
     none = torch.empty(0, dtype=torch.float32, device=x.device)
     return (
@@ -653,8 +606,3 @@ def backward(
         none if weight is None else dot.to(weight.dtype),
         none.clone() if bias is None else total.to(bias.dtype),
     )
-
-
-def _parameters(x: torch.Tensor, weight, bias) -> tuple[torch.Tensor, torch.Tensor]:
-    """What stands in the kernels' arguments for weight and bias; an absent one is never read."""
-    return x if weight is None else weight.contiguous(), x if bias is None else bias.contiguous()

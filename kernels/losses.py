@@ -163,7 +163,7 @@ _PARTIAL_BLOCK = 2048
 _SINGLE = 4096  # up to here one program, and one launch, does it all
 
 
-def config(numel: int, itemsize: int, reduction: str) -> Config:
+def default_config(numel: int, itemsize: int, reduction: str) -> Config:
     """The configuration for a number of elements: a plain function of its arguments, the same on every card."""
     block = 2048 if itemsize < 8 else 1024  # 8 or 4 elements per lane: more of them spill
     tiles = max(1, triton.cdiv(numel, block))
@@ -182,15 +182,15 @@ def forward(
     kind: str,
     reduction: str,
     want_grad: bool,
-    cut: Config | None = None,
+    config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(value, grad) of a pointwise loss.
 
     input: fp32, bf16, fp16 or fp64, dense in any order of dimensions. target: a tensor with the input's shape, strides
     and dtype, or None for the scalar `label`. kind: "l1", "mse" or "bce". value: for reduction "none" the losses, as
     the input; for "sum" and "mean" 0-d fp32 (fp64 for fp64 input); of no elements, 0 and NaN. grad: d loss / d input of
-    every element, not divided by anything, as the input; an empty tensor unless asked for. `cut` overrides the choice
-    of `config`.
+    every element, not divided by anything, as the input; an empty tensor unless asked for. config: None for the choice
+    of `default_config`.
     """
     check_dtype(input, "input")
     if kind not in ("l1", "mse", "bce"):
@@ -218,33 +218,33 @@ def forward(
             value.fill_(0.0 if reduction == "sum" else float("nan"))
         return value, grad
 
-    cut = cut or config(numel, input.element_size(), reduction)
+    config = config or default_config(numel, input.element_size(), reduction)
     scale = 1.0 / numel if reduction == "mean" else 1.0
     if reduction == "none":
         stage, sums = "none", value
-    elif cut.programs == 1:
+    elif config.programs == 1:
         stage, sums = "final", value
     else:
-        stage, sums = "partial", torch.empty(cut.programs, dtype=total, device=input.device)
+        stage, sums = "partial", torch.empty(config.programs, dtype=total, device=input.device)
     with on_device(input):
-        _pointwise_loss[(cut.programs,)](
-            input,
-            input if target is None else target,
-            value if reduction == "none" else input,
-            grad if want_grad else input,
-            sums,
-            numel,
-            cut.tiles,
-            float(label),
-            scale,
+        _pointwise_loss[(config.programs,)](
+            input_ptr=input,
+            target_ptr=input if target is None else target,
+            value_ptr=value if reduction == "none" else input,
+            grad_ptr=grad if want_grad else input,
+            sum_ptr=sums,
+            numel=numel,
+            tiles=config.tiles,
+            label=float(label),
+            scale=scale,
             DTYPE=tl.float64 if total == torch.float64 else tl.float32,
             KIND=kind,
             REDUCE=stage,
             HAS_TARGET=target is not None,
             WANT_GRAD=want_grad,
-            BLOCK=cut.block,
-            **launch_options(cut.warps),
+            BLOCK=config.block,
+            **launch_options(config.warps),
         )
         if stage == "partial":
-            _sum_partial[(1,)](sums, value, cut.programs, scale, BLOCK=_PARTIAL_BLOCK, **launch_options(8))
+            _sum_partial[(1,)](sums, value, config.programs, scale, BLOCK=_PARTIAL_BLOCK, **launch_options(8))
     return value, grad

@@ -169,7 +169,7 @@ class Config(NamedTuple):
 _ELEMENTS = {"forward": 1024, "backward": 512}  # of a tile of 4 warps; the backward keeps nine addresses for each
 
 
-def config(direction: str, layout: str, inner: int) -> Config:
+def default_config(direction: str, layout: str, inner: int) -> Config:
     """The tile for rows of `inner` elements (NCHW: width of the output, NHWC: channels); a plain function of these."""
     if layout == "nchw":
         # The widest of the tiles that waste the fewest lanes on the ragged end of a line.
@@ -180,7 +180,7 @@ def config(direction: str, layout: str, inner: int) -> Config:
 
 
 def configurations(direction: str, layout: str) -> list[Config]:
-    """Every tile that `config` can return."""
+    """Every tile that `default_config` can return."""
     widths = (32, 64, 128, 256) if layout == "nchw" else (4, 8, 16, 32, 64)
     return [Config(_ELEMENTS[direction] // cols, cols, 4) for cols in widths]
 
@@ -200,34 +200,33 @@ def _check(tensor: torch.Tensor, name: str, shape, left: int, right: int, top: i
     return layout
 
 
-def _launch(kernel, source, output, direction: str, layout: str, size: tuple, padding: tuple, cut, **constants) -> None:
-    """Runs a kernel over the dense `output`; size: (H, W) of the image without padding."""
+def _launch(kernel, tensors: dict, output, direction: str, layout: str, sizes: dict, config, **constants) -> None:
+    """Runs a kernel over the dense `output`; sizes: of the image without padding, and the padding."""
     batch, channels, height, width = output.shape
     if layout == "nchw":
-        rows, inner, counts = batch * channels * height, width, ()
+        rows, inner, counts = batch * channels * height, width, dict(lines=batch * channels * height)
     else:
-        rows, inner, counts = batch * height * width, channels, (channels,)
-    cut = cut or config(direction, layout, inner)
+        rows, inner, counts = batch * height * width, channels, dict(pixels=batch * height * width, channels=channels)
+    config = config or default_config(direction, layout, inner)
     with on_device(output):
-        kernel[(triton.cdiv(rows, cut.rows) * triton.cdiv(inner, cut.cols),)](
-            source,
-            output,
-            rows,
-            *counts,
-            *size,
-            *padding,
-            ROWS=cut.rows,
-            COLS=cut.cols,
-            WIDE=rows + cut.rows >= 2**31,
+        kernel[(triton.cdiv(rows, config.rows) * triton.cdiv(inner, config.cols),)](
+            **tensors,
+            **counts,
+            **sizes,
+            ROWS=config.rows,
+            COLS=config.cols,
+            WIDE=rows + config.rows >= 2**31,
             **constants,
-            **launch_options(cut.warps),
+            **launch_options(config.warps),
         )
 
 
-def forward(x: torch.Tensor, left: int, right: int, top: int, bottom: int, cut: Config | None = None) -> torch.Tensor:
+def forward(
+    x: torch.Tensor, left: int, right: int, top: int, bottom: int, config: Config | None = None
+) -> torch.Tensor:
     """x padded by reflection: dense (N, C, H, W) to (N, C, top + H + bottom, left + W + right), dtype and layout kept.
 
-    0 <= left, right < W and 0 <= top, bottom < H. `cut` overrides the choice of `config`.
+    0 <= left, right < W and 0 <= top, bottom < H. config: None for the choice of `default_config`.
     """
     layout = _check(x, "input", x.shape, left, right, top, bottom)
     batch, channels, height, width = x.shape
@@ -235,7 +234,8 @@ def forward(x: torch.Tensor, left: int, right: int, top: int, bottom: int, cut: 
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
     if y.numel() > 0:
         kernel = _nchw_pad if layout == "nchw" else _nhwc_pad
-        _launch(kernel, x, y, "forward", layout, (height, width), (left, right, top, bottom), cut)
+        sizes = dict(height=height, width=width, left=left, right=right, top=top, bottom=bottom)
+        _launch(kernel, dict(x_ptr=x, y_ptr=y), y, "forward", layout, sizes, config)
     return y
 
 
@@ -245,13 +245,13 @@ def backward(
     right: int,
     top: int,
     bottom: int,
-    cut: Config | None = None,
+    config: Config | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """The adjoint of `forward`: dense (N, C, top + H + bottom, left + W + right) folded to (N, C, H, W).
 
-    Sums are fp32 (fp64 for fp64); the result has `dtype`, that of dy by default; the layout is kept. `cut` overrides
-    the choice of `config`.
+    Sums are fp32 (fp64 for fp64); the result has `dtype`, that of dy by default; the layout is kept. config: None for
+    the choice of `default_config`.
     """
     batch, channels, tall, wide = dy.shape
     shape = (batch, channels, tall - top - bottom, wide - left - right)
@@ -260,5 +260,6 @@ def backward(
     if dx.numel() > 0:
         kernel = _nchw_fold if layout == "nchw" else _nhwc_fold
         sums = tl.float64 if accumulator_dtype(dy.dtype) == torch.float64 else tl.float32
-        _launch(kernel, dy, dx, "backward", layout, shape[2:], (left, right, top, bottom), cut, DTYPE=sums)
+        sizes = dict(height=shape[2], width=shape[3], left=left, right=right, top=top, bottom=bottom)
+        _launch(kernel, dict(dy_ptr=dy, dx_ptr=dx), dx, "backward", layout, sizes, config, DTYPE=sums)
     return dx

@@ -5,7 +5,7 @@
                                      reflect(s stride + kw dilation - padding)]
 
 An implicit matrix product: pixels by source channels, times source channels by target channels, added up over the taps;
-no padded copy of the image is made. Kinds, chosen by `config` from the shape alone:
+no padded copy of the image is made. Kinds, chosen by `default_config` from the shape alone:
 
 * tile: one tap and one block of source channels at a time.
 * thin_input: few source channels (the first layer of a generator). One kernel row at a time: KW taps times the
@@ -747,7 +747,7 @@ def _columns(direction: str, kind: str, layout: str, g: Geometry, most: int) -> 
     return _power(target, 64 if layout == "nchw" and most > 32 else 16, most)
 
 
-def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: str = "tf32") -> Config:
+def default_config(direction: str, layout: str, g: Geometry, itemsize: int, precision: str = "tf32") -> Config:
     """The configuration for a direction, layout ("nchw", "nhwc"), shape, item size and precision of fp32: a plain
     function of these.
     """
@@ -773,44 +773,46 @@ def config(direction: str, layout: str, g: Geometry, itemsize: int, precision: s
     if kind == "thin_output" and not weights:
         if layout == "nchw":  # addresses of single elements again
             depth = min(depth, 32)
-        cut = Config(kind, rows, block_n, depth, 8 if layout == "nchw" or exact else 4, 3)
+        config = Config(kind, rows, block_n, depth, 8 if layout == "nchw" or exact else 4, 3)
     elif kind == "thin_input" and not weights:
         # The gradient keeps a mask beside every address; without tensor cores all factors are in registers, too.
         rows = 32 if exact else rows if direction == "forward" else rows // 2
-        cut = Config(kind, rows, min(block_n, 32 if exact else 64), _power(g.kernel[1] * source, 16), 8, 2)
+        config = Config(kind, rows, min(block_n, 32 if exact else 64), _power(g.kernel[1] * source, 16), 8, 2)
     elif weights:
         if layout == "nchw" and itemsize == 4:
             block_n = min(block_n, 64)
         block_m = _power(target, rows // 2, rows) if kind == "tile" and not exact else rows // 2
-        cut = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > small or not vectors or exact else 4, 3)
-        programs, pixels = _programs(g, cut)
-        cut = cut._replace(splits=max(1, min(_PROGRAMS // programs, pixels // (8 * cut.block_k), 64)))
+        config = Config(kind, block_m, block_n, depth, 8 if block_m * block_n > small or not vectors or exact else 4, 3)
+        programs, pixels = _programs(g, config)
+        config = config._replace(splits=max(1, min(_PROGRAMS // programs, pixels // (8 * config.block_k), 64)))
     else:
-        cut = Config(kind, rows, block_n, _power(source, 16, depth), 8, 3)
+        config = Config(kind, rows, block_n, _power(source, 16, depth), 8, 3)
         pixels = g.batch * (g.height * g.width if direction == "input_gradient" else g.size[0] * g.size[1])
-        while triton.cdiv(pixels, cut.block_m) * triton.cdiv(target, cut.block_n) < _PROGRAMS // 2:
-            if cut.block_m <= 64 and cut.block_n <= 64:
+        while triton.cdiv(pixels, config.block_m) * triton.cdiv(target, config.block_n) < _PROGRAMS // 2:
+            if config.block_m <= 64 and config.block_n <= 64:
                 break
-            cut = cut._replace(block_m=64) if cut.block_m > 64 else cut._replace(block_n=64)
-        if cut.block_m * cut.block_n <= small and vectors and itemsize < 8 and not masked:
-            cut = cut._replace(warps=4)
-    return cut
+            config = config._replace(block_m=64) if config.block_m > 64 else config._replace(block_n=64)
+        if config.block_m * config.block_n <= small and vectors and itemsize < 8 and not masked:
+            config = config._replace(warps=4)
+    return config
 
 
-def _programs(g: Geometry, cut: Config) -> tuple[int, int]:
+def _programs(g: Geometry, config: Config) -> tuple[int, int]:
     """Programs of one part of a weight gradient, and the positions that the parts share."""
     tall, wide = g.size
-    if cut.kind == "tile":
-        tiles = triton.cdiv(g.outputs, cut.block_m) * triton.cdiv(g.channels, cut.block_n) * g.kernel[0] * g.kernel[1]
+    if config.kind == "tile":
+        tiles = (
+            triton.cdiv(g.outputs, config.block_m) * triton.cdiv(g.channels, config.block_n) * g.kernel[0] * g.kernel[1]
+        )
     else:
-        tiles = triton.cdiv(g.outputs if cut.kind == "thin_input" else g.channels, cut.block_m) * g.kernel[0]
-    across = wide + (g.kernel[1] - 1) * g.dilation[1] if cut.kind == "thin_output" else wide
+        tiles = triton.cdiv(g.outputs if config.kind == "thin_input" else g.channels, config.block_m) * g.kernel[0]
+    across = wide + (g.kernel[1] - 1) * g.dilation[1] if config.kind == "thin_output" else wide
     return tiles, g.batch * tall * across
 
 
 def candidates(direction: str, layout: str, g: Geometry, itemsize: int, precision: str = "tf32") -> list[Config]:
-    """The configurations worth measuring for a shape; that of `config` comes first."""
-    best = config(direction, layout, g, itemsize, precision)
+    """The configurations worth measuring for a shape; that of `default_config` comes first."""
+    best = default_config(direction, layout, g, itemsize, precision)
     found = [best]
     if best.kind == "thin_input" and direction != "weight_gradient":
         found += [best._replace(block_m=64, warps=warps) for warps in ((4, 8) if direction == "forward" else (8,))]
@@ -831,7 +833,7 @@ def candidates(direction: str, layout: str, g: Geometry, itemsize: int, precisio
             found.append(best._replace(block_m=128, block_n=256, warps=8, stages=3))
     if direction == "weight_gradient":
         shares = (best.splits, max(1, best.splits // 2), 2 * best.splits)
-        found = [cut._replace(splits=splits) for cut in found for splits in shares]
+        found = [config._replace(splits=splits) for config in found for splits in shares]
     return list(dict.fromkeys(found))
 
 
@@ -879,7 +881,7 @@ def _check_gradient(dy: torch.Tensor, g: Geometry, layout: str) -> None:
         )
 
 
-def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, cut: Config) -> dict:
+def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, config: Config) -> dict:
     """What every product is compiled for."""
     return dict(
         KH=g.kernel[0],
@@ -888,18 +890,43 @@ def _constants(source: torch.Tensor, layout: str, g: Geometry, precision: str, c
         DTYPE=tl.float64 if source.dtype == torch.float64 else tl.float32,
         PRECISION=precision if source.dtype == torch.float32 else "ieee",
         WIDEN=source.dtype == torch.bfloat16 and source.device.type == "cpu",
-        BLOCK_K=cut.block_k,
-        num_stages=cut.stages,
-        **launch_options(cut.warps, _registers(source, precision, cut, ALL)),
+        BLOCK_K=config.block_k,
+        num_stages=config.stages,
+        **launch_options(config.warps, _registers(source, precision, config, ALL)),
     )
 
 
-def _registers(source: torch.Tensor, precision: str, cut: Config, pixels: str) -> int | None:
+def _operands(source, weight, bias, target) -> dict:
+    return dict(
+        x_ptr=source,
+        weight_ptr=weight,
+        bias_ptr=source if bias is None else bias,
+        y_ptr=target,
+        HAS_BIAS=bias is not None,
+    )
+
+
+def _sizes(source: torch.Tensor, target: torch.Tensor) -> dict:
+    _, channels, height, width = source.shape
+    batch, outputs, tall, wide = target.shape
+    return dict(batch=batch, channels=channels, height=height, width=width, outputs=outputs, tall=tall, wide=wide)
+
+
+def _geometry_arguments(g: Geometry) -> dict:
+    (pad_h, pad_w), (stride_h, stride_w), (dilation_h, dilation_w) = g.padding, g.stride, g.dilation
+    return dict(
+        pad_h=pad_h, pad_w=pad_w, stride_h=stride_h, stride_w=stride_w, dilation_h=dilation_h, dilation_w=dilation_w
+    )
+
+
+def _registers(source: torch.Tensor, precision: str, config: Config, pixels: str) -> int | None:
     """A bound for the registers of a thread, where the compiler spills without one; see `launch_options`."""
     if source.element_size() == 4 and not _tensor_cores(source, precision):
-        programs = 2 if cut.kind == "tile" and not cut.splits else 1  # a multiprocessor; factors are in registers, too
-        return min(255, 2048 // cut.warps // programs)
-    return 255 if pixels == MIRRORED or pixels == PLAIN and cut.kind == "tile" and cut.warps == 4 else None
+        programs = (
+            2 if config.kind == "tile" and not config.splits else 1
+        )  # a multiprocessor; factors are in registers, too
+        return min(255, 2048 // config.warps // programs)
+    return 255 if pixels == MIRRORED or pixels == PLAIN and config.kind == "tile" and config.warps == 4 else None
 
 
 def _tensor_cores(source: torch.Tensor, precision: str) -> bool:
@@ -922,61 +949,49 @@ def _launch(
     layout: str,
     gradient: bool,
     precision: str,
-    cut: Config,
+    config: Config,
     moments=None,
 ) -> None:
     """Runs kind tile or thin_input over the target; weight: (target channels, KH, KW, source channels) in memory.
 
     moments, for kind tile: what `part_of_moments` describes, to be filled.
     """
-    _, channels, height, width = source.shape
     batch, outputs, tall, wide = target.shape
-    plain = (_plain_count(tall, g.padding[0]), _plain_count(wide, g.padding[1]))
+    plain_h, plain_w = _plain_count(tall, g.padding[0]), _plain_count(wide, g.padding[1])
     counts = {ALL: tall * wide}
     if gradient:
-        counts = {PLAIN: plain[0] * plain[1], MIRRORED: tall * wide - plain[0] * plain[1]}
-    flags = dict(
+        counts = {PLAIN: plain_h * plain_w, MIRRORED: tall * wide - plain_h * plain_w}
+    arguments = dict(
+        _sizes(source, target),
+        **_operands(source, weight, bias, target),
+        **_geometry_arguments(g),
+        plain_h=plain_h,
+        plain_w=plain_w,
         GRADIENT=gradient,
-        HAS_BIAS=bias is not None,
-        BLOCK_N=cut.block_n,
-        **_constants(source, layout, g, precision, cut),
+        BLOCK_N=config.block_n,
+        **_constants(source, layout, g, precision, config),
     )
-    if cut.kind == "tile":
-        kernel, depth, further = _conv_tile, (channels,), (target if moments is None else moments,)
-        flags.update(EVEN=channels % cut.block_k == 0, MOMENTS=moments is not None)
+    if config.kind == "tile":
+        kernel = _conv_tile
+        arguments |= dict(
+            moments_ptr=target if moments is None else moments,
+            EVEN=arguments["channels"] % config.block_k == 0,
+            MOMENTS=moments is not None,
+        )
     else:
-        kernel, depth, further = _conv_thin_input, (), ()
-        flags["CHANNELS"] = channels
+        kernel = _conv_thin_input
+        arguments["CHANNELS"] = arguments.pop("channels")
     # Few pixels, many addresses, in NCHW of single elements; without tensor cores the operands, too, are in registers.
     few = 64 if layout == "nhwc" and _tensor_cores(source, precision) else 32
-    most = {ALL: cut.block_m, PLAIN: cut.block_m, MIRRORED: few}
+    most = {ALL: config.block_m, PLAIN: config.block_m, MIRRORED: few}
     with on_device(source):
         for pixels, count in counts.items():
             if count == 0:
                 continue
-            block_m = min(cut.block_m, most[pixels])
-            options = launch_options(cut.warps, _registers(source, precision, cut, pixels))
-            kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, cut.block_n),)](
-                source,
-                weight,
-                source if bias is None else bias,
-                target,
-                *further,
-                batch,
-                *depth,
-                height,
-                width,
-                outputs,
-                tall,
-                wide,
-                *plain,
-                *g.padding,
-                *g.stride,
-                *g.dilation,
-                PIXELS=pixels,
-                BLOCK_M=block_m,
-                **{**flags, **options},
-            )
+            block_m = min(config.block_m, most[pixels])
+            arguments |= dict(PIXELS=pixels, BLOCK_M=block_m)
+            arguments |= launch_options(config.warps, _registers(source, precision, config, pixels))
+            kernel[(triton.cdiv(batch * count, block_m) * triton.cdiv(outputs, config.block_n),)](**arguments)
 
 
 def _launch_thin_output(
@@ -989,47 +1004,40 @@ def _launch_thin_output(
     layout: str,
     gradient: bool,
     precision: str,
-    cut: Config,
+    config: Config,
 ) -> None:
-    _, channels, height, width = source.shape
     batch, outputs, tall, wide = target.shape
     reach = (g.kernel[1] - 1) * g.dilation[1]
     with on_device(source):
-        _conv_thin_output[(triton.cdiv(batch * tall * (wide + reach), cut.block_m - reach),)](
-            source,
-            weight,
-            source if bias is None else bias,
-            target,
-            batch,
-            channels,
-            height,
-            width,
-            outputs,
-            tall,
-            wide,
-            *edge,
-            *g.dilation,
+        _conv_thin_output[(triton.cdiv(batch * tall * (wide + reach), config.block_m - reach),)](
+            **_operands(source, weight, bias, target),
+            **_sizes(source, target),
+            edge_h=edge[0],
+            edge_w=edge[1],
+            dilation_h=g.dilation[0],
+            dilation_w=g.dilation[1],
             GRADIENT=gradient,
-            HAS_BIAS=bias is not None,
-            BLOCK_M=cut.block_m,
-            TAPS=cut.block_n // _power(outputs),
+            BLOCK_M=config.block_m,
+            TAPS=config.block_n // _power(outputs),
             OUTPUTS=_power(outputs),
-            **_constants(source, layout, g, precision, cut),
+            **_constants(source, layout, g, precision, config),
         )
 
 
-def part_of_moments(layout: str, g: Geometry, itemsize: int, precision: str = "tf32", cut: Config | None = None) -> int:
+def part_of_moments(
+    layout: str, g: Geometry, itemsize: int, precision: str = "tf32", config: Config | None = None
+) -> int:
     """Pixels, H' W' / parts, of whose output `forward` can give the moments, in this layout; 0 where it gives none.
 
     Moments are a tensor in fp32 (fp64 for fp64), shaped by `shape_of_moments`: the mean over a part's pixels of each
     channel, then the sum of their squared deviations from it.
     """
-    cut = cut or config("forward", layout, g, itemsize, precision)
+    config = config or default_config("forward", layout, g, itemsize, precision)
     count = g.size[0] * g.size[1]
-    fits = cut.kind == "tile" and count % cut.block_m == 0 and count // cut.block_m <= MOST_PARTS
+    fits = config.kind == "tile" and count % config.block_m == 0 and count // config.block_m <= MOST_PARTS
     fits = fits and g.outputs > 1  # the layout of a single channel is both
-    fits = fits and cut.block_n <= 128  # of wider tiles no second copy fits the registers
-    return cut.block_m if fits else 0
+    fits = fits and config.block_n <= 128  # of wider tiles no second copy fits the registers
+    return config.block_m if fits else 0
 
 
 def forward(
@@ -1040,14 +1048,14 @@ def forward(
     padding: tuple[int, int],
     dilation: tuple[int, int],
     precision: str,
-    cut: Config | None = None,
+    config: Config | None = None,
     moments: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(N, O, H', W') from x (N, C, H, W), weight (O, C, KH, KW) and bias (O,) or None; pairs are (height, width).
 
     x: dense, fp32, bf16, fp16 or fp64, contiguous or channels_last; y keeps dtype and layout. weight: any strides, the
     dtype of x; one that is not channels_last is packed so. precision: of fp32 products, "tf32" or "ieee".
-    0 <= padding < (H, W). `cut` overrides the choice of `config`. moments: filled as `part_of_moments` says.
+    0 <= padding < (H, W). config: None for the choice of `default_config`. moments: filled as `part_of_moments` says.
     """
     layout = _check(x, weight, ("input", "weight"), precision)
     g = geometry(x.shape, weight.shape, stride, padding, dilation)
@@ -1055,11 +1063,11 @@ def forward(
         raise ValueError(f"bias must have shape ({g.outputs},), a value per output channel, not {tuple(bias.shape)}")
     shape = (g.batch, g.outputs, *g.size)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(layout))
-    cut = cut or config("forward", layout, g, x.element_size(), precision)
+    config = config or default_config("forward", layout, g, x.element_size(), precision)
     if moments is not None:
-        part = part_of_moments(layout, g, x.element_size(), precision, cut)
+        part = part_of_moments(layout, g, x.element_size(), precision, config)
         if not part:
-            raise ValueError(f"this convolution leaves no moments: {g}, {cut}")
+            raise ValueError(f"this convolution leaves no moments: {g}, {config}")
         expected = shape_of_moments(layout, g.batch, g.size[0] * g.size[1] // part, g.outputs)
         if moments.shape != expected or not moments.is_contiguous():
             raise ValueError(f"moments must be a dense tensor of shape {expected}, not {tuple(moments.shape)}")
@@ -1067,10 +1075,10 @@ def forward(
         return y
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.contiguous()
-    if cut.kind == "thin_output":
-        _launch_thin_output(x, weight, bias, y, g, g.padding, layout, False, precision, cut)
+    if config.kind == "thin_output":
+        _launch_thin_output(x, weight, bias, y, g, g.padding, layout, False, precision, config)
     else:
-        _launch(x, weight, bias, y, g, layout, False, precision, cut, moments)
+        _launch(x, weight, bias, y, g, layout, False, precision, config, moments)
     return y
 
 
@@ -1083,7 +1091,7 @@ def input_gradient(
     dilation: tuple[int, int],
     precision: str,
     channels_last: bool,
-    cut: Config | None = None,
+    config: Config | None = None,
 ) -> torch.Tensor:
     """dx (N, C, H, W) of the image `size` = (H, W) from dy (N, O, H', W') and weight, in the dtype of dy.
 
@@ -1097,10 +1105,10 @@ def input_gradient(
     dx = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=memory_format(layout))
     if dx.numel() == 0:
         return dx
-    cut = cut or config("input_gradient", layout, g, dy.element_size(), precision)
+    config = config or default_config("input_gradient", layout, g, dy.element_size(), precision)
     turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
-    if cut.kind != "thin_output":
-        _launch(dy, turned, None, dx, g, layout, True, precision, cut)
+    if config.kind != "thin_output":
+        _launch(dy, turned, None, dx, g, layout, True, precision, config)
         return dx
     (top, left), edge = g.padding, tuple(g.dilation[axis] * (g.kernel[axis] - 1) for axis in (0, 1))
     padded = torch.empty(
@@ -1109,7 +1117,7 @@ def input_gradient(
         device=dy.device,
         memory_format=memory_format(layout),
     )
-    _launch_thin_output(dy, turned, None, padded, g, edge, layout, True, precision, cut)
+    _launch_thin_output(dy, turned, None, padded, g, edge, layout, True, precision, config)
     return reflection_pad.backward(padded, left, left, top, top, dtype=dy.dtype)
 
 
@@ -1122,7 +1130,7 @@ def weight_gradient(
     dilation: tuple[int, int],
     precision: str,
     channels_last: bool,
-    cut: Config | None = None,
+    config: Config | None = None,
 ) -> torch.Tensor:
     """dweight (O, C, KH, KW) from dy (N, O, H', W') and x (N, C, H, W), which have one dtype and one layout.
 
@@ -1139,25 +1147,42 @@ def weight_gradient(
     )
     if dw.numel() == 0 or dy.numel() == 0:
         return dw.zero_()
-    cut = cut or config("weight_gradient", layout, g, x.element_size(), precision)
+    config = config or default_config("weight_gradient", layout, g, x.element_size(), precision)
     tall, wide = g.size
-    programs, pixels = _programs(g, cut)
-    splits = max(1, cut.splits, triton.cdiv(pixels, 2**29))
-    span = triton.cdiv(triton.cdiv(pixels, splits), cut.block_k) * cut.block_k
+    programs, pixels = _programs(g, config)
+    splits = max(1, config.splits, triton.cdiv(pixels, 2**29))
+    span = triton.cdiv(triton.cdiv(pixels, splits), config.block_k) * config.block_k
     splits = triton.cdiv(pixels, span)
     parts = torch.empty((splits, dw.numel()), dtype=accumulator_dtype(x.dtype), device=x.device)
     across = pixels // (g.batch * tall)
-    divisions = (*division_magic(tall * across), *division_magic(across))
-    tail = (*divisions, *g.padding, *g.stride, *g.dilation)
-    sizes = (pixels, span, g.channels, g.height, g.width, g.outputs, tall, wide)
-    flags = dict(BLOCK_M=cut.block_m, BLOCK_N=cut.block_n, **_constants(x, layout, g, precision, cut))
+    period, row = division_magic(tall * across), division_magic(across)
+    arguments = dict(
+        dy_ptr=dy,
+        x_ptr=x,
+        parts_ptr=parts,
+        pixels=pixels,
+        span=span,
+        period_magic=period[0],
+        period_shift=period[1],
+        across_magic=row[0],
+        across_shift=row[1],
+        channels=g.channels,
+        height=g.height,
+        width=g.width,
+        outputs=g.outputs,
+        tall=tall,
+        wide=wide,
+        BLOCK_M=config.block_m,
+        BLOCK_N=config.block_n,
+        **_geometry_arguments(g),
+        **_constants(x, layout, g, precision, config),
+    )
+    grid = (programs * splits,)
     with on_device(x):
-        if cut.kind == "tile":
-            _weight_gradient_tile[(programs * splits,)](dy, x, parts, *sizes, *tail, **flags)
+        if config.kind == "tile":
+            _weight_gradient_tile[grid](**arguments)
         else:
-            _weight_gradient_thin[(programs * splits,)](
-                dy, x, parts, *sizes, across, *tail, THIN_INPUT=cut.kind == "thin_input", **flags
-            )
+            _weight_gradient_thin[grid](**arguments, across=across, THIN_INPUT=config.kind == "thin_input")
         _sum_parts[(triton.cdiv(dw.numel(), 512),)](
             parts,
             dw,

@@ -59,35 +59,35 @@ def meta_moments(shape, dtype, layout, parts):
     return meta(shape_of_moments(layout, shape[0], parts, shape[1]), accumulator_dtype(dtype))
 
 
-def norm_forward(shape, dtype, layout, affine, residual, activation, halo, cut=None, parts=0):
+def norm_forward(shape, dtype, layout, affine, residual, activation, halo, config=None, parts=0):
     weight = meta(shape[1:2], torch.float32) if affine else None
     inner = None
     if residual:
         wide = meta((shape[0], shape[1], shape[2] + 2, shape[3] + 2), dtype, layout)
         inner = wide[:, :, 1:-1, 1:-1]
     x, moments = meta(shape, dtype, layout), meta_moments(shape, dtype, layout, parts)
-    instance_norm.forward(x, weight, weight, inner, 1e-5, activation, 0.2, halo, cut, None, moments)
+    instance_norm.forward(x, weight, weight, inner, 1e-5, activation, 0.2, halo, config, None, moments)
 
 
-def norm_backward(shape, dtype, layout, affine, residual, activation, halo, cut=None, inner=False):
+def norm_backward(shape, dtype, layout, affine, residual, activation, halo, config=None, inner=False):
     weight = meta(shape[1:2], torch.float32) if affine else None
     dy = meta((shape[0], shape[1], shape[2] + 2 * halo, shape[3] + 2 * halo), dtype, layout)
     mean = meta(shape[:2], torch.float64 if dtype == torch.float64 else torch.float32)
     x = meta(shape, dtype, layout)
     instance_norm.backward(
-        dy, x, mean, mean, weight, weight, activation, 0.2, halo, residual, cut, x if inner else None
+        dy, x, mean, mean, weight, weight, activation, 0.2, halo, residual, config, x if inner else None
     )
 
 
-def batch(direction, shape, dtype, layout, training, affine=True, activation="leaky_relu", cut=None):
+def batch(direction, shape, dtype, layout, training, affine=True, activation="leaky_relu", config=None):
     weight = meta(shape[1:2], torch.float32) if affine else None
     x, mean = meta(shape, dtype, layout), meta(shape[1:2], torch.float64 if dtype == torch.float64 else torch.float32)
     if direction == "backward":
-        batch_norm.backward(x, x, mean, mean, weight, weight, activation, 0.2, training, cut)
+        batch_norm.backward(x, x, mean, mean, weight, weight, activation, 0.2, training, config)
     elif training:
-        batch_norm.forward(x, weight, weight, 1e-5, activation, 0.2, cut)
+        batch_norm.forward(x, weight, weight, 1e-5, activation, 0.2, config)
     else:
-        batch_norm.apply(x, mean, mean, weight, weight, activation, 0.2, cut)
+        batch_norm.apply(x, mean, mean, weight, weight, activation, 0.2, config)
 
 
 def loss(numel, dtype, kind, reduction, want_grad, label):
@@ -95,46 +95,46 @@ def loss(numel, dtype, kind, reduction, want_grad, label):
     losses.forward(x, x if label is None else None, label or 0.0, kind, reduction, want_grad)
 
 
-def pad(direction, shape, dtype, layout, padding, cut=None):
+def pad(direction, shape, dtype, layout, padding, config=None):
     left, right, top, bottom = padding
     wide = (*shape[:2], shape[2] + top + bottom, shape[3] + left + right)
     if direction == "forward":
-        reflection_pad.forward(meta(shape, dtype, layout), *padding, cut)
+        reflection_pad.forward(meta(shape, dtype, layout), *padding, config)
     else:
-        reflection_pad.backward(meta(wide, dtype, layout), *padding, cut)
+        reflection_pad.backward(meta(wide, dtype, layout), *padding, config)
 
 
-def convolution(direction, layer, dtype, layout, precision="tf32", cut=None):
+def convolution(direction, layer, dtype, layout, precision="tf32", config=None):
     shape, outputs, kernel, padding = CONVOLUTIONS[layer]
     stride = (2, 1) if layer == "ragged" else (1, 1)
-    convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, (1, 1), precision, cut)
+    convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, (1, 1), precision, config)
 
 
-def convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, dilation, precision, cut):
+def convolve(direction, dtype, layout, shape, outputs, kernel, stride, padding, dilation, precision, config):
     how = (stride, padding, dilation, precision)
     x, weight = meta(shape, dtype, layout), meta((outputs, shape[1], *kernel), dtype)
     size = reflection_pad_conv2d.geometry(shape, weight.shape, *how[:3]).size
     dy = meta((shape[0], outputs, *size), dtype, layout)
     if direction == "forward":
-        reflection_pad_conv2d.forward(x, weight, meta((outputs,), dtype), *how, cut)
+        reflection_pad_conv2d.forward(x, weight, meta((outputs,), dtype), *how, config)
     elif direction == "input_gradient":
-        reflection_pad_conv2d.input_gradient(dy, weight, shape[2:], *how, layout == "nhwc", cut)
+        reflection_pad_conv2d.input_gradient(dy, weight, shape[2:], *how, layout == "nhwc", config)
     else:
-        reflection_pad_conv2d.weight_gradient(dy, x, kernel, *how, layout == "nhwc", cut)
+        reflection_pad_conv2d.weight_gradient(dy, x, kernel, *how, layout == "nhwc", config)
 
 
-def convolution_with_moments(batch, dtype, layout, precision="tf32", cut=None):
+def convolution_with_moments(batch, dtype, layout, precision="tf32", config=None):
     """Of the trunk, as the norm behind it takes them."""
     (_, *shape), outputs, kernel, padding = CONVOLUTIONS["trunk"]
     shape, how = (batch, *shape), ((1, 1), padding, (1, 1))
     weight = meta((outputs, shape[1], *kernel), dtype)
     g = reflection_pad_conv2d.geometry(shape, weight.shape, *how)
-    part = reflection_pad_conv2d.part_of_moments(layout, g, dtype.itemsize, precision, cut)
+    part = reflection_pad_conv2d.part_of_moments(layout, g, dtype.itemsize, precision, config)
     if not part:
         return
     parts = g.size[0] * g.size[1] // part
     moments = meta_moments((batch, outputs, *g.size), dtype, layout, parts)
-    reflection_pad_conv2d.forward(meta(shape, dtype, layout), weight, None, *how, precision, cut, moments)
+    reflection_pad_conv2d.forward(meta(shape, dtype, layout), weight, None, *how, precision, config, moments)
     norm_forward((batch, outputs, *g.size), dtype, layout, **LIGHT, parts=parts)
 
 
@@ -148,8 +148,10 @@ def convolution_candidates(direction, layer, layout, itemsize):
     how = ((1, 1), padding, (1, 1))
     geometries = [reflection_pad_conv2d.geometry(s, (outputs, shape[1], *kernel), *how) for s in shapes]
     found = [reflection_pad_conv2d.candidates(direction, layout, g, itemsize) for g in geometries]
-    chosen = {cuts[0]._replace(splits=1) for cuts in found}
-    return {cut: cut not in chosen for cuts in found for cut in (each._replace(splits=1) for each in cuts)}
+    chosen = {configs[0]._replace(splits=1) for configs in found}
+    return {
+        config: config not in chosen for configs in found for config in (each._replace(splits=1) for each in configs)
+    }
 
 
 def convolutions(everything):
@@ -158,13 +160,13 @@ def convolutions(everything):
         for layer in ("trunk", "first", "last"):
             for dtype in (bf16, fp32):
                 for layout in ("nhwc", "nchw"):
-                    cuts = {None: False}
+                    configs = {None: False}
                     if everything:
-                        cuts |= convolution_candidates(direction, layer, layout, dtype.itemsize)
-                    for cut, rival in cuts.items():
+                        configs |= convolution_candidates(direction, layer, layout, dtype.itemsize)
+                    for config, rival in configs.items():
                         default = not rival and (dtype, layout) in ((bf16, "nhwc"), (fp32, "nchw"))
                         targets = TARGETS if everything or default else (90,)
-                        yield targets, convolution, (direction, layer, dtype, layout), dict(cut=cut, rival=rival)
+                        yield targets, convolution, (direction, layer, dtype, layout), dict(config=config, rival=rival)
             targets = TARGETS if everything or layer == "trunk" else (90,)
             yield targets, convolution, (direction, layer, fp64, "nhwc"), {}
         for layer in ("trunk", "trunk alone", "first", "last"):
@@ -186,11 +188,11 @@ def moments(everything):
         yield (90,), convolution_with_moments, (16, fp64, layout), {}
         yield (90,), convolution_with_moments, (16, fp32, layout, "ieee"), {}
         for itemsize, dtype in ((2, bf16), (4, fp32)) if everything else ():
-            for cut, rival in convolution_candidates("forward", "trunk", layout, itemsize).items():
-                yield TARGETS, convolution_with_moments, (16, dtype, layout), dict(cut=cut, rival=rival)
-        for cut in instance_norm.configurations("forward", layout, 2)[0 if everything else -1 :]:
-            if cut.splits:
-                yield (90,), norm_forward, ((16, 256, 64, 64), bf16, layout), dict(HEAVY, cut=cut, parts=32)
+            for config, rival in convolution_candidates("forward", "trunk", layout, itemsize).items():
+                yield TARGETS, convolution_with_moments, (16, dtype, layout), dict(config=config, rival=rival)
+        for config in instance_norm.configurations("forward", layout, 2)[0 if everything else -1 :]:
+            if config.splits:
+                yield (90,), norm_forward, ((16, 256, 64, 64), bf16, layout), dict(HEAVY, config=config, parts=32)
 
 
 def measured(folders):
@@ -203,12 +205,12 @@ def measured(folders):
             for direction, fields in entry["configurations"].items():
                 if entry["op"] == "reflection_pad_conv2d":
                     shape, outputs, pairs = numbers[:4], numbers[4], [tuple(numbers[i : i + 2]) for i in (5, 7, 9, 11)]
-                    cut = reflection_pad_conv2d.Config(**fields)
-                    args = (direction, dtype, entry["layout"], tuple(shape), outputs, *pairs, "tf32", cut)
+                    config = reflection_pad_conv2d.Config(**fields)
+                    args = (direction, dtype, entry["layout"], tuple(shape), outputs, *pairs, "tf32", config)
                     yield target, convolve, args, {}
                 else:
                     args = (direction, tuple(numbers[:4]), dtype, entry["layout"])
-                    light = dict(LIGHT, halo=numbers[4], cut=instance_norm.Config(**fields))
+                    light = dict(LIGHT, halo=numbers[4], config=instance_norm.Config(**fields))
                     yield target, norm, args, light
 
 
@@ -226,30 +228,36 @@ def cases(everything, folders):
             shape = (16, 256, 64, 64)
             # With the flags that need most registers.
             for dtype in (bf16, fp32, fp64):
-                for cut in instance_norm.configurations(direction, layout, dtype.itemsize)[0 if everything else -1 :]:
-                    yield tiles, norm, (direction, shape, dtype, layout), dict(heavy, cut=cut)
+                for config in instance_norm.configurations(direction, layout, dtype.itemsize)[
+                    0 if everything else -1 :
+                ]:
+                    yield tiles, norm, (direction, shape, dtype, layout), dict(heavy, config=config)
             # The largest tiles on the other targets.
             for split in (False, True):
-                cuts = [cut for cut in instance_norm.configurations(direction, layout, 2) if bool(cut.splits) == split]
-                yield TARGETS, norm, (direction, shape, bf16, layout), dict(heavy, cut=cuts[-1])
+                configs = [
+                    config
+                    for config in instance_norm.configurations(direction, layout, 2)
+                    if bool(config.splits) == split
+                ]
+                yield TARGETS, norm, (direction, shape, bf16, layout), dict(heavy, config=configs[-1])
             # A ResNet generator's layers as they are, and more than 2^31 elements.
             for shape in ((16, 256, 64, 64), (1, 64, 256, 256)):
                 yield (90,), norm, (direction, shape, bf16, layout), dict(LIGHT)
             yield (90,), norm, (direction, (1, 256, 64, 64), bf16, layout), dict(LIGHT, halo=1)
             yield (90,), norm, (direction, (4, 256, 4096, 4096), fp16, layout), dict(LIGHT)
             # Sizes of one, which triton turns into constants, and channels that fill no block.
-            for cut in (None, instance_norm.configurations(direction, layout, 4)[-1]):
+            for config in (None, instance_norm.configurations(direction, layout, 4)[-1]):
                 if layout == "nchw":
-                    cut = cut and cut._replace(rows=cut.rows * cut.cols, cols=1)
-                    yield (90,), norm, (direction, (1, 1, 1, 1), fp32, layout), dict(LIGHT, cut=cut)
-                yield (90,), norm, (direction, (1, 3, 2, 1), fp32, layout), dict(LIGHT, residual=True, cut=cut)
-                yield (90,), norm, (direction, (1, 3, 1, 2), fp32, layout), dict(LIGHT, residual=True, cut=cut)
+                    config = config and config._replace(rows=config.rows * config.cols, cols=1)
+                    yield (90,), norm, (direction, (1, 1, 1, 1), fp32, layout), dict(LIGHT, config=config)
+                yield (90,), norm, (direction, (1, 3, 2, 1), fp32, layout), dict(LIGHT, residual=True, config=config)
+                yield (90,), norm, (direction, (1, 3, 1, 2), fp32, layout), dict(LIGHT, residual=True, config=config)
     for direction in ("forward", "backward"):
         for layout, training in (("nchw", True), ("nchw", False), ("nhwc", False)):
             shape = (16, 256, 64, 64)
             for dtype in (bf16, fp32, fp64):
-                for cut in batch_norm.configurations(direction, layout, dtype.itemsize)[0 if everything else -1 :]:
-                    yield tiles, batch, (direction, shape, dtype, layout, training), dict(cut=cut)
+                for config in batch_norm.configurations(direction, layout, dtype.itemsize)[0 if everything else -1 :]:
+                    yield tiles, batch, (direction, shape, dtype, layout, training), dict(config=config)
             yield TARGETS, batch, (direction, shape, bf16, layout, training), {}
             # More than 2^31 elements; sizes of one, and channels that fill no block.
             yield (90,), batch, (direction, (64, 64, 1024, 1024), fp16, layout, training), dict(affine=False)
@@ -266,8 +274,8 @@ def cases(everything, folders):
         yield (100,), loss, (1 << 22, fp16, kind, "mean", True, 0.9), {}
     for direction in ("forward", "backward"):
         for layout in ("nchw", "nhwc"):
-            for cut in reflection_pad.configurations(direction, layout)[0 if everything else -1 :]:
-                yield tiles, pad, (direction, (16, 64, 256, 256), bf16, layout, (3, 3, 3, 3)), dict(cut=cut)
+            for config in reflection_pad.configurations(direction, layout)[0 if everything else -1 :]:
+                yield tiles, pad, (direction, (16, 64, 256, 256), bf16, layout, (3, 3, 3, 3)), dict(config=config)
             yield (80,), pad, (direction, (1, 3, 256, 256), fp32, layout, (1, 2, 3, 4)), {}
             yield (100,), pad, (direction, (4, 512, 1024, 2048), fp16, layout, (3, 3, 3, 3)), {}
             yield (90,), pad, (direction, (1, 1, 1, 1), fp64, layout, (0, 0, 0, 0)), {}

@@ -53,11 +53,11 @@ def norm_forward(x, weight, bias, residual, eps, activation, slope, halo):
     return reflect_pad(y, halo, halo, halo, halo), mean, rstd
 
 
-def norm_backward(dy, x, mean, rstd, weight, bias, activation, slope, halo, dinner=None):
-    """(dx, dweight, dbias, dresidual) for the given statistics; dinner: of the pixels without their halo, too."""
+def norm_backward(dy, x, mean, rstd, weight, bias, activation, slope, halo, dy_interior=None):
+    """(dx, dweight, dbias, dresidual) for the given statistics; dy_interior: of the pixels without their halo, too."""
     dresidual = fold(dy.double(), halo, halo, halo, halo)
-    if dinner is not None:
-        dresidual = dresidual + dinner.double()
+    if dy_interior is not None:
+        dresidual = dresidual + dy_interior.double()
     n = (x.double() - mean.double()[..., None, None]) * rstd.double()[..., None, None]
     z = n * per_channel(weight, 1) + per_channel(bias, 0)
     below = {"none": 1.0, "relu": 0.0, "leaky_relu": slope}[activation]

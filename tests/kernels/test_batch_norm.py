@@ -15,7 +15,7 @@ from . import oracle
 
 @st.composite
 def problems(draw, layout):
-    """A small problem, with a cut of several programs and tiles, or the cut that is chosen for it."""
+    """A small problem, with a configuration of several programs and tiles, or the one that is chosen for it."""
     batch, height = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     channels = draw(st.integers(1, 3) if layout == "nchw" else st.sampled_from((2, 3, 8, 9)))
     width = draw(st.sampled_from((1, 2, 3, 4, 5, 8)))
@@ -30,7 +30,7 @@ def problems(draw, layout):
         activation=draw(st.sampled_from(("none", "relu", "leaky_relu"))),
         affine=draw(st.sampled_from(("none", "weight", "bias", "both"))),
         off_centre=draw(st.booleans()),
-        cut=draw(st.sampled_from((None, kernels.Config(rows, cols, 1, splits, 4, 1)))),
+        config=draw(st.sampled_from((None, kernels.Config(rows, cols, 1, splits, 4, 1)))),
         seed=draw(st.integers(0, 99)),
     )
 
@@ -46,11 +46,11 @@ def variance_of(flat):
 
 def run_and_compare(problem, layout, dtype, device):
     generator = torch.Generator().manual_seed(problem["seed"])
-    shape, activation, cut = problem["shape"], problem["activation"], problem["cut"]
+    shape, activation, config = problem["shape"], problem["activation"], problem["config"]
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     x = place(x * 0.5 - 40.0 if problem["off_centre"] else x, dtype, layout, device)
     if (x.is_contiguous() and shape[2] * shape[3] > 1) != (layout == "nchw"):
-        cut = None  # one layout or the other: the launcher decides
+        config = None  # one layout or the other: the launcher decides
     weight = bias = None
     if problem["affine"] in ("weight", "both"):
         weight = torch.randn(shape[1], generator=generator).to(device=device, dtype=dtype)
@@ -59,7 +59,7 @@ def run_and_compare(problem, layout, dtype, device):
     unit = oracle.epsilon(oracle.accumulator(dtype))
     wide = x.double().transpose(0, 1).flatten(1)
 
-    y, mean, rstd, variance = kernels.forward(x, weight, bias, 1e-5, activation, 0.2, cut)
+    y, mean, rstd, variance = kernels.forward(x, weight, bias, 1e-5, activation, 0.2, config)
     centre = x.abs().max().item() + 1
     oracle.assert_within(mean, wide.mean(1), 4 * unit * centre, "mean")
     exact = (variance_of(wide) + 1e-5).rsqrt()
@@ -70,7 +70,7 @@ def run_and_compare(problem, layout, dtype, device):
     for training in (True, False):
         if not training:
             mean, rstd = mean + 0.5, rstd * 0.75
-            y = kernels.apply(x, mean, rstd, weight, bias, activation, 0.2, cut)
+            y = kernels.apply(x, mean, rstd, weight, bias, activation, 0.2, config)
         leaves = [None if t is None else t.double().requires_grad_() for t in (x, weight, bias)]
         n = (leaves[0] - oracle.per_channel(mean, 0)) * oracle.per_channel(rstd, 1)
         if training:  # the value from the statistics that were returned, the gradient of true ones
@@ -86,7 +86,7 @@ def run_and_compare(problem, layout, dtype, device):
         oracle.assert_within(y, expected.detach(), bound, "y")
         clear = (z.abs() > 2 * blur) | (activation == "none")
         seed = torch.where(clear, dy, torch.zeros_like(dy)).contiguous(memory_format=oracle.FORMATS[layout])
-        results = kernels.backward(seed, x, mean, rstd, weight, bias, activation, 0.2, training, cut)
+        results = kernels.backward(seed, x, mean, rstd, weight, bias, activation, 0.2, training, config)
         wanted = torch.autograd.grad(expected, [t for t in leaves if t is not None], seed.double())
         grads = iter(wanted)
         steep = blur * seed.abs().max().item() * (1 + n.abs().max().item()) ** 2
@@ -116,7 +116,7 @@ def test_matches_fp64(layout, dtype, device):
 @pytest.mark.parametrize("layout", ("nchw", "nhwc"))
 @pytest.mark.parametrize("shape", [(3, 5, 31, 33), (70, 20, 1, 1), (2, 1, 40, 41)])
 def test_the_chosen_configuration(shape, layout, device):
-    problem = dict(shape=shape, activation="relu", affine="both", off_centre=False, cut=None, seed=0)
+    problem = dict(shape=shape, activation="relu", affine="both", off_centre=False, config=None, seed=0)
     run_and_compare(problem, layout, torch.float32, device)
 
 
@@ -126,8 +126,8 @@ def test_statistics_far_from_zero(layout, device):
     x = torch.randn((4, 2, 8, 8), generator=torch.Generator().manual_seed(0)) + 1e4
     x = place(x, torch.float32, layout, device)
     wide = x.double().transpose(0, 1).flatten(1)
-    cut = kernels.Config(32, 1 if layout == "nchw" else 2, 1, 3, 4, 1)
-    _, mean, rstd, variance = kernels.forward(x, None, None, 1e-5, "none", 0.0, cut)
+    config = kernels.Config(32, 1 if layout == "nchw" else 2, 1, 3, 4, 1)
+    _, mean, rstd, variance = kernels.forward(x, None, None, 1e-5, "none", 0.0, config)
     oracle.assert_within(mean, wide.mean(1), 1e-3, "mean")  # half a unit in the last place of 1e4 is 4.9e-4
     oracle.assert_within(rstd, (wide.var(1, correction=0) + 1e-5).rsqrt(), 2e-6, "rstd")
     oracle.assert_within(variance, wide.var(1), 4e-6, "variance")
@@ -155,16 +155,16 @@ def test_nothing_to_do(shape, device):
 )
 def test_config(direction, layout, shape, itemsize, fixed):
     batch, _channels, height, width = shape
-    cut = kernels.config(direction, layout, shape, itemsize, fixed)
+    config = kernels.default_config(direction, layout, shape, itemsize, fixed)
     most = MOST_PARTS
-    assert cut._replace(splits=most) in kernels.configurations(direction, layout, itemsize)
-    assert cut.splits >= 1 and (fixed or cut.splits <= cut.split_block == most)
+    assert config._replace(splits=most) in kernels.configurations(direction, layout, itemsize)
+    assert config.splits >= 1 and (fixed or config.splits <= config.split_block == most)
     count = batch * height * width
-    splits, tiles = instance_norm._share(count, layout, cut)
-    elements = cut.rows * (cut.cols if layout == "nchw" else 1)
-    assert splits == cut.splits and (splits - 1) * tiles * elements < count <= splits * tiles * elements
+    splits, tiles = instance_norm._share(count, layout, config)
+    elements = config.rows * (config.cols if layout == "nchw" else 1)
+    assert splits == config.splits and (splits - 1) * tiles * elements < count <= splits * tiles * elements
     if layout == "nchw":
-        assert height * width % cut.cols == 0
+        assert height * width % config.cols == 0
 
 
 @pytest.mark.parametrize(

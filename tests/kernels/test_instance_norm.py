@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan.kernels import instance_norm as kernels
+from fastgan.kernels import instance_norm_nchw, instance_norm_nhwc
 
 from . import oracle
 
@@ -32,7 +33,7 @@ def problems(draw, layout, path):
                 rows *= 2
     else:
         cols = draw(st.sampled_from((4, 8)))
-    cut = kernels.Config(rows, cols, 1, splits, 4 if splits else 0, draw(st.integers(1, batch)))
+    config = kernels.Config(rows, cols, 1, splits, 4 if splits else 0, draw(st.integers(1, batch)))
     return dict(
         shape=(batch, channels, height, width),
         halo=halo,
@@ -41,7 +42,7 @@ def problems(draw, layout, path):
         residual=draw(st.sampled_from(("none", "dense", "view"))),
         data=draw(st.sampled_from(("normal", "off-centre", "constant", "ties", "outlier"))),
         inner=draw(st.booleans()),
-        cut=cut,
+        config=config,
         seed=draw(st.integers(0, 99)),
     )
 
@@ -79,7 +80,7 @@ def run_and_compare(problem, layout, dtype, device):
     batch, channels, height, width = shape
     x = place(make_input(problem["data"], shape, generator), dtype, layout, device)
     if oracle.FORMATS[layout] == torch.channels_last and x.is_contiguous():
-        problem["cut"] = None  # one layout or the other: the launcher calls it NCHW
+        problem["config"] = None  # one layout or the other: the launcher calls it NCHW
     residual = make_residual(problem["residual"], shape, dtype, layout, device, generator)
     weight = bias = None
     if problem["affine"] in ("weight", "both"):
@@ -89,7 +90,7 @@ def run_and_compare(problem, layout, dtype, device):
     eps, slope = 1e-5, 0.2
     arguments = (activation, slope, halo)
 
-    y, mean, rstd = kernels.forward(x, weight, bias, residual, eps, *arguments, problem["cut"])
+    y, mean, rstd = kernels.forward(x, weight, bias, residual, eps, *arguments, problem["config"])
     expected_y, expected_mean, expected_rstd = oracle.norm_forward(x, weight, bias, residual, eps, *arguments)
     assert y.is_contiguous(memory_format=oracle.FORMATS[layout]) and y.dtype == dtype
     unit = oracle.epsilon(oracle.accumulator(dtype))
@@ -103,13 +104,13 @@ def run_and_compare(problem, layout, dtype, device):
     oracle.assert_within(y, expected_y, bound, "y")
 
     dy = place(torch.randn(y.shape, generator=generator), dtype, layout, device)
-    dinner = None
+    dy_interior = None
     if halo and problem["inner"]:
-        dinner = place(torch.randn(shape, generator=generator), dtype, layout, device)
+        dy_interior = place(torch.randn(shape, generator=generator), dtype, layout, device)
     dx, dweight, dbias, dresidual = kernels.backward(
-        dy, x, mean, rstd, weight, bias, *arguments, True, problem["cut"], dinner
+        dy, x, mean, rstd, weight, bias, *arguments, True, problem["config"], dy_interior
     )
-    expected = oracle.norm_backward(dy, x, mean, rstd, weight, bias, *arguments, dinner)
+    expected = oracle.norm_backward(dy, x, mean, rstd, weight, bias, *arguments, dy_interior)
     assert dx.is_contiguous(memory_format=oracle.FORMATS[layout]) and dx.dtype == dtype
     scale = expected[3].abs().max().item() * largest * expected_rstd.max().item() + 1
     n_largest = ((x.double() - mean.double()[..., None, None]) * rstd.double()[..., None, None]).abs().max().item() + 1
@@ -148,7 +149,7 @@ def test_matches_fp64(layout, path, dtype, device):
 @pytest.mark.parametrize("shape, halo", [((2, 3, 33, 31), 1), ((1, 20, 1, 40), 0), ((1, 16, 40, 8), 3)])
 def test_the_chosen_configuration(shape, halo, layout, device):
     problem = dict(shape=shape, halo=halo, activation="relu", affine="both", residual="view", data="normal")
-    problem.update(cut=None, seed=0, inner=True)
+    problem.update(config=None, seed=0, inner=True)
     run_and_compare(problem, layout, torch.float32, device)
 
 
@@ -177,8 +178,8 @@ def test_statistics_far_from_zero(layout, path, device):
     x = torch.randn((1, 2, 16, 16), generator=torch.Generator().manual_seed(0)) + 1e4
     x = place(x, torch.float32, layout, device)
     splits = 3 if path == "split" else 0
-    cut = kernels.Config(64 if splits else 256, 1 if layout == "nchw" else 2, 1, splits, 4 if splits else 0, 1)
-    _, mean, rstd = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, cut)
+    config = kernels.Config(64 if splits else 256, 1 if layout == "nchw" else 2, 1, splits, 4 if splits else 0, 1)
+    _, mean, rstd = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, config)
     _, expected_mean, expected_rstd = oracle.norm_forward(x, None, None, None, 1e-5, "none", 0.0, 0)
     oracle.assert_within(mean, expected_mean, 1e-3, "mean")  # half a unit in the last place of 1e4 is 4.9e-4
     oracle.assert_within(rstd, expected_rstd, 2e-6, "rstd")
@@ -201,16 +202,16 @@ def test_moments_stand_in_for_the_first_launch(layout, dtype, device):
     residual = make_residual("view", x.shape, dtype, layout, device, generator)
     unit = oracle.epsilon(oracle.accumulator(dtype))
     for halo, parts, split in ((0, 6, 3), (1, 1, 1), (2, 3, 4), (1, 24, 2)):
-        cut = kernels.Config(4, 2, 1, split, 4, 1)
+        config = kernels.Config(4, 2, 1, split, 4, 1)
         how = ("leaky_relu", 0.2, halo)
-        y, mean, rstd = kernels.forward(x, None, None, residual, 1e-5, *how, cut, None, moments_of(x, parts, layout))
+        y, mean, rstd = kernels.forward(x, None, None, residual, 1e-5, *how, config, None, moments_of(x, parts, layout))
         expected_y, expected_mean, expected_rstd = oracle.norm_forward(x, None, None, residual, 1e-5, *how)
         oracle.assert_within(mean, expected_mean, 4 * unit * 50, "mean")
         oracle.assert_within(rstd / expected_rstd, torch.ones_like(expected_rstd), 32 * unit, "rstd")
         bound = 64 * unit * 50 + 2 * oracle.epsilon(dtype) * (1 + expected_y.abs().max().item())
         oracle.assert_within(y, expected_y, bound, "y")
     other = moments_of(3 * x, 6, layout)
-    _, mean, _ = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, cut, None, other)
+    _, mean, _ = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, config, None, other)
     oracle.assert_within(mean, 3 * expected_mean, 12 * unit * 50 + 24 * oracle.epsilon(dtype) * 50, "the moments given")
     whole = kernels.Config(16 if layout == "nchw" else 4, 2, 1, 0, 0, 1)
     _, mean, _ = kernels.forward(x, None, None, None, 1e-5, "none", 0.0, 0, whole, None, other)
@@ -221,10 +222,12 @@ def test_moments_stand_in_for_the_first_launch(layout, dtype, device):
 def _merge_kernel(offset_ptr, square_ptr, merged_ptr, splits, part, count, NCHW: tl.constexpr, SPLITS: tl.constexpr):
     c = tl.arange(0, 2)
     if NCHW:
-        offset, square = kernels._nchw_merged_parts(offset_ptr, square_ptr, 0, splits, part, count, SPLITS)
+        offset, square = instance_norm_nchw._nchw_merged_parts(offset_ptr, square_ptr, 0, splits, part, count, SPLITS)
         tl.store(merged_ptr + c, tl.where(c == 0, offset, square))
     else:
-        offset, square = kernels._nhwc_merged_parts(offset_ptr, square_ptr, 0, 2, splits, part, count, c, c < 2, SPLITS)
+        offset, square = instance_norm_nhwc._nhwc_merged_parts(
+            offset_ptr, square_ptr, 0, 2, splits, part, count, c, c < 2, SPLITS
+        )
         tl.store(merged_ptr + 2 * c, offset)
         tl.store(merged_ptr + 2 * c + 1, square)
 
@@ -252,24 +255,24 @@ def test_nan_stays_in_its_plane(layout, path, device):
     x[1, 2, 3, 1] = float("nan")
     x = place(x, torch.float32, layout, device)
     splits = 2 if path == "split" else 0
-    cut = kernels.Config(8 if splits else 16, 1 if layout == "nchw" else 4, 1, splits, 2 if splits else 0, 2)
-    y, mean, rstd = kernels.forward(x, None, None, None, 1e-5, "relu", 0.0, 1, cut)
+    config = kernels.Config(8 if splits else 16, 1 if layout == "nchw" else 4, 1, splits, 2 if splits else 0, 2)
+    y, mean, rstd = kernels.forward(x, None, None, None, 1e-5, "relu", 0.0, 1, config)
     assert y[1, 2].isnan().all() and mean[1, 2].isnan() and rstd[1, 2].isnan()
     assert y.isnan().sum() == y[1, 2].numel()
-    dx, _, _, _ = kernels.backward(torch.ones_like(y), x, mean, rstd, None, None, "relu", 0.0, 1, False, cut)
+    dx, _, _, _ = kernels.backward(torch.ones_like(y), x, mean, rstd, None, None, "relu", 0.0, 1, False, config)
     assert dx[1, 2].isnan().all() and dx.isnan().sum() == dx[1, 2].numel()
 
 
 @pytest.mark.parametrize("layout", ("nchw", "nhwc"))
 def test_bits_do_not_depend_on_the_rest_of_the_batch(layout, device):
     x = place(torch.randn((3, 2, 6, 6), generator=torch.Generator().manual_seed(0)), torch.float32, layout, device)
-    cuts = [kernels.Config(8, 2, 1, 2, 2, samples) for samples in (1, 2, 3)]
-    results = [kernels.forward(x, None, None, None, 1e-5, "relu", 0.0, 1, cut) for cut in (*cuts, cuts[0])]
+    configs = [kernels.Config(8, 2, 1, 2, 2, samples) for samples in (1, 2, 3)]
+    results = [kernels.forward(x, None, None, None, 1e-5, "relu", 0.0, 1, config) for config in (*configs, configs[0])]
     gradients = [
-        kernels.backward(y, x, mean, rstd, None, None, "relu", 0.0, 1, False, cut)[0]
-        for cut, (y, mean, rstd) in zip((*cuts, cuts[0]), results)
+        kernels.backward(y, x, mean, rstd, None, None, "relu", 0.0, 1, False, config)[0]
+        for config, (y, mean, rstd) in zip((*configs, configs[0]), results)
     ]
-    alone = kernels.forward(x[1:2], None, None, None, 1e-5, "relu", 0.0, 1, cuts[0])
+    alone = kernels.forward(x[1:2], None, None, None, 1e-5, "relu", 0.0, 1, configs[0])
     for one, other in itertools.pairwise(results):
         assert all(torch.equal(a, b) for a, b in zip(one, other))
     assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
@@ -294,18 +297,18 @@ def test_nothing_to_do(shape, device):
     st.sampled_from((2, 4, 8)),
 )
 def test_config(direction, layout, shape, itemsize):
-    cut = kernels.config(direction, layout, shape, itemsize)
+    config = kernels.default_config(direction, layout, shape, itemsize)
     batch, _channels, height, width = shape
     listed = kernels.configurations(direction, layout, itemsize)
-    assert cut._replace(splits=cut.split_block, samples=1) in listed
-    assert 1 <= cut.samples <= batch
+    assert config._replace(splits=config.split_block, samples=1) in listed
+    assert 1 <= config.samples <= batch
     if layout == "nchw":
-        assert width % cut.cols == 0
-        assert cut.splits or cut.rows * cut.cols >= height * width
-    if cut.splits:
-        splits, tiles = kernels._share(height * width, layout, cut)
-        pixels = cut.rows * (cut.cols if layout == "nchw" else 1)
-        assert splits == cut.splits <= cut.split_block
+        assert width % config.cols == 0
+        assert config.splits or config.rows * config.cols >= height * width
+    if config.splits:
+        splits, tiles = kernels._share(height * width, layout, config)
+        pixels = config.rows * (config.cols if layout == "nchw" else 1)
+        assert splits == config.splits <= config.split_block
         assert (splits - 1) * tiles * pixels < height * width <= splits * tiles * pixels
 
 
@@ -314,9 +317,9 @@ def test_training_shapes_fill_the_card():
     for direction in ("forward", "backward"):
         for layout in ("nchw", "nhwc"):
             for channels, side in ((64, 256), (128, 128), (256, 64)):
-                cut = kernels.config(direction, layout, (1, channels, side, side), 2)
-                blocks = channels if layout == "nchw" else -(-channels // cut.cols)
-                assert blocks * max(1, cut.splits) >= 64, (direction, layout, channels, side, cut)
+                config = kernels.default_config(direction, layout, (1, channels, side, side), 2)
+                blocks = channels if layout == "nchw" else -(-channels // config.cols)
+                assert blocks * max(1, config.splits) >= 64, (direction, layout, channels, side, config)
 
 
 @pytest.mark.parametrize(
@@ -352,9 +355,9 @@ def test_refusals(change, words):
 def test_refused_gradients_of_the_inside():
     x, mean = torch.ones(1, 2, 3, 4), torch.zeros(1, 2)
     arguments = (x, mean, mean, None, None, "relu", 0.0)
-    with pytest.raises(ValueError, match="dinner is for a halo, got a halo of 0: add it to dy"):
-        kernels.backward(x, *arguments, 0, False, dinner=x)
+    with pytest.raises(ValueError, match="dy_interior is for a halo, got a halo of 0: add it to dy"):
+        kernels.backward(x, *arguments, 0, False, dy_interior=x)
     wide = torch.ones(1, 2, 5, 6)
-    for dinner in (wide, x.double(), x.contiguous(memory_format=torch.channels_last)):
-        with pytest.raises(ValueError, match="dinner must lie as the input does and be torch.float32 of shape"):
-            kernels.backward(wide, *arguments, 1, False, dinner=dinner)
+    for dy_interior in (wide, x.double(), x.contiguous(memory_format=torch.channels_last)):
+        with pytest.raises(ValueError, match="dy_interior must lie as the input does and be torch.float32 of shape"):
+            kernels.backward(wide, *arguments, 1, False, dy_interior=dy_interior)

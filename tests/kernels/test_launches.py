@@ -37,7 +37,7 @@ def norm_backward(x, dy, weight, each, mean, rstd, *_):
 def residual_backward(x, dy, weight, each, mean, rstd, *_):
     """Gradients of a halo'd output and of its inside."""
     wide = reflection_pad.forward(dy, 1, 1, 1, 1)
-    return instance_norm.backward(wide, x, mean, rstd, each, each, "none", 0.2, 1, True, dinner=dy)
+    return instance_norm.backward(wide, x, mean, rstd, each, each, "none", 0.2, 1, True, dy_interior=dy)
 
 
 def batch_forward(x, dy, weight, each, *_):
@@ -73,14 +73,14 @@ def convolution_and_norm(x, dy, weight, each, *_):
     """The norm takes the convolution's moments; with tiles of 16 pixels, which the interpreter's small image has."""
     batch, channels, height, width = x.shape
     layout = "nchw" if x.is_contiguous() else "nhwc"
-    cut = None
+    config = None
     if x.device.type == "cpu":
-        cut = reflection_pad_conv2d.Config("tile", 16, 16, 16, 1, 1)
+        config = reflection_pad_conv2d.Config("tile", 16, 16, 16, 1, 1)
     g = reflection_pad_conv2d.geometry(x.shape, weight.shape, *HOW[:3])
-    part = reflection_pad_conv2d.part_of_moments(layout, g, x.element_size(), HOW[3], cut)
+    part = reflection_pad_conv2d.part_of_moments(layout, g, x.element_size(), HOW[3], config)
     shape = shape_of_moments(layout, batch, height * width // part, channels)
     moments = torch.empty(shape, dtype=torch.float32, device=x.device)
-    y = reflection_pad_conv2d.forward(x, weight, each, *HOW, cut, moments)
+    y = reflection_pad_conv2d.forward(x, weight, each, *HOW, config, moments)
     return y, moments, *instance_norm.forward(y, each, each, None, 1e-5, "relu", 0.0, 1, moments=moments)
 
 

@@ -24,7 +24,7 @@ def problems(draw):
         label=draw(st.sampled_from((None, 0.0, 1.0, 0.9))),
         want_grad=draw(st.booleans()),
         scale=draw(st.sampled_from((1.0, 30.0, 1e4))),
-        cut=kernels.Config(16, 1, each, -(-tiles // each)),
+        config=kernels.Config(16, 1, each, -(-tiles // each)),
         seed=draw(st.integers(0, 99)),
     )
 
@@ -43,7 +43,7 @@ def test_matches_fp64(kind, dtype, device):
             target = torch.rand(problem["numel"], generator=generator).to(device=device, dtype=dtype)
             target[::3] = x[::3] if kind != "bce" else 1.0  # ties
         value, grad = kernels.forward(
-            x, target, label or 0.0, kind, problem["reduction"], problem["want_grad"], problem["cut"]
+            x, target, label or 0.0, kind, problem["reduction"], problem["want_grad"], problem["config"]
         )
         expected, expected_grad = oracle.loss(x, (label or 0.0) if target is None else target, kind)
         unit = oracle.epsilon(oracle.accumulator(dtype))
@@ -120,11 +120,11 @@ def test_of_nothing(device):
 
 @given(st.integers(1, 2**40), st.sampled_from((2, 4, 8)), st.sampled_from(("none", "sum")))
 def test_config(numel, itemsize, reduction):
-    cut = kernels.config(numel, itemsize, reduction)
-    share = cut.block * cut.tiles
-    assert (cut.programs - 1) * share < numel <= cut.programs * share
-    assert cut.programs < 2**31
-    assert reduction == "none" or cut.programs <= kernels._MAX_PROGRAMS <= kernels._PARTIAL_BLOCK
+    config = kernels.default_config(numel, itemsize, reduction)
+    share = config.block * config.tiles
+    assert (config.programs - 1) * share < numel <= config.programs * share
+    assert config.programs < 2**31
+    assert reduction == "none" or config.programs <= kernels._MAX_PROGRAMS <= kernels._PARTIAL_BLOCK
 
 
 @pytest.mark.parametrize(

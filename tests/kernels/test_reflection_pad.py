@@ -16,8 +16,8 @@ def problems(draw):
     height, width = draw(st.integers(1, 7)), draw(st.integers(1, 9))
     left, right = (draw(st.integers(0, width - 1)) for _ in range(2))
     top, bottom = (draw(st.integers(0, height - 1)) for _ in range(2))
-    cut = draw(st.sampled_from((None, kernels.Config(16, 4, 1), kernels.Config(4, 16, 1))))
-    return (batch, channels, height, width), (left, right, top, bottom), cut
+    config = draw(st.sampled_from((None, kernels.Config(16, 4, 1), kernels.Config(4, 16, 1))))
+    return (batch, channels, height, width), (left, right, top, bottom), config
 
 
 @pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
@@ -26,17 +26,17 @@ def test_matches_index_lists(layout, dtype, device):
     @settings(max_examples=6 if dtype == torch.float32 else 3, phases=oracle.PHASES)
     @given(problems())
     def check(problem):
-        shape, padding, cut = problem
+        shape, padding, config = problem
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
         x = x.contiguous(memory_format=oracle.FORMATS[layout])
-        y = kernels.forward(x, *padding, cut)
+        y = kernels.forward(x, *padding, config)
         expected = oracle.reflect_pad(x, *padding)
         assert torch.equal(y, expected) and y.is_contiguous(memory_format=oracle.FORMATS[layout])
 
         dy = torch.randn(y.shape, generator=generator).to(device=device, dtype=dtype)
         dy = dy.contiguous(memory_format=oracle.FORMATS[layout])
-        dx = kernels.backward(dy, *padding, cut)
+        dx = kernels.backward(dy, *padding, config)
         expected = oracle.fold(dy.double(), *padding)
         unit, largest = oracle.epsilon(oracle.accumulator(dtype)), 1 + expected.abs().max().item()
         assert dx.dtype == dtype and dx.is_contiguous(memory_format=oracle.FORMATS[layout])
@@ -66,7 +66,7 @@ def test_nothing_to_do(shape, device):
 
 @given(st.sampled_from(("forward", "backward")), st.sampled_from(("nchw", "nhwc")), st.integers(1, 10000))
 def test_config(direction, layout, inner):
-    assert kernels.config(direction, layout, inner) in kernels.configurations(direction, layout)
+    assert kernels.default_config(direction, layout, inner) in kernels.configurations(direction, layout)
 
 
 @pytest.mark.parametrize("padding", [(5, 0, 0, 0), (0, 0, 4, 0), (-1, 0, 0, 0)])

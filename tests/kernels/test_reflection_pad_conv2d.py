@@ -59,13 +59,13 @@ def small(direction, kind, g):
     return kernels.Config(kind, 32, 16, 16, 1, 1)
 
 
-def compute(direction, x, weight, bias, dy, how, cut, channels_last=False, precision="ieee"):
+def compute(direction, x, weight, bias, dy, how, config, channels_last=False, precision="ieee"):
     layout = "nchw" if x.is_contiguous() else "nhwc"
     if direction == "forward":
-        return kernels.forward(x, weight, bias, *how, precision, cut)
+        return kernels.forward(x, weight, bias, *how, precision, config)
     if direction == "input_gradient":
-        return kernels.input_gradient(dy, weight, x.shape[2:], *how, precision, layout == "nhwc", cut)
-    return kernels.weight_gradient(dy, x, weight.shape[2:], *how, precision, channels_last, cut)
+        return kernels.input_gradient(dy, weight, x.shape[2:], *how, precision, layout == "nhwc", config)
+    return kernels.weight_gradient(dy, x, weight.shape[2:], *how, precision, channels_last, config)
 
 
 def check(shape, outputs, kernel, how, layout, dtype, device, which=None, offset=0.0):
@@ -222,12 +222,12 @@ def test_moments(layout, dtype, offset, device):
         x, weight, bias, _ = operands(shape, outputs, kernel, how, layout, dtype, device)
         bias = bias + offset
         g = kernels.geometry(shape, weight.shape, *how)
-        cut = kernels.Config("tile", block_m, 16, 16, 1, 1)
-        assert kernels.part_of_moments(layout, g, x.element_size(), "ieee", cut) == block_m
-        y = kernels.forward(x, weight, bias, *how, "ieee", cut)
+        config = kernels.Config("tile", block_m, 16, 16, 1, 1)
+        assert kernels.part_of_moments(layout, g, x.element_size(), "ieee", config) == block_m
+        y = kernels.forward(x, weight, bias, *how, "ieee", config)
         parts = y.shape[2] * y.shape[3] // block_m
         moments = moments_like(y, parts, layout)
-        assert torch.equal(kernels.forward(x, weight, bias, *how, "ieee", cut, moments), y)
+        assert torch.equal(kernels.forward(x, weight, bias, *how, "ieee", config, moments), y)
         mean, square = moments_of(y, parts, layout)
         unit, largest = oracle.epsilon(moments.dtype), y.abs().max().item()
         oracle.assert_within(moments[0], mean, unit * largest, "mean")
@@ -242,11 +242,11 @@ def test_nan_stays_in_its_part_of_the_moments(device):
     shape, outputs, kernel, how, block_m = MOMENTS[1]
     x, weight, bias, _ = operands(shape, outputs, kernel, how, "nhwc", torch.float32, device)
     x[1, 0, 5, 0] = float("nan")
-    cut = kernels.Config("tile", block_m, 16, 16, 1, 1)
-    y = kernels.forward(x, weight, bias, *how, "ieee", cut)
+    config = kernels.Config("tile", block_m, 16, 16, 1, 1)
+    y = kernels.forward(x, weight, bias, *how, "ieee", config)
     parts = y.shape[2] * y.shape[3] // block_m
     moments = moments_like(y, parts, "nhwc")
-    kernels.forward(x, weight, bias, *how, "ieee", cut, moments)
+    kernels.forward(x, weight, bias, *how, "ieee", config, moments)
     expected = moments_of(y, parts, "nhwc").isnan()
     assert torch.equal(moments.isnan(), expected) and expected.any() and not expected.all()
 
@@ -286,13 +286,13 @@ def test_config(direction, layout, sizes, kernel, itemsize, precision):
     kernel = tuple(min(k, side + 2 * pad) for k, side, pad in zip(kernel, (height, width), padding))
     g = kernels.geometry((batch, channels, height, width), (outputs, channels, *kernel), (1, 1), padding, (1, 1))
     found = kernels.candidates(direction, layout, g, itemsize, precision)
-    assert found[0] == kernels.config(direction, layout, g, itemsize, precision)
-    for cut in found:
-        assert cut.kind in kernels.kinds(direction, g)
-        assert all(block >= 16 and block & (block - 1) == 0 for block in cut[1:4])
-        assert (cut.splits >= 1) == (direction == "weight_gradient")
-        if cut.kind == "thin_output" and direction != "weight_gradient":
-            assert cut.block_m > kernel[1] - 1
+    assert found[0] == kernels.default_config(direction, layout, g, itemsize, precision)
+    for config in found:
+        assert config.kind in kernels.kinds(direction, g)
+        assert all(block >= 16 and block & (block - 1) == 0 for block in config[1:4])
+        assert (config.splits >= 1) == (direction == "weight_gradient")
+        if config.kind == "thin_output" and direction != "weight_gradient":
+            assert config.block_m > kernel[1] - 1
 
 
 X, WEIGHT = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
