@@ -1,6 +1,7 @@
 """Records are complete, never overwrite one another, and render as Markdown, in pages, and as plots."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -287,6 +288,13 @@ def test_the_tables_of_the_pages_are_those_of_the_committed_records(page):
     text = (record.ROOT / page).read_text(encoding="utf-8")
     assert report.quoted(text) == text, f"run python -m bench.report --update {page}"
     assert text.count("<!-- bench.report: ") == len(report.BLOCK.findall(text)), "a comment is not well formed"
+
+
+def test_every_committed_record_is_cited():
+    pages = [record.ROOT / "README.md", *record.ROOT.glob("docs/*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    names = [re.search(r"[0-9a-f]{7}-.+", path.stem)[0] for path in record.ROOT.glob("bench/results/*")]
+    assert names and [name for name in names if name not in text] == []
 
 
 def test_the_plots(run, stepped, tmp_path, capsys):
