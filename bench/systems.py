@@ -110,7 +110,7 @@ class Variant:
         in_place: activations of the reference model overwrite what they are given.
         fused: the reference model's Adams run in one pass, as ours do; torch's default does not.
         how: the mode of torch.compile, or "force-layout" for its option force_layout_optimization.
-        graph: the whole step is a CUDA graph: the reference model's captured by hand, ours as the engine records it.
+        graph: the whole step is a CUDA graph: the reference model's captured by hand, ours as a run records it.
     """
 
     who: str

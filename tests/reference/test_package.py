@@ -11,7 +11,7 @@ import torch
 
 import fastgan
 from fastgan import recipes, reference, train
-from fastgan.engine import command
+from fastgan.cli import command
 
 from .harness import STEPS, WAYS, Way, assert_rounding_explains, distances, start
 
