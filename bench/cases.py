@@ -1,4 +1,4 @@
-"""What is raced: one op with its inputs, and the providers that compute it."""
+"""What is timed: one op with its inputs, and the providers that compute it."""
 
 from __future__ import annotations
 

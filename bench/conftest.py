@@ -1,4 +1,4 @@
-"""The option --benchmark, and the fixture that races one case; what a run measured goes into its record and a table."""
+"""The option --benchmark, and the fixture that times one case; what a run measured goes into its record and a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from . import ceilings, record, tables
-from .measure import Race, rounds_within
+from .measure import Comparison, rounds_within
 
 HERE = Path(__file__).resolve().parent
 NOTHING_TIMED = "nothing was timed: add --benchmark (pytest bench --benchmark)"
@@ -176,11 +176,11 @@ def keep(request: pytest.FixtureRequest):
 
 
 @pytest.fixture
-def race(request: pytest.FixtureRequest, benchmark):
+def compare(request: pytest.FixtureRequest, benchmark):
     """A function that checks a case, times all its providers turn by turn, and keeps the result."""
     run = request.config.stash[RUN]
 
-    def play(case) -> None:
+    def run_case(case) -> None:
         run.measure_machine()
         torch.manual_seed(0)
         try:
@@ -188,28 +188,28 @@ def race(request: pytest.FixtureRequest, benchmark):
         except Exception as error:
             run.failed.append({**case.describe(), "reason": f"{type(error).__name__}: {error}"})
             raise
-        contest = Race(case.runners(), case.clock)
-        round_seconds = contest.warm_up(run.budget / 2, case.warm_up_rounds)
-        rounds = rounds_within(run.budget * len(contest.runners), round_seconds, least=case.least_rounds)
-        names = list(contest.runners)
+        comparison = Comparison(case.runners(), case.clock)
+        round_seconds = comparison.warm_up(run.budget / 2, case.warm_up_rounds)
+        rounds = rounds_within(run.budget * len(comparison.runners), round_seconds, least=case.least_rounds)
+        names = list(comparison.runners)
         # pytest-benchmark drives the rounds and times one provider of ours; the others take their turns around it.
         ours = next((name for name in names if name.startswith("ours")), names[0])
         try:
             benchmark.pedantic(
-                contest.turn,
+                comparison.turn,
                 args=(ours,),
-                setup=lambda: contest.before(ours),
-                teardown=lambda name: contest.after(name),
+                setup=lambda: comparison.before(ours),
+                teardown=lambda name: comparison.after(name),
                 rounds=rounds,
             )
-        finally:  # Ctrl-C in a long race keeps its rounds
-            if all(timing.seconds for timing in contest.timings.values()):
-                timings = {name: timing.summary() for name, timing in contest.timings.items()}
+        finally:  # Ctrl-C keeps the rounds that were timed
+            if all(timing.seconds for timing in comparison.timings.values()):
+                timings = {name: timing.summary() for name, timing in comparison.timings.items()}
                 entry = {**case.describe(), "providers": timings, "speedup": case.speedups(timings)}
                 benchmark.extra_info.update(entry)
                 run.cases.append(entry)
 
-    return play
+    return run_case
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

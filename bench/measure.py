@@ -138,7 +138,7 @@ class Timing:
         }
 
 
-class Race:
+class Comparison:
     """Runs functions in rounds, each function once per round, and keeps their times.
 
     Each function gets the number of the round, to choose among its sets of inputs. A driver that has its own loop
@@ -204,11 +204,11 @@ def interleaved(
     most: int = 500,
 ) -> dict[str, Timing]:
     """Warm up and time ``runners`` turn by turn, for about ``seconds`` in all; each gets the number of the round."""
-    race = Race(runners, clock)
-    rounds = rounds_within(seconds, race.warm_up(seconds / 5), least, most)
-    first = next(iter(race.runners))
+    comparison = Comparison(runners, clock)
+    rounds = rounds_within(seconds, comparison.warm_up(seconds / 5), least, most)
+    first = next(iter(comparison.runners))
     for _ in range(rounds):
-        race.before(first)
-        race.turn(first)
-        race.after(first)
-    return race.timings
+        comparison.before(first)
+        comparison.turn(first)
+        comparison.after(first)
+    return comparison.timings

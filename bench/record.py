@@ -139,7 +139,7 @@ def write(path: Path, run: dict) -> None:
 
 
 def read(path: Path) -> dict:
-    """A record from ``path``; ValueError, in one sentence, if it is none."""
+    """A record from ``path``. ValueError for a file that cannot be read or is no bench record."""
     try:
         run = json.loads(Path(path).read_text())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A training step as a case of the bench: trials apart, the check of its losses, and the race of its variants."""
+"""A training step as a case of the bench: trials apart, the check of its losses, and the comparison of its variants."""
 
 from __future__ import annotations
 

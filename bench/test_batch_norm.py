@@ -65,7 +65,7 @@ BATCH_16 = [("leaky_relu", (16, 128, 64, 64))]
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("name, shape", parameters(CASES, full=FULL, cuda=BATCH_16))
-def test_batch_norm(race, device, name, shape, dtype, direction):
+def test_batch_norm(compare, device, name, shape, dtype, direction):
     def make():
         x = away_from_ties(torch.randn(shape, device=device, dtype=dtype), over=(0, 2, 3))
         weight = torch.ones(shape[1], device=device)
@@ -73,7 +73,7 @@ def test_batch_norm(race, device, name, shape, dtype, direction):
 
     # Forward reads x and writes y; backward reads x and dy and writes dx.
     passes = 2 if direction == "forward" else 3
-    race(
+    compare(
         OpCase(
             "batch_norm", name, shape, dtype, direction, device, make, VARIANTS[name],
             bytes_moved=passes * math.prod(shape) * dtype.itemsize, leaves=3,

@@ -29,7 +29,7 @@ BATCH_16 = {f"{name}-batch16": ((16, *LAYERS[name][0][1:]), *LAYERS[name][1:]) f
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("layer", [*LAYERS, *(pytest.param(name, marks=pytest.mark.cuda) for name in BATCH_16)])
-def test_conv_transpose2d(race, device, layer, dtype, direction):
+def test_conv_transpose2d(compare, device, layer, dtype, direction):
     shape, out, kernel, geometry = (LAYERS | BATCH_16)[layer]
     weight_shape = (shape[1], out, kernel, kernel)
 
@@ -43,7 +43,7 @@ def test_conv_transpose2d(race, device, layer, dtype, direction):
     operands = math.prod(shape) + outputs + math.prod(weight_shape)
     # Backward is two such products, and reads x, dy and the weight to write dx and dw.
     written_back = math.prod(shape) + math.prod(weight_shape) if direction == "backward" else 0
-    race(
+    compare(
         OpCase(
             "conv_transpose2d",
             f"{shape[1]}->{out} {kernel}x{kernel}",

@@ -44,7 +44,7 @@ BATCH_16 = [(variant, (16, *shape[1:])) for variant, shape in CASES]
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("variant, shape", parameters(CASES, full=FULL, cuda=BATCH_16))
-def test_instance_norm(race, device, variant, shape, dtype, direction):
+def test_instance_norm(compare, device, variant, shape, dtype, direction):
     def make():
         x = away_from_ties(torch.randn(shape, device=device, dtype=dtype))
         return (x, torch.randn_like(x)) if variant == "residual+halo" else (x,)
@@ -56,7 +56,7 @@ def test_instance_norm(race, device, variant, shape, dtype, direction):
     elements = padded + (3 if variant == "residual+halo" and direction == "backward" else 2) * pixels
     if direction == "forward" and variant != "residual+halo":
         elements -= pixels
-    race(
+    compare(
         OpCase(
             "instance_norm",
             variant,

@@ -135,14 +135,14 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 4], ids="batch{}".format)
-def test_loader_of_photos(race, photos, count):
+def test_loader_of_photos(compare, photos, count):
     options = DataOptions(dataroot=str(photos), load_size=LOAD, crop_size=CROP, batch_size=count)
     ours = open_dataset("unaligned", options)
     what = f"JPEG {PHOTO}x{PHOTO}, resized to {LOAD}, cropped to {CROP}"
-    race(LoaderCase("cyclegan", what, Decoding(photos), ours, count, ("A", "B")))
+    compare(LoaderCase("cyclegan", what, Decoding(photos), ours, count, ("A", "B")))
 
 
-def test_loader_of_digits(race):
+def test_loader_of_digits(compare):
     ours = open_dataset("labelled", DataOptions(batch_size=128))
     pixels = (127.5 * (ours.images() + 1)).round().to(torch.uint8)
-    race(LoaderCase("dcgan", "drawn digits", InMemory(pixels, ours.labels), ours, 128, ("image",)))
+    compare(LoaderCase("dcgan", "drawn digits", InMemory(pixels, ours.labels), ours, 128, ("image",)))

@@ -48,7 +48,7 @@ DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.full)]
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("op, target, shape", parameters(CASES, cuda=BATCH_16))
-def test_losses(race, device, op, target, shape, dtype, direction):
+def test_losses(compare, device, op, target, shape, dtype, direction):
     def make():
         x = torch.randn(shape, device=device, dtype=dtype)
         return (x, torch.rand(shape, device=device, dtype=dtype)) if target == "tensor" else (x,)
@@ -57,7 +57,7 @@ def test_losses(race, device, op, target, shape, dtype, direction):
     # One pass reads input and target (and writes the input's gradient, if gradients are wanted).
     passes = (2 if target == "tensor" else 1) + (direction != "forward")
     layouts = ("nchw", "channels_last") if shape[1] > 1 else ("nchw",)
-    race(
+    compare(
         OpCase(
             op,
             target,

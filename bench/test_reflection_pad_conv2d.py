@@ -62,7 +62,7 @@ def eager_with_norm(x, weight, bias):
     return F.pad(F.relu(F.instance_norm(y)), (1,) * 4, mode="reflect")
 
 
-def contestants_with_norm(device: torch.device) -> list[Provider]:
+def providers_with_norm(device: torch.device) -> list[Provider]:
     found = providers(eager=eager_with_norm, ours=with_norm(None, True))
     if device.type != "cuda":
         return found
@@ -73,7 +73,7 @@ def contestants_with_norm(device: torch.device) -> list[Provider]:
     return found
 
 
-def contestants(device: torch.device, padding: int) -> list[Provider]:
+def providers_of_padding(device: torch.device, padding: int) -> list[Provider]:
     found = providers(
         eager=lambda x, w, b: F.conv2d(F.pad(x, (padding,) * 4, mode="reflect"), w, b),
         ours=lambda x, w, b: fg.reflection_pad_conv2d(x, w, b, padding=padding),
@@ -90,19 +90,19 @@ def contestants(device: torch.device, padding: int) -> list[Provider]:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("layer", [*LAYERS, *(pytest.param(name, marks=pytest.mark.cuda) for name in BATCH_16)])
-def test_reflection_pad_conv2d(race, device, layer, dtype, direction):
+def test_reflection_pad_conv2d(compare, device, layer, dtype, direction):
     shape, out, kernel = (LAYERS | BATCH_16)[layer]
-    found = contestants(device, kernel // 2)
-    race(case(shape, out, kernel, dtype, direction, device, found, times_eager(layer, dtype, device)))
+    found = providers_of_padding(device, kernel // 2)
+    compare(case(shape, out, kernel, dtype, direction, device, found, times_eager(layer, dtype, device)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("layer", ["trunk", pytest.param("trunk-batch16", marks=pytest.mark.cuda)])
-def test_convolution_and_norm(race, device, layer, dtype):
+def test_convolution_and_norm(compare, device, layer, dtype):
     """The trunk's convolution and the norm behind it, which takes the moments that Triton's kernel leaves."""
     shape, out, kernel = (LAYERS | BATCH_16)[layer]
-    found = contestants_with_norm(device)
-    race(case(shape, out, kernel, dtype, "forward", device, found, times_eager(layer, dtype, device), norm=True))
+    found = providers_with_norm(device)
+    compare(case(shape, out, kernel, dtype, "forward", device, found, times_eager(layer, dtype, device), norm=True))
 
 
 def case(shape, out, kernel, dtype, direction, device, found, times, norm=False) -> OpCase:

@@ -1,6 +1,6 @@
 """One training step of each system: our recipe against its reference model in stock torch.
 
-With torch.compile in the race, ``-m compile``.
+``-m compile`` adds torch.compile.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def ours(device: torch.device) -> tuple[Variant, ...]:
     "system, size, count",
     parameters((CASES, ()), (LARGE + FULL_ON_CPU, FULL), (CUDA, ON_CUDA)),
 )
-def test_step(race, chosen, device, system, size, count):
-    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + ours(device)), device))
+def test_step(compare, chosen, device, system, size, count):
+    compare(StepCase(SYSTEMS[system], size, count, chosen(EAGER + ours(device)), device))
 
 
 @pytest.mark.compile
@@ -52,6 +52,6 @@ def test_step(race, chosen, device, system, size, count):
     "system, size, count",
     parameters((CASES + LARGE, ()), (FULL_ON_CPU, FULL), (CUDA, ON_CUDA)),
 )
-def test_step_beside_compile(race, chosen, device, system, size, count):
+def test_step_beside_compile(compare, chosen, device, system, size, count):
     compiled = COMPILED + (COMPILED_ON_CUDA if device.type == "cuda" else ())
-    race(StepCase(SYSTEMS[system], size, count, chosen(EAGER + compiled + ours(device)), device))
+    compare(StepCase(SYSTEMS[system], size, count, chosen(EAGER + compiled + ours(device)), device))

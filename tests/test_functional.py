@@ -1,4 +1,4 @@
-"""The public functions: they agree with torch.nn.functional on its own ground, and refuse bad input in one sentence."""
+"""The public functions: they agree with torch.nn.functional where it has the same, and refuse what they cannot take."""
 
 import re
 
@@ -113,7 +113,7 @@ X = torch.zeros(2, 3, 4, 5)
         (lambda: ours.bce_with_logits(X, X[:1]), r"target of the input's shape \(2, 3, 4, 5\), got \(1, 3, 4, 5\)"),
     ],
 )
-def test_bad_input_gets_a_sentence(call, message):
+def test_bad_input_is_an_error(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)

@@ -741,7 +741,7 @@ def test_losses_and_functions_are_traced_by_fx():
     torch.testing.assert_close(torch.fx.symbolic_trace(Step())(x, t), Step()(x, t))
 
 
-def test_quantized_tensors_are_refused_with_a_sentence():
+def test_quantized_tensors_are_refused():
     model = fastgan.fuse(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU()))
     x = torch.quantize_per_tensor(torch.randn(1, 3, 8, 8), 0.1, 0, torch.quint8)
     for layer in (model, model[2], model[2:]):
@@ -811,7 +811,7 @@ def test_report():
     (lambda: fastgan.fuse({"weight": torch.zeros(1)}), "fuse takes a model, a torch.nn.Module, got dict: give it"),
     (lambda: fastgan.fuse(nn.ReLU(), report=True), "report must be a function .* such as print, got True"),
 ])  # fmt: skip
-def test_bad_arguments_get_a_sentence(call, message):
+def test_bad_arguments_are_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

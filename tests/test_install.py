@@ -211,7 +211,7 @@ def test_torch_absent_at_build_time_means_a_python_install_that_says_so(tmp_path
     assert "torch could not be imported at build time (ImportError: hidden)" in result.stderr
 
 
-def test_tools_too_old_to_make_a_wheel_get_a_sentence():
+def test_tools_too_old_to_make_a_wheel_are_errors():
     code = (
         "import sys, runpy, importlib.util; importlib.util.find_spec = lambda name: None;"
         "sys.argv = ['setup.py', 'dist_info']; runpy.run_path('setup.py')"

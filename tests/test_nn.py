@@ -273,7 +273,7 @@ def test_old_state_dicts_with_running_statistics_are_refused_as_in_stock():
         (lambda: fastgan.nn.BatchNorm1d(3)(torch.zeros(1, 3)), "more than 1 value per channel"),
     ],
 )
-def test_bad_input_gets_a_sentence(call, message):
+def test_bad_input_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

@@ -75,7 +75,7 @@ def test_the_report_command_renders_the_record(timed, tmp_path):
     assert "| mse_loss label " in table.read_text(encoding="utf-8")
 
 
-def test_without_the_flag_nothing_is_timed_and_a_sentence_says_so():
+def test_without_the_flag_nothing_is_timed_and_a_line_says_so():
     before = set(record.RESULTS.glob("*.json"))
     done = run(PYTEST, "bench", "-k", "mse_loss-label")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -84,7 +84,7 @@ def test_without_the_flag_nothing_is_timed_and_a_sentence_says_so():
     assert set(record.RESULTS.glob("*.json")) == before
 
 
-def test_a_budget_of_nothing_gets_a_sentence():
+def test_a_budget_of_nothing_is_an_error():
     done = run(PYTEST, "bench", "--benchmark", "--benchmark-budget", "0")
     assert done.returncode == 4
     assert "--benchmark-budget is 0.0: give seconds above 0" in done.stderr

@@ -1,4 +1,4 @@
-"""make gpu-check, where there is no GPU: stages are checked first, and what is missing is said in a sentence."""
+"""make gpu-check, where there is no GPU: stages are checked first, and what is missing is told."""
 
 import os
 import subprocess

@@ -10,11 +10,11 @@ def logged(names):
 
 def test_every_round_calls_each_function_once_in_rotating_order():
     calls, runners = logged("abc")
-    race = measure.Race(runners)
+    comparison = measure.Comparison(runners)
     for _ in range(6):
-        race.before("b")
-        race.turn("b")
-        race.after("b")
+        comparison.before("b")
+        comparison.turn("b")
+        comparison.after("b")
     rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
     assert ["".join(name for name, _ in turn) for turn in rounds] == ["abc", "bca", "cab"] * 2
     assert [{number for _, number in turn} for turn in rounds] == [{i} for i in range(6)]

@@ -72,7 +72,7 @@ def test_a_record_survives_writing_and_reading(run, tmp_path):
 @pytest.mark.parametrize(
     "text, reason", [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "is not a bench record")]
 )
-def test_what_is_no_record_gets_a_sentence(text, reason, tmp_path):
+def test_what_is_no_record_is_an_error(text, reason, tmp_path):
     path = tmp_path / "record.json"
     if text is not None:
         path.write_text(text)
@@ -152,7 +152,7 @@ def test_the_report_command(run, tmp_path, capsys):
 
 @pytest.fixture
 def stepped():
-    """A run with one step, raced by four variants, that failed to compile; a loader that feeds it; a training."""
+    """A run with one step, timed in four variants, that failed to compile; a loader that feeds it; a training."""
     times = {
         "eager fp32 nchw": 6.0,
         "eager bf16 nchw": 4.0,
@@ -273,7 +273,7 @@ def test_a_page_quotes_its_records(stepped, tmp_path, monkeypatch):
     ("ops | one.json", "one.json hold nothing for the table ops"),
     ("steps | two.json", "two.json cannot be read"),
 ])  # fmt: skip
-def test_a_page_that_quotes_what_there_is_not_gets_a_sentence(quote, reason, stepped, tmp_path, monkeypatch, capsys):
+def test_a_page_that_quotes_what_there_is_not_is_an_error(quote, reason, stepped, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "ROOT", tmp_path)
     record.write(tmp_path / "one.json", stepped)
     page = tmp_path / "page.md"

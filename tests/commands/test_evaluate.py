@@ -114,7 +114,7 @@ def test_other_data_becomes_what_the_networks_take(call, runs, images, tmp_path)
     assert outcome.code == 2 and "cvae was trained on 10 classes and these images have 2" in outcome.err
 
 
-def test_bad_requests_get_one_sentence(call, runs, tmp_path):
+def test_bad_requests_are_errors(call, runs, tmp_path):
     for arguments, said in (
         (("--count", "1"), "--count is 1: it must be 2 or more"),
         (("--seed", "-1"), "--seed: '-1' is not a whole number from 0 to"),

@@ -37,7 +37,7 @@ def test_a_forced_backend_that_cannot_serve_is_reported_not_raised(call, monkeyp
         ("quick", [], "FASTGAN_BACKEND='quick': unknown backend 'quick': choose auto"),
     ],
 )
-def test_bad_input_gets_a_sentence(call, monkeypatch, variable, argv, sentence):
+def test_bad_input_is_an_error(call, monkeypatch, variable, argv, sentence):
     monkeypatch.setenv("FASTGAN_BACKEND", variable)
     try:
         _dispatch.read_environment()

@@ -283,7 +283,7 @@ def test_pictures_stay_unless_asked(call, runs, digits):
         ),
     ],
 )
-def test_bad_requests_get_one_sentence(call, runs, digits, name, recipe, arguments, said):
+def test_bad_requests_are_errors(call, runs, digits, name, recipe, arguments, said):
     output = () if "--output" in arguments else ("--output", "new.png")
     outcome = call(COMMANDS[name], runs(recipe), *arguments, *output)
     assert outcome.code == 2 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1

@@ -170,7 +170,7 @@ def test_images_that_do_not_fit_are_named_before_the_first_step(tiny_train, imag
         (["cyclegan", *TINY, "--crop-size", "17"], "--crop-size 17 is larger than --load-size 16"),
     ],
 )
-def test_bad_input_gets_a_sentence(call, tmp_path, argv, sentence):
+def test_bad_input_is_an_error(call, tmp_path, argv, sentence):
     outcome = call(train, *argv)
     assert outcome.code == 2
     assert outcome.err.startswith(f"error: {sentence}") and outcome.err.count("\n") == 1

@@ -320,7 +320,7 @@ def test_published_networks(call, images, tmp_path, trained):
         (["missing.pt", "photos", "--ouput", "x"], "unknown argument '--ouput': did you mean --output?"),
     ],
 )
-def test_bad_input_gets_a_sentence(call, images, tmp_path, argv, sentence):
+def test_bad_input_is_an_error(call, images, tmp_path, argv, sentence):
     images(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     outcome = call(translate, *argv)

@@ -36,7 +36,7 @@ def test_needs_a_gpu(monkeypatch):
     (["--batch", "1", "0"], "--batch must be at least 1, got 0"),
     (["--rounds", "-1"], "--rounds must be at least 1, got -1"),
 ])  # fmt: skip
-def test_bad_flags_get_one_sentence(call, arguments, said):
+def test_bad_flags_are_errors(call, arguments, said):
     outcome = call(tune, *arguments)
     assert outcome.code == 2 and outcome.err.startswith(f"error: {said}") and outcome.err.count("\n") == 1
 

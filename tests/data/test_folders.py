@@ -38,7 +38,7 @@ def test_images_are_found_in_sub_folders_in_natural_order(tmp_path):
     assert find_images(tmp_path) == ["A9.png", "a9.png", "a10.png", "b/1.jpeg", "b/2.png", "b/10.PNG"]
 
 
-def test_missing_and_empty_folders_get_a_sentence(tmp_path):
+def test_missing_and_empty_folders_are_errors(tmp_path):
     with pytest.raises(ValueError, match="trainB is missing: it should hold the images of one domain"):
         ImageFolder(tmp_path / "trainB", WHOLE)
     (tmp_path / "trainB").mkdir()

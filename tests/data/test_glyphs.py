@@ -84,7 +84,7 @@ def test_ten_thousand_take_no_time():
     assert time.process_time() - began < 5
 
 
-def test_bad_requests_get_a_sentence():
+def test_bad_requests_are_errors():
     with pytest.raises(ValueError, match="no split 'val': choose train or test"):
         glyphs("val", 10)
     with pytest.raises(ValueError, match="0 glyphs of 28x28"):

@@ -50,7 +50,7 @@ COMPRESSED = gzip.compress(GOOD)  # holds the time, so that it may not name a te
         "gzip structure",
     ],
 )
-def test_faults_get_a_sentence_that_names_the_file(tmp_path, content, said):
+def test_faults_are_errors_that_name_the_file(tmp_path, content, said):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"train-images-idx3-ubyte {said}") as caught:
@@ -79,7 +79,7 @@ def test_images_with_channels(tmp_path):
     assert read_labelled(find_idx(tmp_path)["train"])[0].shape == (4, 6, 5, 2)
 
 
-def test_images_and_labels_that_do_not_belong_together_get_a_sentence(tmp_path):
+def test_images_and_labels_that_do_not_belong_together_are_errors(tmp_path):
     write_idx(tmp_path, 4)
     labels = tmp_path / "train-labels-idx1-ubyte"
 

@@ -386,7 +386,7 @@ def test_images_of_different_sizes_need_a_size(folders):
     assert dataset[0]["image"].shape == (3, 12, 12) and dataset.image_size == 12
 
 
-def test_misplaced_files_get_a_sentence(folders, tmp_path):
+def test_misplaced_files_are_errors(folders, tmp_path):
     picture((8, 8)).save(folders / "stray.png")
     with pytest.raises(ValueError, match=r"holds images beside folders of images \(stray.png\): put them into"):
         open_dataset("labelled", options(folders))
@@ -422,14 +422,14 @@ def test_labelled_images_come_from_the_subset_alone():
     assert all(torch.equal(again[name], value) for name, value in items[2, 50].items())
 
 
-def test_too_few_labels_get_a_sentence():
+def test_too_few_labels_are_errors():
     with pytest.raises(ValueError, match="--n-labels is 9: with 10 classes it must be 10 or more"):
         open_dataset("semi_labelled", options(n_labels=9))
     with pytest.raises(ValueError, match="--n-labels is 100, 10 of each class, but class 0 has 2 images"):
         open_dataset("semi_labelled", options(max_dataset_size=20))
 
 
-def test_unknown_kinds_get_a_sentence():
+def test_unknown_kinds_are_errors():
     with pytest.raises(ValueError, match="no kind of data 'paired': choose from unaligned, aligned, labelled"):
         open_dataset("paired", options())
     with pytest.raises(ValueError, match="no split 'val': choose train or test"):

@@ -35,7 +35,7 @@ def test_every_option_has_a_help_text():
         ({"load_size": 128, "preprocess": "scale_width_and_crop"}, "give a --load-size at least as large"),
     ],
 )
-def test_bad_values_get_a_sentence(values, said):
+def test_bad_values_are_errors(values, said):
     with pytest.raises(ValueError, match="^--") as caught:
         DataOptions(**values)
     assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -145,7 +145,7 @@ def test_indices_outside_end_an_iteration(root):
             dataset[key]
 
 
-def test_missing_folders_get_a_sentence(root):
+def test_missing_folders_are_errors(root):
     with pytest.raises(ValueError, match="--dataroot .*nowhere is missing: it should hold the folders"):
         open_unaligned(options(root / "nowhere"))
     for file in (root / "trainB").iterdir():
@@ -159,7 +159,7 @@ def test_missing_folders_get_a_sentence(root):
         open_unaligned(options(root), "val")
 
 
-def test_images_of_different_sizes_in_one_batch_get_a_sentence(root):
+def test_images_of_different_sizes_in_one_batch_are_errors(root):
     picture((24, 40)).save(root / "trainA" / "3.png")
     with pytest.raises(ValueError) as caught:
         open_unaligned(options(root, preprocess="none", batch_size=2))
@@ -285,7 +285,7 @@ def test_aligned_built_in_pairs():
     assert len(open_pairs(options(None), "aligned")) == 64
 
 
-def test_images_that_are_no_pairs_get_a_sentence(aligned):
+def test_images_that_are_no_pairs_are_errors(aligned):
     picture((47, 20)).save(aligned / "train" / "odd.png")
     with pytest.raises(ValueError, match="odd.png is 47 pixels wide: A and B side by side are equally wide"):
         open_dataset("aligned", options(aligned))

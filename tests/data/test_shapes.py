@@ -116,7 +116,7 @@ def test_every_preprocess_serves(preprocess, split):
     assert open_dataset("unaligned", data, split)[0]["A"].shape == (3, side, side)
 
 
-def test_bad_requests_get_a_sentence():
+def test_bad_requests_are_errors():
     with pytest.raises(ValueError, match="no domain 'C': choose from A, B"):
         Scenes("C", "train", count=1, size=8)
     with pytest.raises(ValueError, match="no split 'val': choose train or test"):

@@ -63,7 +63,7 @@ def test_where_it_is_kept(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "fastgan"
 
 
-def test_what_no_classifier_can_judge_gets_a_sentence(tmp_path):
+def test_what_no_classifier_can_judge_is_an_error(tmp_path):
     for images, classes in ((torch.zeros(4, 1, 8, 8), 1), (torch.zeros(4, 1, 8, 9), 3), (torch.zeros(4, 1, 2, 2), 3)):
         with pytest.raises(ValueError, match="judged by a classifier, and .* make none: it needs two classes"):
             classifier_of(images, torch.zeros(4).long(), classes, cache=tmp_path)

@@ -35,12 +35,12 @@ def test_classes_are_read(text, classes):
 
 
 @pytest.mark.parametrize("text", ["", "three", "3-", "-3", "5-3", "1,,2", "1.5"])
-def test_what_names_no_classes_gets_a_sentence(text):
+def test_what_names_no_classes_is_an_error(text):
     with pytest.raises(ValueError, match="names no classes: write them as 3, as 0,2,4 or as 0-4"):
         parse_classes(text, 10)
 
 
-def test_classes_that_are_not_there_get_a_sentence():
+def test_classes_that_are_not_there_are_errors():
     for text in ("8-12", "0-12,3", f"{10**15}-{10**16},12"):  # told at once, however many are asked for
         with pytest.raises(ValueError, match="there is no class 1(2|0{15}): classes run from 0 to 9"):
             parse_classes(text, 10)

@@ -134,7 +134,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_gets_a_sentence_and_keeps_what_was_there(tmp_path, small_files):
+def test_a_full_disk_is_an_error_and_keeps_what_was_there(tmp_path, small_files):
     path = tmp_path / "checkpoint.pt"
     path.write_text("old")
     description = make_settings().to_json()

@@ -1,4 +1,4 @@
-"""A state that is not of the form that its recipe gives is refused in one sentence, before any of it is used."""
+"""A state that is not of the form that its recipe gives is refused before any of it is used."""
 
 import io
 import random
@@ -122,7 +122,7 @@ NOT_READ = {"_last_lr", "lr_lambdas", "_is_initial", "_get_lr_called_within_step
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_whatever_is_wrong_in_a_checkpoint_gets_a_sentence(name, tmp_path):
+def test_whatever_is_wrong_in_a_checkpoint_is_an_error(name, tmp_path):
     generator = random.Random(name)
     recipe = trained(name)
     content = content_of(recipe)
@@ -165,7 +165,7 @@ def restored(recipe, content, path):
 
 
 @pytest.mark.parametrize("name", ["wgan", "pix2pix"])
-def test_options_of_another_kind_get_a_sentence(name):
+def test_options_of_another_kind_are_errors(name):
     recipe = build(name)
     description = content_of(recipe)["description"]
     classes = CLASSES | {"recipe": recipe.Options}
