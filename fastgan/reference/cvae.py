@@ -1,4 +1,4 @@
-"""CVAE: a VAE told the class (Sohn, Lee, Yan 2015, equation 4; Kingma et al. 2014, arXiv 1406.5298, model M2)."""
+"""CVAE: a VAE told the class (Sohn, Lee, Yan 2015; Kingma et al. 2014, arXiv 1406.5298, model M2)."""
 
 import torch
 import torch.nn.functional as F

@@ -2,8 +2,9 @@
 
     L(G_A, G_B, D_A, D_B) = L_GAN(G_A, D_A) + L_GAN(G_B, D_B) + lambda L_cyc(G_A, G_B)                    (equation 3)
 
-G_A translates A to B, and D_A tells its images from those of B; G_B and D_B the other way round. L_GAN has least
-squares in place of logarithms (section 4), and section 5.2 adds the identity loss.
+G_A translates A to B (the paper's G: X -> Y), and D_A tells its images from those of B (the paper's D_Y); G_B and D_B
+do so the other way round. L_GAN has least squares in place of logarithms (section 4), and section 5.2 adds the identity
+loss.
 """
 
 import torch
@@ -74,8 +75,8 @@ class Discriminator(nn.Module):
 class ImagePool:
     """The last generated images, of which D is shown some (section 4; Shrivastava et al. 2017, section 2.3).
 
-    Once `size` images are there, one coin decides for each new image whether it is returned, or trades places with a
-    stored one: a number below 2 * size is drawn, and below size it is the place.
+    Once it holds `size` images, each new one is returned with probability 1/2, and otherwise replaces a random stored
+    one, which is returned: of a number drawn from 0 to 2 * size - 1, those below size are places.
     """
 
     def __init__(self, size: int):

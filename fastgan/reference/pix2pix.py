@@ -3,7 +3,7 @@
 
     min_G max_D  E[log D(x, y)] + E[log(1 - D(x, G(x)))] + lambda E[||y - G(x)||_1]               (equations 1, 3 and 4)
 
-x is an image of A, y the same one in B; G's noise is its dropout (section 2.1). D gives logits, D(x) = sigmoid(logit).
+x is an image of A, y the same one in B; G's noise is its dropout (section 3.1). D gives logits, D(x) = sigmoid(logit).
 """
 
 from collections import OrderedDict
