@@ -18,7 +18,8 @@ def main(argv: list[str]) -> int:
     Parser("python -m fastgan", description="List the commands.").parse(argv)
     for name in COMMANDS:
         text = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        print(ast.get_docstring(ast.parse(text)).splitlines()[0].replace("`", ""))
+        description = ast.get_docstring(ast.parse(text)) or name
+        print(description.splitlines()[0].replace("`", ""))
     return 0
 
 

@@ -17,4 +17,4 @@ class Counted:
             stock = next((each for each in kind.__mro__ if each in table), None)
             if stock is not None:
                 table[kind] = table[stock]
-        return super().train(mode)
+        return super().train(mode)  # type: ignore[misc]  # of the stock layer

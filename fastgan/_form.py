@@ -17,7 +17,7 @@ class FormError(ValueError):
 
 
 def check_form(value: Any, like: Any, name: str) -> None:
-    """ValueError, in one sentence that begins with `name`, unless `value` has the form of `like`.
+    """ValueError, whose message begins with `name`, unless `value` has the form of `like`.
 
     It is a FormError for another kind of value, and a plain one for a number that is not finite.
 
@@ -60,7 +60,8 @@ def _check_tensor(value: Any, like: Tensor, name: str) -> None:
 
 
 def _check_kind(value: Any, kind: type, name: str) -> None:
-    right = isinstance(value, {float: (int, float), dict: Mapping}.get(kind, kind))
+    kinds: dict[type, type | tuple[type, ...]] = {float: (int, float), dict: Mapping}
+    right = isinstance(value, kinds.get(kind, kind))
     if not right or (isinstance(value, bool) and kind is not bool):
         article = "an" if kind.__name__[0] in "aeiou" else "a"
         raise FormError(f"{name} is {_describe(value)}, where {article} {kind.__name__} belongs")

@@ -99,8 +99,9 @@ def fuse(model: Model, *, report: Callable[[str], object] | None = None) -> Mode
             if not was_joining or converted:
                 said.append(f"{what} -> fastgan.functional.{op}")
     said += [f"{paths[layer]}: {names[layer]} {outcome}" for layer, outcome in outcomes.items()]
-    for sentence in said if report else ():
-        report(sentence)
+    for sentence in said:
+        if report is not None:
+            report(sentence)
     return model
 
 
@@ -168,7 +169,7 @@ def _join(sequential: nn.Sequential) -> None:
     """Let a Sequential compute neighbours in one pass, as fastgan.nn.Sequential does."""
     if not isinstance(sequential, fnn.Sequential):
         kind = type(sequential)
-        sequential.__class__ = fnn.Sequential if kind is nn.Sequential else _joining(kind)
+        sequential.__class__ = fnn.Sequential if kind is nn.Sequential else _joining(kind)  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -190,7 +191,7 @@ def _joining(kind: type[nn.Sequential]) -> type[nn.Sequential]:
 
 
 def _new(kind: type[nn.Sequential], *arguments: Any) -> nn.Sequential:
-    return copyreg.__newobj__(_joining(kind), *arguments)
+    return copyreg.__newobj__(_joining(kind), *arguments)  # type: ignore[arg-type, attr-defined]
 
 
 def _obstacle(layer: nn.Module) -> str:
@@ -210,17 +211,17 @@ def _unsupported(layer: nn.Module, stock: type[nn.Module]) -> str:
     """Why our layer would not do for this one, or would leave it to torch; or the empty string."""
     if type(layer) not in (stock, OURS[stock]):
         return f"it is a subclass of nn.{stock.__name__}"
-    if stock in _NORMS and not layer.eps >= 0:
+    if isinstance(layer, _NORMS) and not layer.eps >= 0:
         return f"eps={layer.eps} is below 0"
-    if stock is nn.ReflectionPad2d and min(layer.padding) < 0:
+    if isinstance(layer, nn.ReflectionPad2d) and min(layer.padding) < 0:
         return f"the padding {tuple(layer.padding)} crops"
-    if stock is nn.Conv2d:
+    if isinstance(layer, nn.Conv2d):
         if isinstance(layer.padding, str):
             return f"padding={layer.padding!r} is left to torch"
         if layer.padding_mode not in ("zeros", "reflect"):
             return f"padding_mode={layer.padding_mode!r} is left to torch"
         if layer.groups > 1 and layer.padding_mode == "zeros":
             return f"groups={layer.groups} is left to torch"
-    if stock is nn.BCEWithLogitsLoss and (layer.weight is not None or layer.pos_weight is not None):
+    if isinstance(layer, nn.BCEWithLogitsLoss) and (layer.weight is not None or layer.pos_weight is not None):
         return "weight and pos_weight are left to torch"
     return ""

@@ -10,7 +10,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeGuard, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -42,7 +42,7 @@ def _leaf(forward: Callable) -> Callable:
     def checked(self: nn.Module, *inputs: Any, **named: Any) -> Any:
         for each in (*inputs, *named.values()) if named else inputs:
             if isinstance(each, fx.Proxy):
-                return _recorded_call(each.tracer, self, inputs, named)
+                return _recorded_call(cast("fx.Tracer", each.tracer), self, inputs, named)
             if isinstance(each, Tensor) and each.is_quantized:
                 raise RuntimeError(
                     f"fastgan.nn.{type(self).__name__} computes in floating point and was given a quantized tensor: "
@@ -63,13 +63,14 @@ def _recorded_call(tracer: fx.Tracer, layer: nn.Module, inputs: tuple, named: di
     return tracer.create_proxy("call_module", path, inputs, named)
 
 
-def _activation_of(layer: nn.Module) -> tuple[str, float] | None:
-    """Name and slope of an activation that the ops compute, or None for any other layer."""
-    if type(layer) is nn.ReLU:
-        return "relu", 0.0
-    if type(layer) is nn.LeakyReLU:
-        return "leaky_relu", layer.negative_slope
-    return None
+def _is_activation(layer: nn.Module) -> TypeGuard[nn.ReLU | nn.LeakyReLU]:
+    """Whether a layer is an activation that the ops compute."""
+    return type(layer) in (nn.ReLU, nn.LeakyReLU)
+
+
+def _activation_of(layer: nn.Module) -> tuple[str, float]:
+    """Name and slope of an activation that the ops compute."""
+    return ("leaky_relu", layer.negative_slope) if isinstance(layer, nn.LeakyReLU) else ("relu", 0.0)
 
 
 class _FusedBatchNorm(Counted, nn.modules.batchnorm._BatchNorm):
@@ -118,11 +119,7 @@ class _FusedBatchNorm(Counted, nn.modules.batchnorm._BatchNorm):
         return self._normalise(input, self.activation, self.negative_slope)
 
     def _computes(self, follower: nn.Module) -> bool:
-        return (
-            type(self).forward is _FusedBatchNorm.forward
-            and self.activation == "none"
-            and _activation_of(follower) is not None
-        )
+        return type(self).forward is _FusedBatchNorm.forward and self.activation == "none" and _is_activation(follower)
 
     def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
         return self._normalise(input, *_activation_of(follower))
@@ -134,7 +131,7 @@ class _FusedBatchNorm(Counted, nn.modules.batchnorm._BatchNorm):
         keeps = self.weight is not None or self.running_mean is not None  # a value for each of num_features channels
         if keeps and input.shape[1] != self.num_features:
             raise ValueError(f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}")
-        momentum = self.momentum
+        momentum: float | Tensor | None = self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if momentum is None:  # the mean of all batches so far
@@ -238,7 +235,7 @@ class InstanceNorm2d(Counted, nn.InstanceNorm2d):
             and self.activation == "none"
             and not self.halo
             and not self.interior
-            and _activation_of(follower) is not None
+            and _is_activation(follower)
         )
 
     def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
@@ -336,6 +333,8 @@ class ReflectionPadConv2d(Counted, nn.Conv2d):
         ``layer(input)``, or ``layer(input, moments=True)`` for what an :class:`InstanceNorm2d` that follows takes.
     """
 
+    padding: tuple[int, ...]
+
     def __init__(
         self,
         in_channels: int,
@@ -346,7 +345,7 @@ class ReflectionPadConv2d(Counted, nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "reflect",
+        padding_mode: Literal["reflect"] = "reflect",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -376,6 +375,8 @@ class ConvTranspose2d(Counted, nn.ConvTranspose2d):
         ``layer(input, output_size=None)``; an output_size (H', W') takes the place of output_padding.
     """
 
+    padding: tuple[int, ...]
+
     def __init__(
         self,
         in_channels: int,
@@ -387,7 +388,7 @@ class ConvTranspose2d(Counted, nn.ConvTranspose2d):
         groups: int = 1,
         bias: bool = True,
         dilation: int | tuple[int, int] = 1,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros"] = "zeros",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
@@ -438,7 +439,7 @@ class ConvTranspose2d(Counted, nn.ConvTranspose2d):
         return super().extra_repr() + fused
 
 
-def _only_stock_takes(input: Tensor, target: Tensor | float) -> bool:
+def _only_stock_takes(target: Tensor | float, input: Tensor) -> TypeGuard[Tensor]:
     """Whether tensors are left to the stock loss: whole numbers and complex ones."""
     return isinstance(target, Tensor) and (not input.is_floating_point() or target.is_complex())
 
@@ -448,7 +449,7 @@ class L1Loss(nn.L1Loss):
 
     @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
-        if _only_stock_takes(input, target):
+        if _only_stock_takes(target, input):
             return super().forward(input, target)
         return F.l1_loss(input, target, reduction=self.reduction)
 
@@ -458,7 +459,7 @@ class MSELoss(nn.MSELoss):
 
     @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
-        if _only_stock_takes(input, target):
+        if _only_stock_takes(target, input):
             return super().forward(input, target)
         return F.mse_loss(input, target, reduction=self.reduction)
 
@@ -469,7 +470,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
     @_leaf
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
-        if _only_stock_takes(input, target):
+        if _only_stock_takes(target, input):
             return super().forward(input, target)
         return F.bce_with_logits(input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
 
@@ -507,10 +508,11 @@ class Sequential(nn.Sequential):
 
 def in_one_pass(first: nn.Module, second: nn.Module | None = None) -> bool:
     """Whether :class:`Sequential` computes two neighbours in one pass."""
+    computes = getattr(type(first), "_computes", None)
     return (
         second is not None
-        and hasattr(type(first), "_computes")
-        and first._computes(second)
+        and computes is not None
+        and computes(first, second)
         and not _observed(first)
         and not _observed(second)
     )

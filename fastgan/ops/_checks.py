@@ -1,9 +1,10 @@
-"""Argument checks that the ops share: every error is one sentence that names the values."""
+"""Argument checks that the ops share. Every error is a ValueError that names the values."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +12,12 @@ from torch import Tensor
 from ._norm import ACTIVATIONS
 
 
+@overload
+def whole(name: str, value: int | Sequence[int], count: Literal[1]) -> tuple[int]: ...
+@overload
+def whole(name: str, value: int | Sequence[int], count: Literal[2]) -> tuple[int, int]: ...
+@overload
+def whole(name: str, value: int | Sequence[int], count: Literal[4]) -> tuple[int, int, int, int]: ...
 def whole(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
     """``count`` whole numbers, of one that stands for all of them or of so many. ValueError for anything else."""
     if type(value) is int or isinstance(value, (int, torch.SymInt)):

@@ -118,8 +118,10 @@ def with_signature(function: type[torch.autograd.Function]) -> type[torch.autogr
         with _BelowAutograd():  # where the derivatives of the low-level ops cost nothing
             return operate(*args)
 
-    forward.__signature__ = _Positional(inspect.signature(operate).parameters.values())
-    function.forward, function.operate = staticmethod(forward), staticmethod(operate)
+    signature = _Positional(list(inspect.signature(operate).parameters.values()))
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    function.forward = staticmethod(forward)  # type: ignore[method-assign]
+    function.operate = staticmethod(operate)  # type: ignore[attr-defined]
     return function
 
 
@@ -134,9 +136,11 @@ def run(function: type[torch.autograd.Function], *args):
     A program that is exported or traced gets the ops of the forward, which have derivatives of their own.
     """
     if _is_compiling():
-        return function.operate(*args) if torch.compiler.is_exporting() else function.apply(*args)
+        if not torch.compiler.is_exporting():
+            return function.apply(*args)
+        return function.operate(*args)  # type: ignore[attr-defined]
     if _is_tracing():
-        return function.operate(*args)
+        return function.operate(*args)  # type: ignore[attr-defined]
     if _modes():
         tell_counters()
     if transformed():
@@ -145,7 +149,7 @@ def run(function: type[torch.autograd.Function], *args):
     if _grad_enabled() and _any_requires_grad(*args):
         return function.apply(*args)
     with _BelowAutograd():
-        return function.operate(*args)
+        return function.operate(*args)  # type: ignore[attr-defined]
 
 
 def recording() -> bool:
@@ -176,4 +180,4 @@ def _rules_told(function: type[torch.autograd.Function]) -> Iterator[None]:
 def apply(function: type[torch.autograd.Function], *args):
     """``function.apply(*args)`` for the derivative of a low-level op, at the level of torch.func that asks for it."""
     with _rules_told(function), enable_single_level_autograd_function():
-        return super(torch.autograd.Function, function).apply(*args)
+        return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]

@@ -95,7 +95,8 @@ def differentiate_backward(
         centred = centred - fixed[0]
         r = fixed[1]
     n = centred * r
-    w = per_channel(weight, x) if weight is not None else 1.0
+    w: Tensor | float = per_channel(weight, x) if weight is not None else 1.0
+    slope: Tensor | float
     if activation == "none":
         slope = 1.0
     else:
@@ -103,7 +104,10 @@ def differentiate_backward(
         slope = torch.ones_like(z).masked_fill(z <= 0, 0.0 if activation == "relu" else negative_slope)
     g = g0 * slope
 
-    grad_g, grad_n, grad_x, grad_weight = 0.0, None, None, None
+    grad_g: Tensor | float = 0.0
+    grad_n: Tensor | None = None
+    grad_x: Tensor | None = None
+    grad_weight: Tensor | None = None
     if u is not None:
         u = u.to(g0.dtype)
         projected = project(g)

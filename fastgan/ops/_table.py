@@ -74,7 +74,7 @@ def _backend(kind: str, index: int | None, op: str, dtype: str, layout: str, sha
 
 
 # What torch.compiler.assume_constant_result sets; the decorator itself imports the whole compiler.
-_backend._dynamo_marked_constant = True
+_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def backend(op: str, x: Tensor, shape: str) -> str | None:

@@ -178,7 +178,7 @@ def tune_convolution(
         return backend.launchers.weight_gradient(dy, x, (k, k), *how, *last)
 
     op = reflection_pad_conv2d.OP
-    triton, call = op["triton"], Call(device.type, dtype, None, *sets[0][:2], *how)
+    triton, call = op["triton"], Call(device.type, dtype, None, sets[0][0], sets[0][1], *how)
     others = [
         each for each in op.backends[:-1] if each is not triton and not each.refuses(call._replace(asked=each.name))
     ]

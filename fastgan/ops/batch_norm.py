@@ -63,7 +63,8 @@ def reference(
             weight = torch.ones_like(bias)
     own = [t if t.dtype == dtype and t.is_contiguous() else t.detach().to(dtype).contiguous() for t in stats]
     planes = images if is_channels_last(images) else images.flatten(2)
-    y = F.batch_norm(planes, *(own or (None, None)), weight, bias, training, float(momentum), eps)
+    mean, var = own or (None, None)
+    y = F.batch_norm(planes, mean, var, weight, bias, training, float(momentum), eps)
     if training:
         for running, new in zip(stats, own):
             if new is not running:
@@ -276,10 +277,11 @@ def compute(
     bias = bias.contiguous() if bias is not None else None
     if training:
         y, mean, _, variance = run(BatchNorm, images, weight, bias, eps, activation, negative_slope, backend)
-        if running_mean is not None and x.numel() > 0:
+        if running_mean is not None and running_var is not None and x.numel() > 0:
             update_running(running_mean, mean, momentum)
             update_running(running_var, variance, momentum)
     else:
+        assert running_mean is not None and running_var is not None
         mean = running_mean.detach().to(accumulate_dtype(x.dtype)).contiguous()
         rstd = torch.rsqrt(running_var.detach().to(accumulate_dtype(x.dtype)).contiguous() + eps)
         y = run(BatchNormApply, images, mean, rstd, weight, bias, activation, negative_slope, backend)
@@ -322,10 +324,10 @@ def batch_norm(
             evaluation, not at least 0); a momentum that is no number; an unknown activation; parameters of the wrong
             shape or on another device.
     """
-    if _goes_to_stock(input, running_mean, running_var, weight, bias, training, momentum, eps):
+    if type(momentum) is float and _goes_to_stock(input, running_mean, running_var, weight, bias, training, eps):
         check_activation(activation)
         # As (N, C, L) where a size is 1 and a gradient may come, see reference().
-        derived = input.requires_grad or (weight is not None and (weight.requires_grad or bias.requires_grad))
+        derived = input.requires_grad or any([t is not None and t.requires_grad for t in (weight, bias)])
         x = input.flatten(2) if derived and input.dim() > 3 and 1 in input.shape else input
         y = torch.batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, False)
         return activate(y if x is input else y.view(input.shape), activation, negative_slope)
@@ -356,11 +358,11 @@ def _check_batch_norm(input, running_mean, running_var, weight, bias, training, 
     check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
 
 
-def _goes_to_stock(input, running_mean, running_var, weight, bias, training, momentum, eps) -> bool:
+def _goes_to_stock(input, running_mean, running_var, weight, bias, training, eps) -> bool:
     """Whether a call is small, right as it stands, and one that torch's own op answers as compute() does."""
     if not (_stock.plain("batch_norm", input) and 2 <= input.dim() <= 5):
         return False
-    if not (type(momentum) is float and eps > 0) or (weight is None) != (bias is None):
+    if not eps > 0 or (weight is None) != (bias is None):
         return False
     if (running_mean is None) != (running_var is None) or not (training or running_mean is not None):
         return False

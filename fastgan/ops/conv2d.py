@@ -13,6 +13,8 @@ Without padding it is a reflected convolution that reflects nothing: a GPU's tab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -251,9 +253,9 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
     """``torch.nn.functional.conv2d``, zero padding included; its weight gradient by our kernel where that is faster.
@@ -274,12 +276,12 @@ def conv2d(
             from torch for arguments that do not fit.
     """
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
-    if isinstance(padding, str) and input.is_floating_point():  # of others torch takes some, by name alone
-        input, padding = _pad_by_name(input, weight, padding, stride, dilation)
-    elif not isinstance(padding, str):
+    if not isinstance(padding, str):
         padding = whole("padding", padding, 2)
+    elif input.is_floating_point():
+        input, padding = _pad_by_name(input, weight, padding, stride, dilation)
     check_devices(input, weight=weight, bias=bias)
-    if not input.is_floating_point():
+    if isinstance(padding, str) or not input.is_floating_point():  # of which torch takes some
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if _goes_straight(input, weight, bias, stride, padding, dilation):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)

@@ -9,6 +9,8 @@ The target is a tensor, or a number that then fills no tensor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +29,13 @@ OPS = {
 REDUCTIONS = ("none", "mean", "sum")  # in the order of torch's numbers for them
 
 
+_DEFINITIONS: dict[str, Callable[..., Tensor]] = {
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+    "bce": F.binary_cross_entropy_with_logits,
+}
+
+
 def reference(x: Tensor, target: Tensor | float, kind: str, reduction: str = "mean") -> Tensor:
     """The definition, in stock torch ops."""
     if not isinstance(target, Tensor):
@@ -35,8 +44,7 @@ def reference(x: Tensor, target: Tensor | float, kind: str, reduction: str = "me
         dtype = torch.get_default_dtype() if whole and isinstance(target, float) else x.dtype
         target = torch.full_like(x, target, dtype=dtype)
     target = _as_lies(target, x)
-    loss = {"l1": F.l1_loss, "mse": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[kind]
-    return loss(x, target, reduction=reduction)
+    return _DEFINITIONS[kind](x, target, reduction=reduction)
 
 
 def _forward(x, target, label, kind, reduction, want_grad, backend):
@@ -244,9 +252,8 @@ def bce_with_logits(
     if weight is not None or pos_weight is not None:
         if not isinstance(target, Tensor):
             target = torch.full_like(input, _number("bce_with_logits", target))
-        target, weight, pos_weight = (
-            _as_lies(t, input) if t is not None else None for t in (target, weight, pos_weight)
-        )
+        target = _as_lies(target, input)
+        weight, pos_weight = (_as_lies(t, input) if t is not None else None for t in (weight, pos_weight))
         return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
     return _loss("bce_with_logits", input, target, "bce", reduction)
 

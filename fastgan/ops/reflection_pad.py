@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -121,7 +123,7 @@ def compute(x: Tensor, padding: Padding) -> Tensor:
     return pad(x, padding, backend)
 
 
-stock_pad = torch._C._nn.reflection_pad2d
+stock_pad = torch._C._nn.reflection_pad2d  # type: ignore[attr-defined]
 _SMALL = 2**12  # elements up to which the call itself was measured to take longer than torch's padding
 
 
@@ -141,7 +143,7 @@ def goes_straight(x: Tensor, padding: Padding) -> bool:
     )
 
 
-def reflection_pad2d(input: Tensor, padding: int | tuple[int, int, int, int]) -> Tensor:
+def reflection_pad2d(input: Tensor, padding: int | Sequence[int]) -> Tensor:
     """Reflected padding that keeps the layout of its input.
 
     Args:

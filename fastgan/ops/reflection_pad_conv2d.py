@@ -29,6 +29,7 @@ gives torch's convolution instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
@@ -76,7 +77,8 @@ def shape_key(shape, weight_shape, stride, padding, dilation) -> str:
 
 def fp32_precision() -> str:
     """What torch's own convolution does with float32 on a GPU: "tf32" or "ieee" (torch.backends.cudnn.allow_tf32)."""
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if precision == "tf32" else "ieee"
 
 
 def _halo_forward(x, weight, bias, stride, padding, dilation, precision, config):
@@ -312,8 +314,8 @@ def _all_by(backend: str) -> Backends:
     return Backends(backend, backend, "winograd" if backend == "halo" else backend)
 
 
-def _how(stride: Pair, padding: Pair, dilation: Pair) -> tuple[Pair, Pair, Pair]:
-    return tuple(stride), tuple(padding), tuple(dilation)
+def _how(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> tuple[Pair, Pair, Pair]:
+    return (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1])
 
 
 differentiate(
@@ -487,9 +489,9 @@ def reflection_pad_conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     moments: bool = False,
