@@ -129,7 +129,7 @@ def test_a_forced_backend_that_cannot_serve_raises_with_the_reason(monkeypatch):
     assert instance_norm(X).shape == X.shape
 
 
-def test_unserved_calls_take_the_reference_unless_forced(monkeypatch, seen):
+def test_unsupported_calls_take_the_reference_unless_forced(monkeypatch, seen):
     only(monkeypatch, "instance_norm", "cpp")
     double = torch.ones(2).double()
     calls = {

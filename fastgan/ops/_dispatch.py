@@ -114,7 +114,7 @@ class Cpp(Backend):
             return "the C++ kernels take CPU tensors"
         if not EXTENSION_LOADED:
             return EXTENSION_STATUS
-        return _dtype_reason(call.dtype, self.dtypes)
+        return "" if call.dtype in self.dtypes else _dtype_reason(self.dtypes)
 
 
 class Triton(Backend):
@@ -123,8 +123,8 @@ class Triton(Backend):
     name = "triton"
     dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-    def __init__(self, module: str, remark: str = "") -> None:
-        super().__init__(lambda: importlib.import_module(f"fastgan.kernels.{module}"), remark)
+    def __init__(self, module: str) -> None:
+        super().__init__(lambda: importlib.import_module(f"fastgan.kernels.{module}"))
 
     def refuses(self, call: Call) -> str:
         if not TRITON_FOUND:
@@ -136,12 +136,10 @@ class Triton(Backend):
                 return "Triton's interpreter on the CPU is for tests: it serves only when asked for"
         elif call.device != "cuda":
             return "Triton kernels need a CUDA device"
-        return _dtype_reason(call.dtype, self.dtypes)
+        return "" if call.dtype in self.dtypes else _dtype_reason(self.dtypes)
 
 
-def _dtype_reason(dtype: torch.dtype, dtypes: tuple[torch.dtype, ...]) -> str:
-    if dtype in dtypes:
-        return ""
+def _dtype_reason(dtypes: tuple[torch.dtype, ...]) -> str:
     return f"its kernels take {', '.join(_table.dtype_name(d) for d in dtypes)}"
 
 

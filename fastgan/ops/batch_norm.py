@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _dispatch, _stock
+from . import _stock
 from ._checks import check_activation, check_devices, check_per_channel
-from ._dispatch import Call, Cpp, Op, Triton
+from ._dispatch import Call, Cpp, Op, Triton, choose, extension_ops, forced
 from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
 from ._norm import activate, differentiate_backward, per_channel, unsupported_parameters, update_running
@@ -239,7 +239,7 @@ class _Cpp(Cpp):
 OP = Op(
     "batch_norm",
     _Cpp(
-        _dispatch.extension_ops(forward="batch_norm", apply="batch_norm_apply", backward="batch_norm_backward"),
+        extension_ops(forward="batch_norm", apply="batch_norm_apply", backward="batch_norm_backward"),
         "from 1.5 * 2^20 elements on (1.5 * 2^18 in NCHW, all in bfloat16); below, torch's own was measured as fast",
     ),
     Triton("batch_norm"),
@@ -266,8 +266,8 @@ def compute(
     negative_slope: float,
 ) -> Tensor:
     """The op by the chosen backend; arguments already checked."""
-    call = Call(x.device.type, x.dtype, _dispatch.forced("batch_norm"), x)
-    backend = _dispatch.choose(OP, call, unsupported_parameters(x, weight, bias)).name
+    call = Call(x.device.type, x.dtype, forced("batch_norm"), x)
+    backend = choose(OP, call, unsupported_parameters(x, weight, bias)).name
     if backend == "reference":
         return reference(
             x, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
@@ -327,7 +327,9 @@ def batch_norm(
     if type(momentum) is float and _goes_to_stock(input, running_mean, running_var, weight, bias, training, eps):
         check_activation(activation)
         # As (N, C, L) where a size is 1 and a gradient may come, see reference().
-        derived = input.requires_grad or any([t is not None and t.requires_grad for t in (weight, bias)])
+        derived = input.requires_grad or (
+            weight is not None and bias is not None and (weight.requires_grad or bias.requires_grad)
+        )
         x = input.flatten(2) if derived and input.dim() > 3 and 1 in input.shape else input
         y = torch.batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, False)
         return activate(y if x is input else y.view(input.shape), activation, negative_slope)

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _convolution, _dispatch, _table, conv_transpose2d, reflection_pad_conv2d
+from . import _convolution, _table, conv_transpose2d, reflection_pad_conv2d
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import check_devices, whole
-from ._dispatch import Backend, Backends, Call, Cpp, Op
+from ._dispatch import Backend, Backends, Call, Cpp, Op, choose, forced
 from ._flops import counters
 from ._layout import accumulate_dtype, dense, holds, is_channels_last, like, vmapped
 from ._library import run, with_signature
@@ -214,7 +214,7 @@ def unsupported_reason(
     if x.numel() == 0 or weight.numel() == 0:
         return "the input or the weight is empty"
     for name, t in (("weight", weight), ("bias", bias)):
-        if t is not None and (t.dtype != x.dtype or t.device != x.device):
+        if t is not None and t.dtype != x.dtype:
             return f"{name} is {t.dtype} on {t.device} beside an input of {x.dtype} on {x.device}"
     if weight.shape[1] != x.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         return "the channels of input, weight and bias do not fit"
@@ -235,13 +235,13 @@ def compute(
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
     reason = unsupported_reason(x, weight, bias, stride, padding, dilation, groups)
-    asked = _dispatch.forced("conv2d")
+    asked = forced("conv2d")
     if x.device.type in _table.KINDS and not reason and tuple(padding) == (0, 0) and not asked:
         key = reflection_pad_conv2d.shape_key(x.shape, weight.shape, stride, padding, dilation)
         if _table.backend("reflection_pad_conv2d", x, key) == "triton":
             return reflection_pad_conv2d.compute(x, weight, bias, stride, padding, dilation, groups)[0]
     call = Call(x.device.type, x.dtype, asked, x, weight, stride, padding, dilation)
-    backend = _dispatch.choose(OP, call, reason).name
+    backend = choose(OP, call, reason).name
     if backend == "columns":
         return _by_columns(dense(x), weight, bias, padding)
     if backend == "cpp" and weight.requires_grad:
@@ -294,7 +294,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     """Whether torch is sure to be chosen, and to be right, without more ado."""
     if (
         torch.compiler.is_compiling()
-        or _dispatch.forced("conv2d") is not None
+        or forced("conv2d") is not None
         or "cpu" in _table.KINDS
         or not (bias is None or bias.is_contiguous())
         or torch.is_autocast_enabled("cpu")
@@ -314,7 +314,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     if weight.shape[1] < 32:  # where nothing else was faster
         return True
     call = Call("cpu", x.dtype, None, x, weight, stride, padding, dilation)
-    return _dispatch.choose(OP, call).name == "reference"
+    return choose(OP, call).name == "reference"
 
 
 def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from . import _convolution, _dispatch
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import batched, check_activation, check_devices, whole
-from ._dispatch import Backend, Backends, Call, Cpp, Op, Reference
+from ._dispatch import Backend, Backends, Call, Cpp, Op, Reference, choose, forced
 from ._extension import build_info
 from ._layout import dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
@@ -361,7 +361,7 @@ OP = Op(
 def unsupported_reason(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     """Why no kernel takes this call (stock torch then says what is wrong), or the empty string."""
     for name, t in (("weight", weight), ("bias", bias)):
-        if t is not None and (t.dtype != x.dtype or t.device != x.device):
+        if t is not None and t.dtype != x.dtype:
             return f"{name} is {t.dtype} on {t.device} beside an input of {x.dtype} on {x.device}"
     return ""
 
@@ -378,8 +378,8 @@ def compute(
     dtype = autocast_dtype(x)
     if dtype is not None:
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype) if bias is not None else None
-    asked = _dispatch.forced("conv_transpose2d")
-    backend = _dispatch.choose(OP, Call(x.device.type, x.dtype, asked), unsupported_reason(x, weight, bias))
+    asked = forced("conv_transpose2d")
+    backend = choose(OP, Call(x.device.type, x.dtype, asked), unsupported_reason(x, weight, bias))
     if backend.name == "reference":
         return reference(x, weight, bias, geometry, activation, negative_slope)
     x, weight = dense(x), dense(weight)
@@ -479,7 +479,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     """Whether torch computes a small image, without more ado; the geometry as it is by default but for these two."""
     if (
         torch.compiler.is_compiling()
-        or _dispatch.forced("conv_transpose2d") is not None
+        or forced("conv_transpose2d") is not None
         or not (_convolution.plain(x) and _convolution.plain(weight))
         or x.numel() > _SMALL
         or torch.is_autocast_enabled("cpu")

@@ -12,9 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from . import _dispatch
 from ._checks import check_activation, check_devices, check_per_channel, whole
-from ._dispatch import Call, Cpp, Op, Triton
+from ._dispatch import Call, Cpp, Op, Triton, choose, extension_ops, forced
 from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
 from ._norm import activate, differentiate_backward, reciprocal_deviation, unsupported_parameters, update_running
@@ -220,7 +219,7 @@ differentiate("instance_norm_backward", lambda *args: apply(InstanceNormBackward
 
 OP = Op(
     "instance_norm",
-    Cpp(_dispatch.extension_ops(forward="instance_norm", backward="instance_norm_backward")),
+    Cpp(extension_ops(forward="instance_norm", backward="instance_norm_backward")),
     Triton("instance_norm"),
     shape_key=shape_key,
 )
@@ -258,8 +257,8 @@ def compute(
     Moments of x are read by ``triton`` only.
     """
     dtype = x.dtype
-    call = Call(x.device.type, dtype, _dispatch.forced("instance_norm"))
-    backend = _dispatch.choose(OP, call, unsupported_reason(x, weight, bias, residual)).name
+    call = Call(x.device.type, dtype, forced("instance_norm"))
+    backend = choose(OP, call, unsupported_reason(x, weight, bias, residual)).name
     if backend == "reference":
         y = _unrounded(x, weight, bias, residual, eps, activation, negative_slope, halo)
         # Rounded apart, so that their gradients meet unrounded; in float32 and float64 the inside is a view.

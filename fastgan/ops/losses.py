@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _dispatch, _stock
+from . import _stock
 from ._autocast import autocast_dtype
 from ._checks import check_devices
-from ._dispatch import Call, Cpp, Op, Triton
+from ._dispatch import Call, Cpp, Op, Triton, choose, extension_ops, forced
 from ._layout import accumulate_dtype
 from ._library import apply, define, differentiate, recording, run, with_signature
 
 OPS = {
-    kind: Op(name, Cpp(_dispatch.extension_ops(forward="pointwise_loss")), Triton("losses"))
+    kind: Op(name, Cpp(extension_ops(forward="pointwise_loss")), Triton("losses"))
     for kind, name in (("l1", "l1_loss"), ("mse", "mse_loss"), ("bce", "bce_with_logits"))
 }
 REDUCTIONS = ("none", "mean", "sum")  # in the order of torch's numbers for them
@@ -193,13 +193,13 @@ def compute(x: Tensor, target: Tensor | float, kind: str, reduction: str) -> Ten
     """The loss by the chosen backend, in the promoted dtype (float32 under autocast); arguments already checked."""
     reason = unsupported_reason(x, target)
     dtype = torch.promote_types(x.dtype, target.dtype) if isinstance(target, Tensor) else x.dtype
-    if x.is_floating_point() and dtype.is_floating_point:  # others are torch's as they are
+    if not reason or x.is_floating_point() and dtype.is_floating_point:  # others are torch's as they are
         if autocast_dtype(x) is not None and dtype != torch.float64:
             dtype = torch.float32  # the stock losses leave the lower precision, too
         x = x.to(dtype)
         target = target.to(dtype) if isinstance(target, Tensor) else target
     op = OPS[kind]
-    backend = _dispatch.choose(op, Call(x.device.type, dtype, _dispatch.forced(op.name)), reason).name
+    backend = choose(op, Call(x.device.type, dtype, forced(op.name)), reason).name
     if backend == "reference":
         return reference(x, target, kind, reduction)
     other, label = (target, 0.0) if isinstance(target, Tensor) else (None, float(target))

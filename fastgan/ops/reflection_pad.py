@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _dispatch
 from ._checks import batched, check_reflection, whole
-from ._dispatch import Call, Cpp, Op, Triton
+from ._dispatch import Call, Cpp, Op, Triton, choose, extension_ops, forced
 from ._layout import dense, empty, memory_format
 from ._library import apply, define, differentiate, run, with_signature
 
@@ -98,7 +97,7 @@ differentiate(
 OP = Op(
     "reflection_pad2d",
     Cpp(
-        _dispatch.extension_ops(forward="reflection_pad2d", backward="reflection_pad2d_backward"),
+        extension_ops(forward="reflection_pad2d", backward="reflection_pad2d_backward"),
         dtypes=(torch.float32, torch.bfloat16, torch.float16, torch.float64),
     ),
     Triton("reflection_pad"),
@@ -117,7 +116,7 @@ def fold(dy: Tensor, padding: Padding, backend: str) -> Tensor:
 
 def compute(x: Tensor, padding: Padding) -> Tensor:
     """Pad by the chosen backend; arguments already checked."""
-    backend = _dispatch.choose(OP, Call(x.device.type, x.dtype, _dispatch.forced("reflection_pad2d"))).name
+    backend = choose(OP, Call(x.device.type, x.dtype, forced("reflection_pad2d"))).name
     if backend == "reference":
         return reference(x, padding)
     return pad(x, padding, backend)
@@ -139,7 +138,7 @@ def goes_straight(x: Tensor, padding: Padding) -> bool:
     return (
         fits
         and (x.stride() == (c * h * w, h * w, w, 1) or x.stride() == (c * h * w, 1, w * c, c) and not x.is_contiguous())
-        and _dispatch.forced("reflection_pad2d") is None
+        and forced("reflection_pad2d") is None
     )
 
 

@@ -35,10 +35,10 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from . import _convolution, _dispatch, _table, reflection_pad
+from . import _convolution, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._checks import batched, check_devices, check_reflection, whole
-from ._dispatch import Backend, Backends, Call, Cpp, Op, Triton
+from ._dispatch import Backend, Backends, Call, Cpp, Op, Triton, choose, forced, serving
 from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
 
@@ -407,7 +407,7 @@ class _Halo(Backend):
     takes_any = True
 
     def refuses(self, call: Call) -> str:
-        if _dispatch.serving("reflection_pad2d", call.device, call.dtype) == "reference":
+        if serving("reflection_pad2d", call.device, call.dtype) == "reference":
             return "no kernel of ours pads here"
         return ""
 
@@ -469,9 +469,9 @@ def compute(
         reason = unsupported_reason(x, groups)
     else:
         reason = unsupported_reason(x, groups, weight=weight, bias=bias)
-    asked = _dispatch.forced("reflection_pad_conv2d")
+    asked = forced("reflection_pad_conv2d")
     call = Call(x.device.type, x.dtype, asked, x, weight, stride, padding, dilation)
-    backend = _dispatch.choose(OP, call, reason)
+    backend = choose(OP, call, reason)
     if dtype is not None:
         dtype = torch.float32 if backend.name == "winograd" else dtype  # it reads float32 parameters as they are
         weight, bias = weight.to(dtype), bias.to(dtype) if bias is not None else None
@@ -533,7 +533,7 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
     """Whether torch is sure to be chosen for an image that it pads, without more ado."""
     return (
         not torch.compiler.is_compiling()
-        and _dispatch.forced("reflection_pad_conv2d") is None
+        and forced("reflection_pad_conv2d") is None
         and "cpu" not in _table.KINDS
         and (_convolution.plain(weight) or _convolution.plain_channels_last(weight))
         and (_convolution.plain(x) and weight.is_contiguous() or _convolution.plain_channels_last(x))
@@ -541,6 +541,6 @@ def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
         and not torch.is_autocast_enabled("cpu")
         and (
             weight.shape[1] < _WINOGRAD_CHANNELS
-            or _dispatch.choose(OP, Call("cpu", x.dtype, None, x, weight, stride, padding, dilation)).takes_any
+            or choose(OP, Call("cpu", x.dtype, None, x, weight, stride, padding, dilation)).takes_any
         )
     )
