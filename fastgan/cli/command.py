@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from fastgan._errors import EXPECTED, sentence
+from fastgan._printable import printable
 
 INTERRUPTED = 130
 FAILED = 2
@@ -42,7 +43,7 @@ def run(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
     except EXPECTED as error:
         if debug:
             raise
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(printable(f"error: {sentence(error)}"), file=sys.stderr)
         return FAILED
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from PIL import Image
+
+from .bounds import by_rows
 
 CHANNELS = {1: "grey", 2: "grey with transparency", 3: "RGB", 4: "RGB with transparency"}
 
@@ -27,18 +31,7 @@ def convert(pixels: np.ndarray, channels: int) -> np.ndarray:
             f"it has {there} channels, and {channels} are wanted: only 1 (grey), 2 (grey with "
             "transparency), 3 (RGB) and 4 (RGB with transparency) become one another"
         )
-    if there in (2, 4):
-        pixels, opacity = pixels[..., :-1], pixels[..., -1:]
-        if channels not in (2, 4):
-            pixels = _on_white(pixels, opacity)
-    else:
-        opacity = np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max)
-    if channels <= 2 < pixels.shape[2]:
-        weighted = sum(pixels[..., band].astype(np.int64) * weight for band, weight in enumerate(_TO_GREY))
-        pixels = ((weighted + 0x8000) >> 16).astype(pixels.dtype)[..., None]
-    elif channels > 2 > pixels.shape[2]:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return np.concatenate([pixels, opacity], axis=2) if channels in (2, 4) else pixels
+    return by_rows(partial(_convert, channels=channels), pixels)
 
 
 def deepen(pixels: np.ndarray) -> np.ndarray:
@@ -53,11 +46,28 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return pixels
     if pixels.dtype == np.uint8 and channels == 3:
         return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-    bands = [np.ascontiguousarray(pixels[..., band]) for band in range(channels)]
-    if pixels.dtype == np.uint16:
-        bands = [band.astype(np.float32) for band in bands]
-    resized = np.stack([np.asarray(Image.fromarray(band).resize(size, Image.Resampling.BICUBIC)) for band in bands], 2)
-    return np.rint(resized.clip(0, 65535)).astype(np.uint16) if pixels.dtype == np.uint16 else resized
+    deep = pixels.dtype == np.uint16
+    resized = np.empty((size[1], size[0], channels), pixels.dtype)
+    for band in range(channels):
+        levels = np.ascontiguousarray(pixels[..., band], np.float32 if deep else np.uint8)
+        levels = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC))
+        resized[..., band] = np.rint(levels.clip(0, 65535)) if deep else levels
+    return resized
+
+
+def _convert(pixels: np.ndarray, channels: int) -> np.ndarray:
+    if pixels.shape[2] in (2, 4):
+        pixels, opacity = pixels[..., :-1], pixels[..., -1:]
+        if channels not in (2, 4):
+            pixels = _on_white(pixels, opacity)
+    else:
+        opacity = np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max)
+    if channels <= 2 < pixels.shape[2]:
+        weighted = pixels[..., :3].astype(np.int64) @ np.array(_TO_GREY)
+        pixels = ((weighted + 0x8000) >> 16).astype(pixels.dtype)[..., None]
+    elif channels > 2 > pixels.shape[2]:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.concatenate([pixels, opacity], axis=2) if channels in (2, 4) else pixels
 
 
 def _on_white(pixels: np.ndarray, opacity: np.ndarray) -> np.ndarray:

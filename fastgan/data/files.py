@@ -1,12 +1,13 @@
 """Image files: to pixels of 8 or 16 bits and any number of channels, and back.
 
-Pillow reads what it can without loss. PNG and TIFF files of more bits or channels, and arrays (.npy, channels last),
-are read and written here.
+Pillow reads what it can without loss; the libraries of the extra ``images16`` read PNG and TIFF files of more bits or
+channels, and numpy reads arrays (.npy, channels last). No file takes more memory than :mod:`fastgan.data.bounds` says.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fastgan._printable import printable
+
 from . import png16, tiff
+from .bounds import Room, check_ends, check_size
 from .convert import CHANNELS, convert
 from .images import MOST_CHANNELS, to_image, to_pixels
 from .levels import Span, to_levels
@@ -33,20 +37,32 @@ _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PLAIN = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _INTO_PLAIN = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 _GREY = ("1", "L", "F", *_DEEP_GREY)
+_HUNGRY = {"AVIF": 2, "JPEG2000": 2, "WEBP": 2}  # formats whose decoders take more memory, so many times as much
+_BAND = 2**22  # pixels that Pillow hands over at once
 
 
 class ImageError(ValueError):
-    """A file that cannot be read as an image. The message names it and the reason."""
+    """A file that cannot be read as an image. The message names it and the reason, which ``reason`` has alone."""
+
+    reason = ""
+
+    @classmethod
+    def of(cls, path: str | Path, reason: str) -> ImageError:
+        error = cls(f"{printable(str(path))}: {reason}")
+        error.reason = reason
+        return error
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its image: upright size in pixels, channels, and whether it has 16 bits in each."""
+    """What a file says of its image: upright size in pixels, channels, whether it has 16 bits in each, and whether
+    other images come after it, which are not read (an animation, the pages of a document)."""
 
     width: int
     height: int
     channels: int
     deep: bool
+    several: bool = False
 
 
 class Decoded(NamedTuple):
@@ -78,23 +94,26 @@ def read_header(path: str | Path) -> Header:
     with _named(path):
         if _suffix(path) == ".npy":
             array = _array(path)
-            return Header(array.shape[1], array.shape[0], array.shape[2], array.dtype.itemsize > 1)
+            height, width, channels = array.shape
+            check_size(width, height, channels, array.itemsize)
+            return Header(width, height, channels, array.itemsize > 1)
         start = _start(path)
-        if (found := tiff.header(path, start)) is not None and found.own:
-            width, height, orientation = found.width, found.height, found.orientation
-            _check_size(width, height)
-            channels, deep = found.channels, found.numbers is None or found.numbers.itemsize > 1
+        found = tiff.header(path, start)
+        if found is not None and found.own:
+            _check_pixels(found.width, found.height)
+            width, height, channels, orientation = found.width, found.height, found.channels, found.orientation
+            deep, several = found.numbers is None or found.numbers.itemsize > 1, found.several
         else:
             with _open(path) as image:
                 # Pillow gives the size of some formats turned upright, and not of others, from version to version.
                 width, height = image.size if found is None else (found.width, found.height)
+                channels, deep = _channels(image, start), _is_deep(image, start)
+                several = _is_several(image) if found is None else found.several
                 orientation = orientation_of(image, png16.metadata_is_late(path))
-                channels, deep = _channels(image), image.mode in (*_DEEP_GREY, "F")
-            if (own := png16.header(start)) is not None:
-                channels, deep = own[2], True
         if orientation in ON_ITS_SIDE:
             width, height = height, width
-        return Header(width, height, channels, deep)
+        check_size(width, height, channels, 1 + deep)
+        return Header(width, height, channels, deep, several)
 
 
 def read_pixels(path: str | Path, channels: int = 3, range: Sequence[float] | None = None) -> tuple[Tensor, str | None]:
@@ -122,8 +141,8 @@ def read_pixels(path: str | Path, channels: int = 3, range: Sequence[float] | No
 
 def decode(path: str | Path, channels: int = 3, range: Sequence[float] | None = None) -> Decoded:
     """As :func:`read_pixels`, with the span of its numbers."""
-    with _named(path):
-        pixels, kind, span = _decode(path, range)
+    with _named(path), Room(channels) as room:
+        pixels, kind, span = _decode(path, range, room)
         there = pixels.shape[2]
         if there != channels:
             if kind is None and there in CHANNELS:
@@ -159,7 +178,7 @@ def _suffix(path: str | Path) -> str:
 
 def _start(path: str | Path) -> bytes:
     with open(path, "rb") as file:
-        return file.read(29)
+        return file.read(26)
 
 
 def _formats() -> list[str]:
@@ -175,17 +194,34 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _channels(image: Image.Image) -> int:
-    channels = _PLAIN.get(_INTO_PLAIN.get(image.mode, image.mode), 1 if image.mode in _GREY else 3)
+def _is_deep(image: Image.Image, start: bytes) -> bool:
+    return image.mode in (*_DEEP_GREY, "F") or png16.channels_of(start) is not None
+
+
+def _channels(image: Image.Image, start: bytes) -> int:
+    channels = png16.channels_of(start) or _PLAIN.get(
+        _INTO_PLAIN.get(image.mode, image.mode), 1 if image.mode in _GREY else 3
+    )
     return channels + ("transparency" in image.info and channels in (1, 3))
 
 
-def _decode(path: str | Path, range: Sequence[float] | None) -> tuple[np.ndarray, str | None, Span | None]:
+def _is_several(image: Image.Image) -> bool:
+    if image.format == "PSD":  # its first image shows all layers
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # of what comes after the image, which is not needed
+        return True
+
+
+def _decode(path: str | Path, range: Sequence[float] | None, room: Room) -> tuple[np.ndarray, str | None, Span | None]:
     """(pixels with the file's own channels, the kind of image if it had to be converted even for that, the span of its
     numbers)."""
     kind = None
     if _suffix(path) == ".npy":
-        numbers, orientation = np.array(_array(path)), 1
+        array = _array(path)
+        room.take(array.shape[1], array.shape[0], array.shape[2], array.itemsize)
+        numbers, orientation = np.array(array), 1
         if numbers.dtype.kind == "f" and range is None:
             range, kind = (0.0, 1.0), "floating-point"
             if not (numbers.min() >= 0 and numbers.max() <= 1):  # true for NaN, too
@@ -194,30 +230,37 @@ def _decode(path: str | Path, range: Sequence[float] | None) -> tuple[np.ndarray
                     "(--range LOW HIGH of train and translate)"
                 )
     else:
-        numbers, orientation, kind = _numbers(path)
+        numbers, orientation, kind = _numbers(path, room)
     levels, span = to_levels(numbers, range)
     return upright(levels, orientation), kind, span
 
 
-def _numbers(path: str | Path) -> tuple[np.ndarray, int, str | None]:
+def _numbers(path: str | Path, room: Room) -> tuple[np.ndarray, int, str | None]:
     """(what a file that is no array holds, (H, W, C), the orientation that its picture still has, the kind)."""
     start = _start(path)
-    if (found := tiff.header(path, start)) is not None and found.own:
-        _check_size(found.width, found.height)
-        return tiff.read(path), found.orientation, None
-    if (deep := png16.header(start)) is not None:
-        _check_size(*deep[:2])
-        with _open(path) as file:
-            return png16.read(path), orientation_of(file, png16.metadata_is_late(path)), None
+    found = tiff.header(path, start)
+    if found is not None and found.own:
+        _check_pixels(found.width, found.height)
+        room.take(found.width, found.height, found.channels, found.numbers.itemsize if found.numbers else 1)
+        numbers = tiff.read(path, found)
+        return _positive(numbers) if found.negative else numbers, found.orientation, None
     with _open(path) as image:
+        deep = png16.channels_of(start) is not None
+        itemsize = {"F": 4, "I": 4}.get(image.mode, 1 + _is_deep(image, start))
+        room.take(*image.size, _channels(image, start), itemsize, share=_HUNGRY.get(image.format or "", 1))
+        if deep:
+            return png16.read(path), orientation_of(image, png16.metadata_is_late(path)), None
         image.load()
         orientation = orientation_of(image)
         mode, clear = image.mode, "transparency" in image.info
         if mode in _DEEP_GREY or mode == "F" or found is not None and mode == "L":
-            numbers = np.array(image)[:, :, None]
+            numbers = _pixels(image)
+            numbers = numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
             if found is not None and found.numbers is not None:  # Pillow's modes have no other whole numbers than these
-                same = numbers.dtype.itemsize == found.numbers.itemsize
+                same = numbers.itemsize == found.numbers.itemsize
                 numbers = numbers.view(found.numbers) if same else numbers.astype(found.numbers)
+                if found.negative and mode in _DEEP_GREY:  # of 8 bits Pillow turns them
+                    numbers = _positive(numbers)
             elif mode != "F" and mode != "L" and numbers.min() >= 0 and numbers.max() <= 65535:
                 numbers = numbers.astype(np.uint16)
             return numbers, orientation, None
@@ -227,8 +270,28 @@ def _numbers(path: str | Path) -> tuple[np.ndarray, int, str | None]:
         kind = {"1": "black and white", "P": "palette", "PA": "palette"}.get(mode)
         if kind is None and mode not in _PLAIN and mode not in _INTO_PLAIN:
             kind = mode
-        pixels = np.array(image if mode == plain else image.convert(plain), dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels, orientation, kind
+        return _pixels(image, plain), orientation, kind
+
+
+def _pixels(image: Image.Image, mode: str | None = None) -> np.ndarray:
+    """(H, W, C) of an image that is loaded, in a mode of Pillow's or its own: in bands, of each of which it makes two
+    copies on the way."""
+    rows = max(1, _BAND // image.width)
+    pixels = None
+    for top in range(0, image.height, rows):
+        whole = rows >= image.height
+        band = image if whole else image.crop((0, top, image.width, min(image.height, top + rows)))
+        part = np.array(band if mode is None or band.mode == mode else band.convert(mode))
+        if pixels is None:
+            pixels = part if whole else np.empty((image.height, *part.shape[1:]), part.dtype)
+        pixels[top : top + rows] = part
+    assert pixels is not None
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _positive(numbers: np.ndarray) -> np.ndarray:
+    """Unsigned numbers of which 0 is white, turned so that 0 is black; others as they are."""
+    return np.iinfo(numbers.dtype).max - numbers if numbers.dtype.kind == "u" else numbers
 
 
 # numpy parses the header with ast.literal_eval, which in Python 3.11 fails now and then when two threads do it at once
@@ -259,22 +322,19 @@ def _array(path: str | Path) -> np.ndarray:
     return array if array.ndim == 3 else array[:, :, None]
 
 
-class _named:
-    """A context in which whatever a decoder raises becomes an :class:`ImageError` that names the file."""
-
-    def __init__(self, path: str | Path):
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others.
-        if isinstance(error, Exception) and not isinstance(error, MemoryError):
-            raise ImageError(f"{self.path}: {_reason(error)}") from error
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Whatever a decoder raises becomes an :class:`ImageError` that names the file."""
+    try:
+        check_ends(path)
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
+        raise ImageError.of(path, _reason(error)) from error
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_pixels(width: int, height: int) -> None:
     """Raise for an image that Pillow would not open either. Pillow's limit is twice the number from which it warns."""
     if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(f"{width * height} pixels")
@@ -284,10 +344,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
-        pixels = int(re.search("[0-9]+", str(error))[0])
-        return (
-            f"{pixels:,} pixels, and at most {2 * Image.MAX_IMAGE_PIXELS:,} are read: make it smaller, or cut it "
-            "into pieces"
-        )
+        pixels, most = int(re.findall("[0-9]+", str(error))[0]), 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"{pixels:,} pixels, and at most {most:,} are read: make it smaller, or cut it into pieces"
+    if isinstance(error, (struct.error, KeyError, IndexError, TypeError, AttributeError, ArithmeticError)):
+        return "damaged"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return "truncated" if "truncated" in text.lower() else text.splitlines()[0]

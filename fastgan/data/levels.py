@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .bounds import by_rows
+
 MOST = 65535
 
 
@@ -32,7 +34,8 @@ def to_levels(numbers: np.ndarray, range: Sequence[float] | None) -> tuple[np.nd
     if kind == "uint8":
         return numbers, None
     if range is not None:
-        return _stretch(numbers, *range), None
+        low, high = range
+        return by_rows(lambda rows: _stretch(rows, low, high), numbers), None
     if kind not in ("int8", "int16", "uint16"):
         raise OSError(
             f"{_what(numbers)}, and no range (--range LOW HIGH of train and translate) says which of them "

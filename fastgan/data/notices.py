@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from fastgan._printable import printable
+
 _LOGGER = logging.getLogger("fastgan.data")
 NAMED = 3  # files that a line names; the rest is counted
 
 
 def notice(line: str) -> None:
     """Tell it."""
-    _LOGGER.warning(line)
+    _LOGGER.warning(printable(line))
 
 
 def some(names: Sequence[str]) -> str:

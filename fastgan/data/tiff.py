@@ -7,7 +7,8 @@ Tags and their meaning are those of TIFF 6.0 (Adobe, 1992).
 from __future__ import annotations
 
 import math
-import zlib
+import mmap
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,17 @@ import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from . import orientation
+from .bounds import check_size
+from .extra import library
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _CHANNELS, _COUNTS = 256, 257, 258, 259, 273, 277, 279
-_PLANAR, _PREDICTOR, _FORMAT = 284, 317, 339
-_NONE, _DEFLATE = (1,), (8, 32946)
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _CHANNELS = 256, 257, 258, 259, 262, 277
+_PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT = 284, 322, 323, 339
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UNCOMPRESSED = 1
+_PACKED = (_UNCOMPRESSED, 5, 8, 32946, 32773, 34925, 50000)  # LZW, deflate, PackBits, LZMA, Zstandard
+_PLAIN_COLOURS = (0, 1, 2)  # grey and RGB
+_OF_PILLOW = ("int8", "int16", "int32", "uint32", "float32")  # of one channel
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Tiff:
 
     Attributes:
         numbers: a numpy type; None for one that numpy has not.
+        negative: 0 is white.
+        several: other images come after it.
         own: :func:`read` reads it; the others are left to Pillow.
     """
 
@@ -37,6 +45,8 @@ class Tiff:
     channels: int
     numbers: np.dtype | None
     orientation: int
+    negative: bool
+    several: bool
     own: bool
 
 
@@ -45,88 +55,83 @@ def header(path: str | Path, start: bytes) -> Tiff | None:
 
     Args:
         start: how the file begins, four bytes or more.
+
+    Raises:
+        OSError: it says nothing that makes sense, or has tiles that are too large.
     """
     if start[:4] not in _BEGINNINGS:
         return None
-    tags = _tags(path)
-    channels, bits = tags.get(_CHANNELS, 1), tags.get(_BITS, (1,))[0]
-    numbers = _numbers(tags)
-    plain = bits <= 16 and set(tags.get(_FORMAT, (1,))) == {1}
-    own = channels > 4 or channels > 1 and bits > 8 or not plain and (_fault(tags) is None or tags.prefix == b"MM")
-    return Tiff(tags[_WIDTH], tags[_HEIGHT], channels, numbers, orientation.valid(tags.get(orientation.TAG)), own)
-
-
-def read(path: str | Path) -> np.ndarray:
-    """(H, W, C), of the type that :func:`header` says, of a TIFF file that is to be read here. It is not turned.
-
-    Raises:
-        OSError: truncated, damaged, or of a kind that is not read: the message says which.
-    """
-    tags = _tags(path)
-    if (fault := _fault(tags)) is not None:
-        raise OSError(fault)
-    width, height, channels, numbers = tags[_WIDTH], tags[_HEIGHT], tags.get(_CHANNELS, 1), _numbers(tags)
-    wanted = height * width * channels * numbers.itemsize
-    content = bytearray()
-    with open(path, "rb") as file:
-        for offset, count in zip(tags[_OFFSETS], tags[_COUNTS]):
-            file.seek(offset)
-            part = file.read(min(count, wanted))
-            if tags.get(_COMPRESSION, 1) in _DEFLATE:
-                part = _inflate(part, wanted - len(content))
-            content += part
-    if len(content) < wanted:
-        raise OSError("truncated")
-    apart = tags.get(_PLANAR, 1) == 2
-    shape = (channels, height, width) if apart else (height, width, channels)
-    order = {b"II": "<", b"MM": ">"}[tags.prefix]
-    pixels = np.frombuffer(content, f"{order}u{numbers.itemsize}", math.prod(shape)).reshape(shape)
-    pixels = pixels.astype(f"u{numbers.itemsize}")
-    if tags.get(_PREDICTOR, 1) == 2:
-        pixels = np.cumsum(pixels, axis=2 if apart else 1, dtype=pixels.dtype)
-    pixels = pixels.view(numbers)
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0)) if apart else pixels
-
-
-def _tags(path: str | Path) -> ImageFileDirectory_v2:
     with open(path, "rb") as file:
         start = file.read(8)
         tags = ImageFileDirectory_v2(start if start[2:4] in (b"*\0", b"\0*") else start + file.read(8))
         file.seek(tags.next)
         tags.load(file)
-    return tags
+    width, height, channels = (_count(tags, tag) for tag in (_WIDTH, _HEIGHT, _CHANNELS))
+    bits, kinds = _all(tags, _BITS), _all(tags, _FORMAT)
+    numbers = None
+    if bits in ({8}, {16}, {32}, {64}) and len(kinds) == 1 and kinds <= set(_KINDS) and (bits, kinds) != ({8}, {3}):
+        numbers = np.dtype(f"{_KINDS[min(kinds)]}{min(bits) // 8}")
+    check_size(_count(tags, _TILE_WIDTH), _count(tags, _TILE_HEIGHT), channels, -(-max(bits) // 8))
+    if channels > 1:
+        own = channels > 4 or max(bits) > 8 or kinds != {1}
+    elif max(bits) <= 16 and kinds == {1}:
+        own = False
+    else:
+        swapped = tags.prefix == b"MM" and (tags.get(_COMPRESSION, 1) != _UNCOMPRESSED or numbers == np.uint32)
+        own = numbers is not None and (swapped or numbers.name not in _OF_PILLOW)
+    turned = orientation.valid(tags.get(orientation.TAG))
+    return Tiff(width, height, channels, numbers, turned, tags.get(_COLOURS) == 0, tags.next != 0, own)
 
 
-def _numbers(tags: ImageFileDirectory_v2) -> np.dtype | None:
-    bits, kind = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,)))
-    if len(bits) > 1 or len(kind) > 1 or not bits <= {8, 16, 32, 64} or not kind <= set(_KINDS):
-        return None
-    name = f"{_KINDS[kind.pop()]}{bits.pop() // 8}"
-    return None if name == "f1" else np.dtype(name)
+def read(path: str | Path, found: Tiff) -> np.ndarray:
+    """(H, W, C) of a TIFF file that is to be read here. It is not turned.
 
+    Args:
+        found: what :func:`header` gave.
 
-def _fault(tags: ImageFileDirectory_v2) -> str | None:
-    """What keeps :func:`read` from reading a file of these tags."""
-    channels = tags.get(_CHANNELS, 1)
-    what = f"a TIFF of {channels} channel{'s' if channels > 1 else ''}"
-    if _numbers(tags) is None:
-        bits = sorted(set(tags.get(_BITS, (1,))))
-        return (
-            f"{what} is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not "
-            f"{' and '.join(map(str, bits))} bits of format {tags.get(_FORMAT, (1,))[0]}"
-        )
-    if (
-        tags.get(_COMPRESSION, 1) not in _NONE + _DEFLATE
-        or tags.get(_PREDICTOR, 1) not in (1, 2)
-        or (_OFFSETS not in tags)
+    Raises:
+        OSError: truncated, damaged, or of a kind that is not read, or the library that reads it is not installed.
+    """
+    what = f"a TIFF of {found.channels} channel{'s' if found.channels > 1 else ''}"
+    if found.numbers is None:
+        raise OSError(f"{what} is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point")
+    what += f" of {found.numbers.name} numbers"
+    tifffile = library("tifffile", what)
+    library("imagecodecs", what)
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        tifffile.TiffFile(content, name=os.fspath(path)) as opened,
     ):
-        return f"{what} of {_numbers(tags).name} numbers is read uncompressed or deflated, in strips"
-    return None
+        page = opened.pages.first
+        if page.compression not in _PACKED:
+            raise OSError(f"{what} is read uncompressed, or packed by LZW, deflate, PackBits, LZMA or Zstandard")
+        if found.channels <= 4 and page.photometric not in _PLAIN_COLOURS:
+            raise OSError(f"{what} is grey or RGB, not {page.photometric.name}")
+        apart = page.planarconfig == 2 and found.channels > 1
+        shape = (found.height, found.width, found.channels)
+        stored = (shape[2], *shape[:2]) if apart else shape
+        if page.dtype != found.numbers or math.prod(page.shape) != math.prod(shape) or page.is_subsampled:
+            raise OSError("damaged")
+        ends = (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts))
+        if max(ends, default=0) > len(content):
+            raise OSError("truncated")
+        try:
+            pixels = page.asarray(maxworkers=1).reshape(stored)
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            raise OSError(f"damaged: {error}") from None
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0)) if apart else pixels
 
 
-def _inflate(part: bytes, most: int) -> bytes:
-    """At most so many bytes: no more than the header says may be in the file, whatever it unpacks to."""
-    try:
-        return zlib.decompressobj().decompress(part, max(most, 1))
-    except zlib.error:
-        raise OSError("truncated, or damaged") from None
+def _count(tags: ImageFileDirectory_v2, tag: int) -> int:
+    count = tags.get(tag, 0 if tag in (_WIDTH, _HEIGHT) else 1)
+    if not isinstance(count, int) or count < 1:
+        raise OSError("damaged: a TIFF without a size")
+    return count
+
+
+def _all(tags: ImageFileDirectory_v2, tag: int) -> set[int]:
+    values = tags.get(tag, (1,))
+    if not isinstance(values, tuple) or not values or not all(isinstance(value, int) for value in values):
+        raise OSError("damaged: a TIFF without numbers")
+    return set(values)

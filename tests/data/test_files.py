@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,11 +163,8 @@ def test_faults_of_deep_png_files_are_named(tmp_path):
             read_pixels(path)
 
     fails(content[:-14], "truncated$")
-    fails(content[:60] + b"?" + content[61:], "damaged: a checksum is wrong$")
-    fails(png([(7, bytes(12))]), "damaged: it names a filter 7$")
-    interlaced = tmp_path / "interlaced.png"
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(interlaced)
-    assert read_pixels(interlaced)[0].dtype == torch.uint8
+    fails(content[:60] + b"?" + content[61:], "damaged: IDAT: ")
+    fails(png([(7, bytes(12))]), "damaged: bad adaptive filter value$")
 
 
 @pytest.mark.parametrize("dtype, channels", [(np.uint8, 5), (np.uint8, 8), (np.uint16, 3), (np.uint16, 5)])
@@ -194,13 +192,12 @@ def test_faults_of_tiff_files_are_named(tmp_path):
     write_tiff(path, pixels)
     path.write_bytes(path.read_bytes()[:-3])
     fails("truncated$")
-    write_tiff(path, pixels, tiled=True)
-    fails("a TIFF of 5 channels of uint16 numbers is read uncompressed or deflated, in strips")
+    tifffile.imwrite(path, pixels, compression="jpeg2000", photometric="minisblack", planarconfig="contig")
+    fails("a TIFF of 5 channels of uint16 numbers is read uncompressed, or packed by LZW, deflate, PackBits, LZMA or")
     write_tiff(path, pixels, sample_format=5)
-    fails(
-        "a TIFF of 5 channels is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point, not 16 bits "
-        "of format 5"
-    )
+    fails("a TIFF of 5 channels is read with 8, 16, 32 or 64 bits in each, whole numbers or floating-point$")
+    tifffile.imwrite(path, pixels[..., :4], photometric="separated", planarconfig="contig")
+    fails("a TIFF of 4 channels of uint16 numbers is grey or RGB, not SEPARATED$")
     write_tiff(path, pixels)
     with pytest.raises(ImageError, match="it has 5 channels, and 3 are wanted: only 1"):
         read_pixels(path, 3)
@@ -450,16 +447,29 @@ def test_a_range_clips_and_leaves_8_bits_alone(tmp_path):
     assert read_pixels(path, 1, (0, 4095))[0].flatten().tolist() == [0, 100]
 
 
-def test_numbers_that_the_library_gets_wrong_are_refused(tmp_path):
-    """Big-endian signed or floating-point TIFF files that are packed in another way than deflated."""
-    path = tmp_path / "scan.tif"
-    write_tiff(path, np.arange(12, dtype=np.int16).reshape(4, 3, 1), order=">", sample_format=2)
-    content = path.read_bytes()
-    packed = content.replace(struct.pack(">HHII", 259, 4, 1, 1), struct.pack(">HHII", 259, 4, 1, 5))  # LZW
-    assert packed != content
-    path.write_bytes(packed)
-    with pytest.raises(ImageError, match="a TIFF of 1 channel of int16 numbers is read uncompressed or deflated"):
-        read_pixels(path, 1)
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits", "lzma", "zstd"])
+@pytest.mark.parametrize("dtype, channels", [("uint8", 1), ("uint16", 1), ("int16", 1), ("float32", 1), ("uint16", 3)])
+@pytest.mark.parametrize("shape", [{"rowsperstrip": 3}, {"tile": (16, 16)}])
+def test_tiff_files_of_another_writer(tmp_path, order, compression, dtype, channels, shape):
+    """Some of which Pillow reads, some with bytes swapped, and some not at all."""
+    numbers = np.arange(20 * 17 * channels).reshape(20, 17, channels).astype(dtype)
+    options = {"byteorder": order, "compression": compression, "photometric": "rgb" if channels == 3 else "minisblack"}
+    if compression in ("lzw", "deflate"):
+        options["predictor"] = True
+    tifffile.imwrite(tmp_path / "scan.tif", numbers if channels > 1 else numbers[..., 0], **options, **shape)
+    expected, range = numbers, (0, 65535)
+    if dtype in ("uint8", "uint16"):
+        range = None
+    read = read_pixels(tmp_path / "scan.tif", channels, range)[0]
+    assert np.array_equal(read.numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_files_in_which_0_is_white(tmp_path, dtype):
+    numbers = random_pixels((5, 7), dtype)
+    tifffile.imwrite(tmp_path / "scan.tif", numbers, photometric="miniswhite")
+    assert np.array_equal(read_pixels(tmp_path / "scan.tif", 1)[0].numpy()[..., 0], np.iinfo(dtype).max - numbers)
 
 
 def test_images_past_the_limit_are_refused_with_a_remedy(tmp_path, monkeypatch):
@@ -487,8 +497,7 @@ def test_files_that_unpack_to_more_than_their_header_says_take_no_more_memory(tm
         + struct.pack(">I", zlib.crc32(b"IDAT" + bomb))
         + content[end:]
     )
-    with pytest.raises(ImageError, match="damaged"):
-        read_pixels(tmp_path / "a.png")
+    assert read_pixels(tmp_path / "a.png")[0].shape == (1, 2, 3)
     assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
     tracemalloc.stop()
 
