@@ -49,7 +49,13 @@ def main(argv: list[str]) -> int:
     )
     check_free([sheet], arguments.overwrite)
     numbers = description["options"]["data"].get("range")
-    gallery = open_gallery(arguments.gallery, recipe.options.input_nc, recipe.options.image_size, numbers)
+    gallery = open_gallery(
+        arguments.gallery,
+        recipe.options.input_nc,
+        recipe.options.image_size,
+        numbers,
+        follow_links=arguments.follow_links,
+    )
 
     recipe.to(pick_device(arguments.device))
     labels = _gallery_labels(recipe, gallery, arguments.label)
@@ -95,6 +101,9 @@ codes, and show them with their distances: a row for each query, which comes fir
         required=True,
         metavar="DIR",
         help="folder of images, with or without a sub-folder for each class, or of IDX files",
+    )
+    parser.add_argument(
+        "--follow-links", action="store_true", help="read folders outside of the gallery that links in it lead to"
     )
     parser.add_argument(
         "--label",
@@ -147,7 +156,9 @@ def _query(
         if int(query) >= len(gallery):
             raise UserError(f"--query {query}: the gallery has {len(gallery)} images, 0 to {len(gallery) - 1}")
         return gallery[int(query)]["image"], codes[int(query)], int(query)
-    image = read_square(query, recipe.options.input_nc, recipe.options.image_size, numbers)
+    image = read_square(
+        query, recipe.options.input_nc, recipe.options.image_size, numbers, follow_links=arguments.follow_links
+    )
     if recipe.classes and arguments.label is None:
         raise UserError(f"{recipe.name} is told classes: give that of {query} as --label 3")
     labels = torch.tensor([arguments.label]) if recipe.classes else None

@@ -22,14 +22,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastgan._errors import UserError, sentence
+from fastgan._printable import printable
 from fastgan.cli import command
 from fastgan.cli.flags import Parser
 from fastgan.data import DataOptions
 from fastgan.data.convert import CHANNELS
-from fastgan.data.files import ImageError, decode, save_image, suffix_for
+from fastgan.data.files import ImageError, decode, read_header, save_image, suffix_for
 from fastgan.data.folders import look_through, passed_over
 from fastgan.data.images import to_tensor
 from fastgan.data.levels import Span, tell_spans
+from fastgan.data.links import ANYWHERE
+from fastgan.data.notices import some
 from fastgan.evaluation.translation import generator_for, input_channels, is_out_of_memory, output_channels, translate
 from fastgan.training.device import pick_device, set_backend
 from fastgan.training.networks import load_networks
@@ -47,11 +50,12 @@ _Result = TypeVar("_Result")
 @dataclass
 class _Told:
     """What there is to tell of the images of a folder: what is wrong with those that are left out and, by file, the
-    kinds that were converted and the spans of numbers."""
+    kinds that were converted and the spans of numbers, and which hold further frames or pages."""
 
     left_out: list[str] = field(default_factory=list)
     conversions: dict[str, str] = field(default_factory=dict)
     spans: dict[str, Span | None] = field(default_factory=dict)
+    several: list[str] = field(default_factory=list)
 
 
 def main(argv: list[str]) -> int:
@@ -61,7 +65,7 @@ def main(argv: list[str]) -> int:
     device = pick_device(arguments.device)
     set_backend(arguments.backend)
     folder = Path(arguments.folder)
-    files, others = look_through(folder)
+    files, others = look_through(folder, inside=ANYWHERE if arguments.follow_links else None)
     loaded = load_networks(arguments.checkpoint)
     trained = loaded.description.get("options", {}).get("data", {})
     numbers = DataOptions(range=arguments.range or trained.get("range")).range
@@ -78,7 +82,7 @@ def main(argv: list[str]) -> int:
     }
     _check_targets(folder, files, [path for paths in targets.values() for path in paths], arguments.overwrite)
     if (line := passed_over(others, folder)) is not None:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     left_out = 0
     for direction, network in generators.items():
         network.to(device, memory_format=torch.channels_last)
@@ -121,6 +125,9 @@ is 1 then, and 2 where nothing was translated.""",
         "--output",
         metavar="DIR",
         help="where results go, those of both directions in AtoB and BtoA (default: beside DIR, as DIR_AtoB)",
+    )
+    parser.add_argument(
+        "--follow-links", action="store_true", help="read folders outside of DIR that links in it lead to"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     parser.add_argument(
@@ -230,6 +237,8 @@ def _translate_files(
 
     def read(file: str) -> tuple[Tensor, bool]:
         pixels, kind, told.spans[file] = decode(folder / file, channels, numbers)
+        if read_header(folder / file).several and file not in told.several:
+            told.several.append(file)
         if kind is not None:
             told.conversions[file] = kind
         return to_tensor(pixels), pixels.dtype == torch.uint16
@@ -312,6 +321,12 @@ def _tell(told: _Told, folder: Path, channels: int) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counted.items()))
         wanted = CHANNELS.get(channels, f"{channels} channels")
         print(f"{counted.total()} images were converted to {wanted}: {kinds}", file=sys.stderr)
+    if told.several:
+        count = len(told.several)
+        print(
+            printable(f"{count} images hold further frames or pages, of which the first is read: {some(told.several)}"),
+            file=sys.stderr,
+        )
     for line in tell_spans(told.spans.values(), f"images in {folder}"):
         print(line, file=sys.stderr)
 
@@ -323,7 +338,7 @@ def _report(direction: str, files: list[str], left_out: list[str], output: Path)
         sentence = f"{len(left_out)} of {len(files)} images could not be translated: {reasons}{more}"
         if len(left_out) == len(files):
             raise UserError(sentence)
-        print(f"skipped {sentence}", file=sys.stderr)
+        print(printable(f"skipped {sentence}"), file=sys.stderr)
     print(f"{direction}: {len(files) - len(left_out)} images translated into {output}")
 
 

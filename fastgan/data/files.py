@@ -303,7 +303,7 @@ def _array(path: str | Path) -> np.ndarray:
     try:
         with _PARSING:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         text = str(error)
         raise OSError(
             "truncated"

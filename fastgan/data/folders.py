@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,46 +15,62 @@ import torch
 from torch import Tensor
 
 from . import cache as caches
+from .bounds import check_size, is_special
 from .convert import CHANNELS, deepen
 from .files import Decoded, Header, ImageError, decode, is_hidden, read_header, suffixes
 from .levels import Span, tell_spans
+from .links import LEFT_OUT, leads_out
 from .notices import notice, some
 from .transforms import Transform
 
 _Result = TypeVar("_Result")
 
 
-def find_images(folder: str | Path, wanted: str = "images") -> list[str]:
+def find_images(folder: str | Path, wanted: str = "images", inside: str | Path | None = None) -> list[str]:
     """The image files of a folder and its sub-folders, as relative POSIX paths in natural order (2.png before 10.png).
 
     What counts is the suffix (see :func:`fastgan.data.files.suffixes`). Hidden files and folders, and those of
     operating systems, do not. ``wanted`` is what an error says that the folder should hold.
 
+    Args:
+        inside: links to folders outside of this one are not followed (default: the folder).
+
     Raises:
-        ValueError: the folder is missing, not a folder, or holds no such file.
+        ValueError: the folder is missing, not a folder, lies elsewhere by a link, or holds no such file.
     """
-    return look_through(folder, wanted)[0]
+    return look_through(folder, wanted, inside)[0]
 
 
-def look_through(folder: str | Path, wanted: str = "images") -> tuple[list[str], Counter[str]]:
+def look_through(
+    folder: str | Path, wanted: str = "images", inside: str | Path | None = None
+) -> tuple[list[str], Counter[str]]:
     """What :func:`find_images` gives, and how many other files of which suffix there are."""
     folder = Path(folder)
     if not folder.is_dir():
         state = "not a folder" if folder.exists() else "missing"
         raise ValueError(f"{folder} is {state}: it should hold {wanted}")
+    inside = folder if inside is None else inside
+    if leads_out(folder, inside):
+        raise ValueError(f"{folder} is a link to a folder outside of {inside}: --follow-links reads it")
     endings = suffixes()
-    found, others, visited = [], Counter(), set()
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    visited: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
         if real in visited:  # a link back up
             folders.clear()
             continue
         visited.add(real)
+        if leads_out(real, inside):
+            others[LEFT_OUT] += 1
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in files:
             if is_hidden(name):
                 continue
-            if name.lower().endswith(endings) and not _special(os.path.join(where, name)):
+            if name.lower().endswith(endings) and not is_special(os.path.join(where, name)):
                 found.append((Path(where) / name).relative_to(folder).as_posix())
             else:
                 others[Path(name).suffix.lower() or "without suffix"] += 1
@@ -70,8 +85,10 @@ def passed_over(others: Counter[str], folder: str | Path) -> str | None:
     if not others:
         return None
     count = others.total()
+    what = "folder" if count == others[LEFT_OUT] else "file"
     return (
-        f"passed over {count} file{'s' if count > 1 else ''} in {folder} that no image is read from: {_counts(others)}"
+        f"passed over {count} {what}{'s' if count > 1 else ''} in {folder} that no image is read from: "
+        f"{_counts(others)}"
     )
 
 
@@ -91,16 +108,22 @@ class Listing:
     others: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, folder: str | Path, wanted: str = "images", limit: int | None = None) -> Listing:
+    def of(
+        cls,
+        folder: str | Path,
+        wanted: str = "images",
+        limit: int | None = None,
+        inside: str | Path | None = None,
+    ) -> Listing:
         """All image files of a folder, or the first so many. Raises ValueError as :func:`find_images`."""
-        names, others = look_through(folder, wanted)
+        names, others = look_through(folder, wanted, inside)
         return cls.of_names(Path(folder), names[:limit], others)
 
     @classmethod
     def of_names(cls, folder: Path, names: Sequence[str], others: Counter[str] | None = None) -> Listing:
         """So many files of a folder."""
         skipped: dict[str, str] = {}
-        headers = _read_all(folder, names, lambda name: read_header(folder / name), skipped)
+        headers = _read_all(names, lambda name: read_header(folder / name), skipped)
         return cls(folder, headers, skipped, others or Counter())
 
 
@@ -139,14 +162,23 @@ class ImageFolder:
         self.folder, self.transform, self.channels, self.substitute = listing.folder, transform, channels, substitute
         self.range = range
         skipped = dict(listing.skipped)
-        for name, header in listing.headers.items():
-            transform.check(header.width, header.height, str(self.folder / name))
-
-        self.names = list(listing.headers)
-        self.sizes = [(header.width, header.height) for header in listing.headers.values()]
         # With a range, pixels of 8 bits may become 16, which only decoding shows.
         self.deep = range is not None or any(header.deep for header in listing.headers.values())
-        self._pixels, self._kinds, self._broken = None, Counter(), set()
+        self.names: list[str] = []
+        self.sizes: list[tuple[int, int]] = []
+        for name, header in listing.headers.items():
+            transform.check(header.width, header.height, str(self.folder / name))
+            try:
+                check_size(*transform.resized(header.width, header.height), channels, 1 + self.deep)
+            except OSError as error:
+                skipped[name] = f"{header.width}x{header.height} become {error}"
+                continue
+            self.names.append(name)
+            self.sizes.append((header.width, header.height))
+        self._pixels: Tensor | None = None
+        self._starts: list[int] = []
+        self._kinds: Counter[str] = Counter()
+        self._broken: set[str] = set()
         total = sum(self._elements(size) for size in self.sizes) * (2 if self.deep else 1)
         where = caches.choose(total, cache)
         if where == "file":
@@ -172,6 +204,12 @@ class ImageFolder:
             )
         self._tell_conversions()
         self._tell_rounding()
+        several = [name for name in self.names if listing.headers[name].several]
+        if several:
+            notice(
+                f"{len(several)} of {len(self)} images in {self.folder} hold further frames or pages, of which the "
+                f"first is read: {some(several)}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -204,8 +242,13 @@ class ImageFolder:
             self._starts = [self._starts[index] for index in indices]
 
     def _decode(self, name: str) -> Decoded:
-        decoded = decode(self.folder / name, self.channels, self.range)
-        resized = self.transform.resize(decoded.pixels.numpy())
+        try:
+            decoded = decode(self.folder / name, self.channels, self.range)
+            resized = self.transform.resize(decoded.pixels.numpy())
+        except MemoryError:
+            raise ImageError.of(
+                self.folder / name, "more than memory holds (make it smaller, or cut it into pieces)"
+            ) from None
         return decoded._replace(pixels=torch.from_numpy(deepen(resized) if self.deep else resized))
 
     def _decode_all(self, skipped: dict[str, str], where: str) -> None:
@@ -219,11 +262,11 @@ class ImageFolder:
         def decode(name: str) -> tuple[str | None, Span | None]:
             pixels, kind, span = self._decode(name)
             if pixels.shape[:2] != shapes[name]:
-                raise ImageError(f"{self.folder / name}: its header gives another size than its pixels have")
+                raise ImageError.of(self.folder / name, "its header gives another size than its pixels have")
             buffer[starts[name] : starts[name] + pixels.numel()] = pixels.reshape(-1)
             return kind, span
 
-        told = _read_all(self.folder, self.names, decode, skipped)
+        told = _read_all(self.names, decode, skipped)
         self.sizes = [size for name, size in zip(self.names, self.sizes) if name in told]
         self.names = list(told)
         self._kinds.update(kind for kind, _ in told.values() if kind is not None)
@@ -250,33 +293,24 @@ class ImageFolder:
                 notice(f"{count} of {len(self)} images in {self.folder} were resized to sides that are multiples of 4")
 
 
-def _read_all(
-    folder: Path, names: Iterable[str], read: Callable[[str], _Result], skipped: dict[str, str]
-) -> dict[str, _Result]:
+def _read_all(names: Iterable[str], read: Callable[[str], _Result], skipped: dict[str, str]) -> dict[str, _Result]:
     """``read`` every file, on several threads; those it cannot read go to ``skipped`` with the reason."""
 
-    def attempt(name: str) -> tuple[str, _Result | None, ImageError | None]:
+    def attempt(name: str) -> _Result | ImageError:
         try:
-            return name, read(name), None
+            return read(name)
         except ImageError as error:
-            return name, None, error
+            return error
 
-    results = {}
+    names = list(names)
+    results: dict[str, _Result] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for name, result, error in threads.map(attempt, names):
-            if error is None:
-                results[name] = result
+        for name, result in zip(names, threads.map(attempt, names)):
+            if isinstance(result, ImageError):
+                skipped[name] = result.reason
             else:
-                skipped[name] = str(error).removeprefix(f"{folder / name}: ")
+                results[name] = result
     return results
-
-
-def _special(path: str) -> bool:
-    """Whether a path is there and no file that ends when it is read: a pipe, a device."""
-    try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:  # reading it tells what is wrong
-        return False
 
 
 def _counts(others: Counter[str]) -> str:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from .bounds import check_ends
 from .files import is_hidden
+from .links import leads_out
 
+MOST_UNPACKED = 2**30  # bytes of a gzipped file
 PARTS = ("train", "t10k")  # how such files name the training and the test set
 
 _UNSIGNED_BYTES = 0x08
@@ -23,21 +28,26 @@ _TYPES = {
     0x0D: "floats",
     0x0E: "doubles",
 }
+_GZIP = b"\x1f\x8b"
+_MOST_DIMENSIONS = 4
+_AT_ONCE = 2**20  # bytes
 _NAME = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]idx\d-ubyte(\.gz)?")
 _DEEPEST = 2  # folders under a root in which tools unpack such files: torchvision in MNIST/raw
 
 
-def find_idx(root: str | Path) -> dict[str, dict[str, Path]]:
+def find_idx(root: str | Path, inside: str | Path | None = None) -> dict[str, dict[str, Path]]:
     """The IDX files of a folder: {"train" or "t10k": {"images": path, "labels": path}}, as far as they are there.
 
     Names are those of MNIST, with what may come before them (emnist-letters-train-images-idx3-ubyte); "test" means
     "t10k". Of a file that lies there both plain and gzipped the plain one is taken. Where the folder has no such file,
-    those of a folder in it are taken, or of one in that.
+    those of a folder in it are taken, or of one in that. Links to folders outside of ``inside`` (default: the folder)
+    are not followed.
 
     Raises:
         ValueError: there are several sets.
     """
-    folders, sets = [Path(root)], {}
+    folders: list[Path] = [Path(root)]
+    sets: dict[tuple[Path, str], dict[str, dict[str, Path]]] = {}
     for _ in range(_DEEPEST + 1):
         for folder in folders:
             for path in sorted(folder.iterdir(), reverse=True):  # x.gz before x
@@ -54,7 +64,7 @@ def find_idx(root: str | Path) -> dict[str, dict[str, Path]]:
             inner
             for folder in folders
             for inner in sorted(folder.iterdir())
-            if inner.is_dir() and not is_hidden(inner.name)
+            if inner.is_dir() and not is_hidden(inner.name) and not leads_out(inner, inside or root)
         ]
     if len(sets) > 1:
         names = ", ".join(str(folder / name) for folder, name in sorted(sets)[:3])
@@ -70,34 +80,65 @@ def read_idx(path: str | Path) -> np.ndarray:
     """The array in an IDX file of unsigned bytes, as uint8; gzipped where its content says so.
 
     Raises:
-        ValueError: not an IDX file, one of other numbers than bytes, one that ends too early or goes on too long.
-        OSError: it cannot be opened.
+        ValueError: not an IDX file, one of other numbers than bytes or of more than four dimensions, one that ends too
+            early or goes on too long, or that unpacks to more than ``MOST_UNPACKED`` bytes.
+        OSError: it cannot be opened, or is a pipe or a device.
     """
-    content = Path(path).read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    check_ends(path)
+    with open(path, "rb") as file:
+        packed = file.read(2) == _GZIP
+        file.seek(0)
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
+            return _read(str(path), gzip.GzipFile(fileobj=file) if packed else file, packed)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             why = "it ends too early" if isinstance(error, EOFError) else "its checksum or structure is wrong"
             raise ValueError(f"{path} is damaged: {why} for a gzip file (was a copy cut short?)") from None
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES or content[3] == 0:
+
+
+def _read(path: str, file: IO[bytes], packed: bool) -> np.ndarray:
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or not 1 <= start[3] <= _MOST_DIMENSIONS:
         raise ValueError(
-            f"{path} is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}, not with "
+            f"{path} is not an IDX file: it begins with {start.hex(' ') or 'nothing'}, not with "
             "00 00 08 and the number of dimensions"
         )
-    if content[2] != _UNSIGNED_BYTES:
-        raise ValueError(f"{path} holds {_TYPES[content[2]]}: only IDX files of unsigned bytes (00 00 08) are read")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
+    if start[2] != _UNSIGNED_BYTES:
+        raise ValueError(f"{path} holds {_TYPES[start[2]]}: only IDX files of unsigned bytes (00 00 08) are read")
+    sizes = file.read(4 * start[3])
+    if len(sizes) < 4 * start[3]:
         raise ValueError(f"{path} is cut short: it ends within its header")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", content[3], 4))
-    wanted, there = math.prod(shape), len(content) - start
-    if there != wanted:
-        fault = "is cut short" if there < wanted else "is too long"
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    wanted = math.prod(shape)
+    if math.prod(max(1, size) for size in shape) >= 2**62:
+        raise ValueError(f"{path} is damaged: its header says {' x '.join(map(str, shape))} bytes")
+    if packed and wanted > MOST_UNPACKED:
         raise ValueError(
-            f"{path} {fault}: its header says {' x '.join(map(str, shape))} = {wanted} bytes and {there} follow"
+            f"{path} unpacks to {wanted / 2**30:,.1f} GiB, and at most {MOST_UNPACKED / 2**30:.0f} GiB are unpacked "
+            "here: unpack it with gunzip"
         )
-    return np.frombuffer(content, np.uint8, wanted, start).reshape(shape)
+    there = None if packed else os.fstat(file.fileno()).st_size - file.tell()
+    content = np.zeros(0, np.uint8)
+    if there is None or there == wanted:
+        content = np.empty(wanted, np.uint8)
+        there, more = _fill(file, content), bool(file.read(1))  # at the end, gzip compares its checksum
+    else:
+        more = there > wanted
+    if there != wanted or more:
+        fault = "is too long" if more else "is cut short"
+        follow = "more" if packed and more else there
+        raise ValueError(
+            f"{path} {fault}: its header says {' x '.join(map(str, shape))} = {wanted} bytes and {follow} follow"
+        )
+    return content.reshape(shape)
+
+
+def _fill(file: IO[bytes], content: np.ndarray) -> int:
+    """Read into ``content``, as far as the file goes. Gives how far."""
+    done, view = 0, memoryview(content)
+    while done < len(content) and (part := file.read(min(_AT_ONCE, len(content) - done))):
+        view[done : done + len(part)] = part
+        done += len(part)
+    return done
 
 
 def read_labelled(files: dict[str, Path]) -> tuple[np.ndarray, np.ndarray]:

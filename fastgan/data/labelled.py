@@ -69,22 +69,35 @@ def open_semi_labelled(options: DataOptions, split: str = "train", seed: int = 0
     return SemiLabelledDataset(*_open(options, split), n_labels=options.n_labels, seed=seed)
 
 
-def open_gallery(folder: str | Path, channels: int, size: int, range: Sequence[float] | None = None) -> LabelledDataset:
+def open_gallery(
+    folder: str | Path,
+    channels: int,
+    size: int,
+    range: Sequence[float] | None = None,
+    *,
+    follow_links: bool = False,
+) -> LabelledDataset:
     """All images of a folder that :func:`open_labelled` opens, training and test part, as ``channels`` x size x size.
 
     Raises:
         ValueError: as :func:`open_labelled`.
     """
-    options = DataOptions(dataroot=str(folder), input_nc=channels, image_size=size, range=range)
-    root = check_dataroot(options.dataroot, _WANTED)
-    files = find_idx(root)
+    options = DataOptions(
+        dataroot=str(folder),
+        input_nc=channels,
+        image_size=size,
+        range=None if range is None else list(range),
+        follow_links=follow_links,
+    )
+    root = check_dataroot(str(folder), _WANTED)
+    files = find_idx(root, options.inside)
     if files:
         parts = [
             _array(*read_labelled(paths), _count_classes(files), str(paths["images"]), options, "test")
             for _, paths in sorted(files.items())
         ]
     else:
-        found = _Folders(root)
+        found = _Folders(root, options.inside)
         parts = [
             _read(listing, found.classes, options, size, channels)
             for listing in (found.training(), found.testing())
@@ -135,7 +148,7 @@ def _open(options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[st
         images, labels = glyphs.glyphs(split, count, options.image_size or glyphs.SIZE)
         return _array(images[..., None], labels, glyphs.CLASSES, f"built-in/{split}", options, split)
     root = check_dataroot(options.dataroot, _WANTED)
-    files = find_idx(root)
+    files = find_idx(root, options.inside)
     if files:
         return _open_idx(files, options, split)
     return _open_folder(root, options, split)
@@ -172,7 +185,7 @@ def _array(
         )
     if options.image_size is not None and images.shape[1:3] != (options.image_size, options.image_size):
         images = np.stack([resize(image, (options.image_size, options.image_size)) for image in images])
-    pixels = torch.from_numpy(np.array(images))  # a copy of its own: arrays of files cannot be written to
+    pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     return PixelArray(pixels, name), torch.from_numpy(np.array(labels)), [str(label) for label in range(classes)]
 
 
@@ -183,9 +196,10 @@ class _Folders:
         classes: the names of the folders of the training images; none where these lie in no folders.
     """
 
-    def __init__(self, root: Path):
-        self.folder, self._tests = find_parts(root)
-        self._names, self._others = look_through(self.folder, _WANTED)
+    def __init__(self, root: Path, inside: Path | None):
+        self._inside = root if inside is None else inside
+        self.folder, self._tests = find_parts(root, self._inside)
+        self._names, self._others = look_through(self.folder, _WANTED, self._inside)
         self.classes = _classes(self.folder, self._names)
         check_classes(self.folder, self.classes)
         self._test, self._strangers = self._find_test()
@@ -219,7 +233,7 @@ class _Folders:
         strangers = []
         for folder in self._tests:
             try:
-                names = find_images(folder)
+                names = find_images(folder, inside=self._inside)
             except ValueError:  # an empty folder is no reason to stop
                 continue
             fit = [name for name in names if not self.classes or _class(name) in self.classes]
@@ -231,7 +245,7 @@ class _Folders:
 
 
 def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, Tensor, Sequence[str]]:
-    found = _Folders(root)
+    found = _Folders(root, options.inside)
     testing = found.testing() if split == "test" else None
     decided = options.image_size is not None and options.input_nc is not None
     training = None if testing is not None and decided else found.training()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cache import CACHES
+from .links import ANYWHERE
 
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
 DIRECTIONS = ("AtoB", "BtoA")
@@ -61,6 +62,7 @@ class DataOptions:
         "numbers that become black and white, of images of other numbers than 8 "
         "bits, such as CT or depth (default: all that 16 bits hold)",
     )
+    follow_links: bool = _option(False, "read folders outside of the data folder that links in it lead to")
     image_size: int | None = _option(None, "side that labelled images are resized to (default: as they are)")
     n_labels: int = _option(100, "labelled images for semi-supervised training, equally many of each class")
 
@@ -89,6 +91,13 @@ class DataOptions:
                 f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}, which images "
                 "are resized to before the crop: give a --load-size at least as large"
             )
+
+    @property
+    def inside(self) -> Path | None:
+        """The folder that links to folders do not lead out of; None for the built-in sets."""
+        if self.follow_links:
+            return ANYWHERE
+        return None if self.dataroot is None else Path(self.dataroot)
 
     @property
     def pair_channels(self) -> tuple[int, int]:

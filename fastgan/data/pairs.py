@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .convert import convert
 from .dataset import AlignedDataset, Source, UnalignedDataset
-from .folders import ImageFolder, find_images
+from .folders import ImageFolder, Listing, find_images
 from .options import DataOptions, check_dataroot
 from .synthetic import shapes
 from .transforms import Transform
@@ -31,10 +31,9 @@ def open_unaligned(options: DataOptions, split: str = "train", seed: int = 0) ->
         root = check_dataroot(options.dataroot, "the folders trainA and trainB")
         A, B = (
             ImageFolder(
-                root / f"{split}{domain}",
+                Listing.of(root / f"{split}{domain}", transform.wanted, limit, options.inside),
                 transform,
                 channels=channels,
-                limit=limit,
                 cache=options.cache,
                 substitute=split == "train",
                 range=options.range,
@@ -66,10 +65,9 @@ def open_aligned(options: DataOptions, split: str = "train", seed: int = 0) -> A
                 "equally many channels, or 1 (grey) and 3 (RGB)"
             )
         whole = ImageFolder(
-            root / split,
+            Listing.of(root / split, SideBySide.wanted, limit, options.inside),
             SideBySide(transform),
             channels=max(channels),
-            limit=limit,
             cache=options.cache,
             substitute=split == "train",
             range=options.range,
@@ -82,9 +80,10 @@ def open_aligned(options: DataOptions, split: str = "train", seed: int = 0) -> A
 
 def open_aligned_test(options: DataOptions) -> AlignedDataset | None:
     """The test set of aligned folders; None where there is no folder test, or it is empty."""
-    folder = Path(options.dataroot) / "test"
+    if options.dataroot is None:
+        return None
     try:
-        find_images(folder)
+        find_images(Path(options.dataroot) / "test", inside=options.inside)
     except ValueError:
         return None
     return open_aligned(options, "test")
@@ -92,8 +91,11 @@ def open_aligned_test(options: DataOptions) -> AlignedDataset | None:
 
 def names_match(options: DataOptions) -> bool:
     """Whether the folders testA and testB hold files of the same names, suffixes aside."""
+    if options.dataroot is None:
+        return False
+    root = Path(options.dataroot)
     try:
-        names = [_stems(find_images(Path(options.dataroot) / f"test{domain}")) for domain in "AB"]
+        names = [_stems(find_images(root / f"test{domain}", inside=options.inside)) for domain in "AB"]
     except ValueError:  # a missing or empty test folder holds no pairs, and is no reason to stop
         return False
     return names[0] == names[1]
