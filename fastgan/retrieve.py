@@ -156,9 +156,7 @@ def _query(
         if int(query) >= len(gallery):
             raise UserError(f"--query {query}: the gallery has {len(gallery)} images, 0 to {len(gallery) - 1}")
         return gallery[int(query)]["image"], codes[int(query)], int(query)
-    image = read_square(
-        query, recipe.options.input_nc, recipe.options.image_size, numbers, follow_links=arguments.follow_links
-    )
+    image = read_square(query, recipe.options.input_nc, recipe.options.image_size, numbers)
     if recipe.classes and arguments.label is None:
         raise UserError(f"{recipe.name} is told classes: give that of {query} as --label 3")
     labels = torch.tensor([arguments.label]) if recipe.classes else None
