@@ -14,7 +14,8 @@ import operator
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class Source(Protocol):
     def load(self, index: int) -> Tensor: ...
 
 
-class Pick(NamedTuple):
+@dataclass(frozen=True)
+class Pick:
     """An image of an item: which one of a source, and the generator that says what is done to it; None for nothing."""
 
     source: Source
@@ -80,11 +82,13 @@ class ImageDataset(Dataset, ABC):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         picks = self.picks(key)
-        images = {
-            name: to_tensor(source.load(index)) if generator is None else self.transform(source.load(index), generator)
-            for name, (source, index, generator) in picks.items()
-        }
-        return images | self.about(picks)
+        return {name: self._image(pick) for name, pick in picks.items()} | self.about(picks)
+
+    def _image(self, pick: Pick) -> Tensor:
+        pixels = pick.source.load(pick.index)
+        if self.transform is None or pick.generator is None:
+            return to_tensor(pixels)
+        return self.transform(pixels, pick.generator)
 
 
 class PairDataset(ImageDataset):

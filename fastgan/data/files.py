@@ -6,6 +6,8 @@ channels, and numpy reads arrays (.npy, channels last). No file takes more memor
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import struct
 import threading
@@ -190,8 +192,21 @@ def _formats() -> list[str]:
 def _open(path: str | Path) -> Iterator[Image.Image]:
     # Of a file that it opens by name Pillow maps uncompressed pixels, and those of a TIFF file that lies on its side in
     # rows of the wrong length.
-    with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+    with _File(path) as file, Image.open(file, formats=_formats()) as image:
         yield image
+
+
+class _File(io.BufferedReader):
+    """A file that is asked for no more than there is of it: Python makes room for all that is asked for."""
+
+    def __init__(self, path: str | Path):
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
 
 
 def _is_deep(image: Image.Image, start: bytes) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from .files import Decoded, Header, ImageError, decode, is_hidden, read_header, 
 from .levels import Span, tell_spans
 from .links import LEFT_OUT, leads_out
 from .notices import notice, some
-from .transforms import Transform
 
 _Result = TypeVar("_Result")
 
@@ -127,6 +127,18 @@ class Listing:
         return cls(folder, headers, skipped, others or Counter())
 
 
+class Resizing(Protocol):
+    """What an :class:`ImageFolder` needs of a :class:`~fastgan.data.transforms.Transform`."""
+
+    @property
+    def wanted(self) -> str: ...
+    @property
+    def preprocess(self) -> str: ...
+    def resized(self, width: int, height: int) -> tuple[int, int]: ...
+    def check(self, width: int, height: int, name: str) -> None: ...
+    def resize(self, pixels: np.ndarray) -> np.ndarray: ...
+
+
 class ImageFolder:
     """The images of a folder, resized, by index.
 
@@ -150,7 +162,7 @@ class ImageFolder:
     def __init__(
         self,
         folder: str | Path | Listing,
-        transform: Transform,
+        transform: Resizing,
         *,
         channels: int = 3,
         limit: int | None = None,

@@ -95,7 +95,7 @@ def read_idx(path: str | Path) -> np.ndarray:
             raise ValueError(f"{path} is damaged: {why} for a gzip file (was a copy cut short?)") from None
 
 
-def _read(path: str, file: IO[bytes], packed: bool) -> np.ndarray:
+def _read(path: str, file: IO[bytes] | gzip.GzipFile, packed: bool) -> np.ndarray:
     start = file.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or not 1 <= start[3] <= _MOST_DIMENSIONS:
         raise ValueError(
@@ -132,9 +132,9 @@ def _read(path: str, file: IO[bytes], packed: bool) -> np.ndarray:
     return content.reshape(shape)
 
 
-def _fill(file: IO[bytes], content: np.ndarray) -> int:
+def _fill(file: IO[bytes] | gzip.GzipFile, content: np.ndarray) -> int:
     """Read into ``content``, as far as the file goes. Gives how far."""
-    done, view = 0, memoryview(content)
+    done, view = 0, content.data
     while done < len(content) and (part := file.read(min(_AT_ONCE, len(content) - done))):
         view[done : done + len(part)] = part
         done += len(part)

@@ -251,6 +251,7 @@ def _open_folder(root: Path, options: DataOptions, split: str) -> tuple[Source, 
     training = None if testing is not None and decided else found.training()
     size, channels = _size_and_channels([listing for listing in (training, testing) if listing is not None], options)
     listing = training if testing is None else testing
+    assert listing is not None
     source, labels, classes = _read(listing, found.classes, options, size, channels)
     kept = list(range(len(labels))) if found.apart else _part(labels.tolist(), split, found.folder)
     if split == "train" and options.max_dataset_size is not None:
@@ -290,7 +291,7 @@ def _classes(folder: Path, names: list[str]) -> list[str]:
             f"{folder} holds images beside folders of images ({names[tops.index(None)]}): "
             "put them into the folder of their class"
         )
-    return list(dict.fromkeys(tops))
+    return list(dict.fromkeys(top for top in tops if top is not None))
 
 
 def _part(labels: list[int], split: str, folder: Path) -> list[int]:
@@ -312,7 +313,7 @@ def _size_and_channels(listings: Sequence[Listing], options: DataOptions) -> tup
     The first listing, of the training images where they are looked at, decides on the channels: colours are kept where
     any image has colours, and transparency where all have it. Of other numbers of channels, most images have these.
     """
-    first = {}
+    first: dict[tuple[int, int], Path] = {}
     for listing in listings:
         for name, header in listing.headers.items():
             first.setdefault((header.width, header.height), listing.folder / name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .dataset import AlignedDataset, LabelledDataset, PairDataset, UnalignedDataset
 from .labelled import open_labelled, open_semi_labelled
 from .notices import notice
 from .options import DataOptions
 from .pairs import names_match, open_aligned, open_aligned_test, open_matching_folders, open_unaligned
 
-KINDS = {
+KINDS: dict[str, Callable[[DataOptions, str, int], UnalignedDataset | AlignedDataset | LabelledDataset]] = {
     "unaligned": open_unaligned,
     "aligned": open_aligned,
     "labelled": open_labelled,
@@ -56,7 +58,9 @@ def open_pairs(options: DataOptions, kind: str = "unaligned", *, by_name: bool =
         ValueError: there are pairs, and no readable one, or a crop is larger than an image.
     """
     if options.dataroot is None:
-        return open_dataset(kind, options, "test")
+        pairs = open_dataset(kind, options, "test")
+        assert isinstance(pairs, PairDataset)
+        return pairs
     if kind != "unaligned":
         return open_aligned_test(options)
     if by_name:

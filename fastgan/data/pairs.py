@@ -25,6 +25,8 @@ def open_unaligned(options: DataOptions, split: str = "train", seed: int = 0) ->
     """
     transform = Transform.of(options, split)
     limit = options.max_dataset_size if split == "train" else None
+    A: Source
+    B: Source
     if options.dataroot is None:
         A, B = _built_in(options, split, transform, limit, paired=False)
     else:
@@ -54,6 +56,8 @@ def open_aligned(options: DataOptions, split: str = "train", seed: int = 0) -> A
     """
     transform = Transform.of(options, split)
     limit = options.max_dataset_size if split == "train" else None
+    A: Source
+    B: Source
     if options.dataroot is None:
         A, B = _built_in(options, split, transform, limit, paired=True)
     else:
@@ -110,6 +114,7 @@ def open_matching_folders(options: DataOptions) -> UnalignedDataset | None:
     if not names_match(options):
         return None
     pairs = open_unaligned(options, "test")
+    assert isinstance(pairs.A, ImageFolder) and isinstance(pairs.B, ImageFolder)
     _leave_out_halves(pairs.A, pairs.B)
     return pairs
 

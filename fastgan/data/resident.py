@@ -52,10 +52,11 @@ class ResidentDataset:
     def _cut(self, picks: Sequence[Any]) -> Tensor:
         pixels = self._pixels[id(picks[0].source)]
         _, height, width, _ = pixels.shape
+        transform = self.dataset.transform
         cuts = [
             Cut(0, 0, width, height, False)
-            if pick.generator is None
-            else self.dataset.transform.place(width, height, pick.generator)
+            if transform is None or pick.generator is None
+            else transform.place(width, height, pick.generator)
             for pick in picks
         ]
         places = torch.tensor([(pick.index, cut.left, cut.top, cut.mirrored) for pick, cut in zip(picks, cuts)])

@@ -61,6 +61,8 @@ def header(path: str | Path, start: bytes) -> Tiff | None:
     """
     if start[:4] not in _BEGINNINGS:
         return None
+    if start[:4] == b"MM\0+":
+        raise OSError("a big-endian BigTIFF, which is not read")
     with open(path, "rb") as file:
         start = file.read(8)
         tags = ImageFileDirectory_v2(start if start[2:4] in (b"*\0", b"\0*") else start + file.read(8))

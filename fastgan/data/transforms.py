@@ -5,8 +5,8 @@ The resize depends on the image alone, so its result can be kept; crop and flip 
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
+from random import Random
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ class Transform:
                 return width, height
             return self.load_size, int(max(self.load_size * height / width, self.crop_size))
         if self.preprocess == "none":
-            return tuple(max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE) for side in (width, height))
+            return _rounded(width), _rounded(height)
         return width, height
 
     def result(self, width: int, height: int) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class Transform:
         height, width, _ = pixels.shape
         return resize(pixels, self.resized(width, height))
 
-    def place(self, width: int, height: int, generator: random.Random) -> Cut:
+    def place(self, width: int, height: int, generator: Random) -> Cut:
         """What a network sees of a resized image of this size. Always draws three numbers.
 
         ValueError where the crop is larger than the image.
@@ -105,9 +105,13 @@ class Transform:
         left, top = (int(x * (left + 1)), int(y * (top + 1))) if self.random else (left // 2, top // 2)
         return Cut(left, top, self.crop_size, self.crop_size, mirrored)
 
-    def __call__(self, pixels: Tensor, generator: random.Random) -> Tensor:
+    def __call__(self, pixels: Tensor, generator: Random) -> Tensor:
         """uint8 or uint16 (H, W, C), resized, to float32 (C, h, w) in [-1, 1]. Always draws three numbers."""
         height, width, _ = pixels.shape
         cut = self.place(width, height, generator)
         tensor = to_tensor(pixels[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width])
         return tensor.flip(-1) if cut.mirrored else tensor
+
+
+def _rounded(side: int) -> int:
+    return max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)

@@ -259,6 +259,7 @@ def corpus(folder):
         "cut.tif": ((folder / "pages.tif").read_bytes()[:200], None),
         "cut-deep.tif": ((folder / "deep-pages.tif").read_bytes()[:2000], "truncated"),
         "cut-deep.png": ((folder / "deep.png").read_bytes()[:80], "truncated"),
+        "big.tif": (b"MM\0+\0\x08\0\0" + bytes(40), "a big-endian BigTIFF, which is not read"),
         "no-size.tif": (plain_tiff(b"", t256=0), "damaged: a TIFF without a size"),
         "pickle.npy": (b"\x93NUMPY\1\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (1, 1)}".ljust(200), None),
         "zip.npy": (b"PK\x03\x04" + bytes(40), None),

@@ -83,7 +83,7 @@ def _images() -> list[tuple[str, bytes]]:
         (".tif", _tiff("uint8", 6, photometric="minisblack", compression="zstd")),
         (".tif", _tiff("uint16", 1, rowsperstrip=3)),
         (".tif", _tiff("int8", 3, photometric="rgb", rowsperstrip=3)),
-        (".tif", _tiff("int16", 1, byteorder=">", compression="packbits", bigtiff=True)),
+        (".tif", _tiff("int16", 1, byteorder="<", compression="packbits", bigtiff=True)),
         (".tif", _tiff("uint16", 2, photometric="minisblack", compression="lzma")),
     ]
     for kind, suffix in (("JPEG2000", ".jp2"), ("AVIF", ".avif")):
