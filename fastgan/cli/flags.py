@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import math
-import types
-import typing
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn
 
 from fastgan._errors import UserError
+from fastgan._options import options_of
 from fastgan.cli.published_flags import answer
 from fastgan.training.train_options import LARGEST_SEED
 
@@ -21,11 +19,19 @@ ALMOST = 0.85  # of difflib's ratio: a letter or two, no other word
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are sentences of ours, and whose flags take dashes and underscores alike."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        kwargs.setdefault("formatter_class", _Formatter)
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(
+        self, prog: str, *, usage: str | None = None, description: str | None = None, epilog: str | None = None
+    ) -> None:
+        super().__init__(
+            prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
 
-    def error(self, message: str) -> typing.NoReturn:
+    def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix("argument "))
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -51,7 +57,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def normalise(argv: Sequence[str]) -> list[str]:
     """Write the names of long flags with dashes (``--load_size=286`` -> ``--load-size=286``); leave values alone."""
-    result = []
+    result: list[str] = []
     for position, argument in enumerate(argv):
         if argument == "--":
             return [*result, *argv[position:]]
@@ -66,48 +72,26 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, leav
     """Give ``parser`` a group of flags, one per field of the dataclass ``options`` that is not among ``leave_out``.
 
     A field of a name that another dataclass already brought is the same flag and is not added again; one that the data
-    decides ("from_data" in its metadata) has no flag. The parsed namespace holds only what was given on the command
-    line.
+    decides has no flag. The parsed namespace holds only what was given on the command line.
     """
     group = parser.add_argument_group(title)
     taken = {action.dest for action in parser._actions}
-    hints = typing.get_type_hints(options)
-    for field in dataclasses.fields(options):
-        if field.name in taken or field.name in leave_out or field.metadata.get("from_data"):
+    for name, each in options_of(options).items():
+        if name in taken or name in leave_out or each.from_data:
             continue
-        default = field.default
-        text = field.metadata["help"].replace("%", "%%")
-        if default is not None and "(default" not in text:
-            text += f" (default: {_show(default)})".replace("%", "%%")
-        flag = "--" + field.name.replace("_", "-")
-        kind, optional = _kind(hints[field.name])
-        if kind is bool:
-            group.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=field.name, help=text
-            )
-            continue
-        if kind is list:
-            group.add_argument(
-                flag,
-                type=_reader(float, False),
-                nargs=2,
-                metavar=("LOW", "HIGH"),
-                default=argparse.SUPPRESS,
-                dest=field.name,
-                help=text,
-            )
-            continue
-        choices = field.metadata.get("choices")
-        metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
-        group.add_argument(
-            flag,
-            type=_reader(kind, optional),
-            choices=choices,
-            metavar=metavar,
-            default=argparse.SUPPRESS,
-            dest=field.name,
-            help=text,
-        )
+        text = each.help
+        if each.default is not None and "(default" not in text:
+            text += f" (default: {_show(each.default)})"
+        how: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": name, "help": text.replace("%", "%%")}
+        if each.kind is bool:
+            group.add_argument(each.flag, action=argparse.BooleanOptionalAction, **how)
+        elif each.kind is list:
+            group.add_argument(each.flag, type=_reader(float, False), nargs=2, metavar=("LOW", "HIGH"), **how)
+        elif each.choices:
+            group.add_argument(each.flag, type=_reader(each.kind, each.optional), choices=each.choices, **how)
+        else:
+            metavar = {int: "N", float: "X", str: "TEXT"}[each.kind]
+            group.add_argument(each.flag, type=_reader(each.kind, each.optional), metavar=metavar, **how)
 
 
 def read_seed(text: str) -> int:
@@ -131,21 +115,7 @@ def _show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _kind(hint: Any) -> tuple[type, bool]:
-    """(int, float, str, bool or list, of two numbers; whether None is allowed) of a field's annotation."""
-    optional = False
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(hint) if member is not type(None)]
-        optional = len(members) < len(typing.get_args(hint))
-        hint = float if set(members) == {int, float} else members[0]
-    if typing.get_origin(hint) is list:
-        hint = list
-    if typing.get_origin(hint) is typing.Literal:
-        hint = type(typing.get_args(hint)[0])
-    return hint, optional
-
-
-def _reader(kind: type, optional: bool):
+def _reader(kind: type, optional: bool) -> Callable[[str], Any]:
     """A conversion for argparse; where None is allowed for a number, ``none`` gives it."""
 
     def read(text: str) -> Any:

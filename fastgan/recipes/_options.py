@@ -1,74 +1,41 @@
-"""How recipes declare their options, and the ones that several of them share."""
+"""The options that several recipes share."""
 
-import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from fastgan._options import check_options, option, with_default
 from fastgan.models import DISCRIMINATORS, GENERATORS, INIT_TYPES, NORMS
 
 from .losses import GAN_MODES
 from .schedule import LR_POLICIES
 
 
-def option(
-    default: Any, help: str, choices: tuple[Any, ...] = (), *, least: int | None = None, from_data: bool = False
-) -> Any:
-    """A field of an options dataclass.
-
-    Args:
-        help: one phrase for --help.
-        choices: the values that are allowed.
-        least: the smallest value that is allowed.
-        from_data: whether the data decides the value; there is no flag for it then.
-    """
-    metadata = {"help": help, "choices": choices, "least": least, "from_data": from_data}
-    return field(default=default, metadata={name: value for name, value in metadata.items() if value not in ((), None)})
-
-
-def with_default(options: type, name: str, default: Any) -> Any:
-    """The field `name` of another options dataclass, with another default."""
-    return field(default=default, metadata=options.__dataclass_fields__[name].metadata)
-
-
-def check_options(options: Any) -> None:
-    """ValueError, in one sentence, for the first field whose value is not among its choices, or too small."""
-    for each in dataclasses.fields(options):
-        value = getattr(options, each.name)
-        choices: Iterable[Any] = each.metadata.get("choices", ())
-        if choices and value not in choices:
-            raise ValueError(f"unknown {each.name} {value!r}; choose one of {', '.join(map(str, choices))}")
-        least = each.metadata.get("least")
-        if least is not None and value < least:
-            bound = "must not be negative" if least == 0 else f"must be at least {least}"
-            raise ValueError(f"{each.name} {bound}, got {value}")
-
-
 @dataclass(frozen=True)
 class TranslationOptions:
-    """Options of image-to-image translation; the defaults are CycleGAN's. ValueError for values that cannot be."""
+    """Options of image-to-image translation; the defaults are CycleGAN's. Raises ValueError for values that cannot be."""
 
     input_nc: int = option(3, "channels of the images of domain A", least=1)
     output_nc: int = option(3, "channels of the images of domain B", least=1)
-    netG: str = option("resnet_9blocks", "generator", GENERATORS)
-    netD: str = option("basic", "discriminator: 70x70 PatchGAN, one of --n-layers-D layers, or 1x1", DISCRIMINATORS)
+    netG: str = option("resnet_9blocks", "generator", choices=GENERATORS)
+    netD: str = option(
+        "basic", "discriminator: 70x70 PatchGAN, one of --n-layers-D layers, or 1x1", choices=DISCRIMINATORS
+    )
     n_layers_D: int = option(3, "strided layers of the discriminator, with --netD n_layers", least=1)
     ngf: int = option(64, "filters in the generator's first layer (johnson_5blocks: half as many)", least=1)
     ndf: int = option(64, "filters in the discriminator's first layer", least=1)
-    norm: str = option("instance", "normalisation layers", NORMS)
+    norm: str = option("instance", "normalisation layers", choices=NORMS)
     dropout: bool = option(False, "dropout 0.5 in the generator's middle blocks")
-    init_type: str = option("normal", "distribution of the initial weights", INIT_TYPES)
-    init_gain: float = option(0.02, "scale of the initial weights")
-    gan_mode: str = option("lsgan", "adversarial loss", GAN_MODES)
+    init_type: str = option("normal", "distribution of the initial weights", choices=INIT_TYPES)
+    init_gain: float = option(0.02, "scale of the initial weights", least=0)
+    gan_mode: str = option("lsgan", "adversarial loss", choices=GAN_MODES)
     pool_size: int = option(50, "generated images kept for each discriminator; 0 switches it off", least=0)
-    lr: float = option(2e-4, "Adam's learning rate", least=0)
-    beta1: float = option(0.5, "Adam's first momentum")
-    lr_policy: str = option("linear", "how the learning rate falls", LR_POLICIES)
+    lr: float = option(2e-4, "Adam's learning rate", least=0, resume=True)
+    beta1: float = option(0.5, "Adam's first momentum", least=0, below=1)
+    lr_policy: str = option("linear", "how the learning rate falls", choices=LR_POLICIES)
     lr_decay_iters: int = option(50, "epochs between drops, with --lr-policy step", least=1)
-    n_epochs: int = option(100, "epochs at the full learning rate", least=0)
-    n_epochs_decay: int = option(100, "epochs of linear decay after them", least=0)
+    n_epochs: int = option(100, "epochs at the full learning rate", least=0, resume=True)
+    n_epochs_decay: int = option(100, "epochs of linear decay after them", least=0, resume=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
         if self.gan_mode == "wgangp" and self.norm in ("batch", "syncbatch"):
             raise ValueError(
@@ -79,15 +46,15 @@ class TranslationOptions:
 
 @dataclass(frozen=True)
 class LatentOptions:
-    """Options of systems that make small images out of a latent code. ValueError for values that cannot be."""
+    """Options of systems that make small images out of a latent code. Raises ValueError for values that cannot be."""
 
     input_nc: int = option(1, "channels of the images", least=1, from_data=True)
     image_size: int = option(28, "side of the square images", least=1, from_data=True)
     latent_size: int = option(100, "length of the latent code", least=1)
-    lr: float = option(2e-4, "learning rate of every optimizer", least=0)
-    n_epochs: int = option(30, "epochs to train", least=1)
+    lr: float = option(2e-4, "learning rate of every optimizer", least=0, resume=True)
+    n_epochs: int = option(30, "epochs to train", least=1, resume=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_options(self)
 
 
@@ -95,7 +62,7 @@ class LatentOptions:
 class AdamOptions(LatentOptions):
     """Options of systems whose optimizers are Adams."""
 
-    beta1: float = option(0.5, "Adam's first momentum", least=0)
+    beta1: float = option(0.5, "Adam's first momentum", least=0, below=1)
 
 
 @dataclass(frozen=True)

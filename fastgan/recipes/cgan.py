@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from fastgan._options import option, with_default
 from fastgan.models import MLPDiscriminator, MLPGenerator, init_weights
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
-from ._options import ConditionalOptions, option, with_default
+from ._options import ConditionalOptions
 from .losses import GANLoss
 
 
 @dataclass(frozen=True)
 class CGANOptions(ConditionalOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     n_epochs: int = with_default(ConditionalOptions, "n_epochs", 120)
-    gan_loss: str = option("lsgan", "adversarial loss", ("lsgan", "vanilla"))
+    gan_loss: str = option("lsgan", "adversarial loss", choices=("lsgan", "vanilla"))
 
 
 class CGAN(LatentRecipe):

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastgan._options import option
+
 from ._latent import small_images
-from ._options import option
 from .vae import VAE, VAEOptions
 
 
 @dataclass(frozen=True)
 class CVAEOptions(VAEOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     n_classes: int = option(10, "classes of the images", least=2, from_data=True)
     decoder_only: bool = option(False, "tell the class to the decoder only")

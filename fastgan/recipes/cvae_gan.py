@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
+from fastgan._options import option, with_default
 from fastgan.models import ConvClassifier
 
 from ._base import Decisions, frozen
 from ._latent import small_images
-from ._options import LatentOptions, option, with_default
+from ._options import LatentOptions
 from .cvae import CVAE, CVAEOptions
 from .losses import GANLoss, kl_to_standard_normal, reconstruction_loss
 from .vae import reparameterize, to_unit
@@ -21,7 +22,7 @@ from .vae import reparameterize, to_unit
 
 @dataclass(frozen=True)
 class CVAEGANOptions(CVAEOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     lr: float = with_default(LatentOptions, "lr", 1e-4)
     beta1: float = with_default(CVAEOptions, "beta1", 0.5)

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.optim import Adam
 
 from fastgan import functional
+from fastgan._options import option
 from fastgan.models import discriminator, generator, statistics_of_each_image
 
 from ._base import Decisions, Recipe, frozen, trainable
-from ._options import TranslationOptions, option
+from ._options import TranslationOptions
 from ._together import together
 from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
@@ -20,7 +21,7 @@ from .schedule import make_schedulers
 
 @dataclass(frozen=True)
 class CycleGANOptions(TranslationOptions):
-    """Options of the recipe; the defaults are the paper's. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe; the defaults are the paper's. Raises ValueError for values that cannot be."""
 
     lambda_A: float = option(10.0, "weight of the cycle A -> B -> A", least=0)
     lambda_B: float = option(10.0, "weight of the cycle B -> A -> B", least=0)
@@ -28,7 +29,7 @@ class CycleGANOptions(TranslationOptions):
         0.5, "weight of the identity loss, relative to the cycles'; 0 switches it off", least=0
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.lambda_identity > 0 and self.input_nc != self.output_nc:
             raise ValueError(

@@ -8,33 +8,34 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from fastgan._options import option
 from fastgan.models import CRITIC_NORMS, UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
-from ._options import AdamOptions, option
+from ._options import AdamOptions
 from .losses import GANLoss, real_gradient_penalty
 
 
 @dataclass(frozen=True)
 class DCGANOptions(AdamOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
-    upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
+    upsample: str = option("resize", "how the generator grows its planes", choices=UPSAMPLINGS)
     d_optimizers: int = option(
         2,
         "Adams of the discriminator: one for real and one for generated images, or 1 for "
         "the sum of both losses, on one batch of both",
-        (1, 2),
+        choices=(1, 2),
     )
     d_norm: str = option(
-        "batch", "the discriminator's norm: of each batch, of each image's own planes, or none", CRITIC_NORMS
+        "batch", "the discriminator's norm: of each batch, of each image's own planes, or none", choices=CRITIC_NORMS
     )
     r1_gamma: float = option(
         0.0, "weight of the penalty on the discriminator's gradient at real images (R1, Mescheder et al. 2018)", least=0
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.r1_gamma and self.d_norm == "batch":
             raise ValueError(

@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from fastgan._options import option
 from fastgan.models import MLPDiscriminator, MLPGenerator
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
-from ._options import AdamOptions, option
+from ._options import AdamOptions
 from .losses import GANLoss
 from .schedule import EveryNth
 
 
 @dataclass(frozen=True)
 class GANOptions(AdamOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     d_steps: int = option(1, "discriminator updates for each one of the generator (k of algorithm 1)", least=1)
     gan_loss: str = option(
-        "vanilla", "generator's loss: -log D(G(z)), or minimax's log(1 - D(G(z)))", ("vanilla", "minimax")
+        "vanilla", "generator's loss: -log D(G(z)), or minimax's log(1 - D(G(z)))", choices=("vanilla", "minimax")
     )
 
 

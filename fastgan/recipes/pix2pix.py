@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.optim import Adam
 
 from fastgan import functional
+from fastgan._options import option, with_default
 from fastgan.models import discriminator, generator, statistics_of_each_image
 
 from ._base import Decisions, Recipe, frozen, trainable
-from ._options import TranslationOptions, option, with_default
+from ._options import TranslationOptions
 from ._together import together
 from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
@@ -21,7 +22,7 @@ from .schedule import make_schedulers
 
 @dataclass(frozen=True)
 class Pix2PixOptions(TranslationOptions):
-    """Options of the recipe; the defaults are the paper's. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe; the defaults are the paper's. Raises ValueError for values that cannot be."""
 
     netG: str = with_default(TranslationOptions, "netG", "unet_256")
     norm: str = with_default(TranslationOptions, "norm", "batch")

@@ -11,24 +11,29 @@ from torch import Tensor
 from torch.optim import Adam
 
 from fastgan import functional
+from fastgan._options import option
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
-from ._options import AdamOptions, option
+from ._options import AdamOptions
 from .losses import GANLoss
 
 
 @dataclass(frozen=True)
 class SGANOptions(AdamOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     n_classes: int = option(10, "classes of the images", least=2, from_data=True)
-    upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
+    upsample: str = option("resize", "how the generator grows its planes", choices=UPSAMPLINGS)
     g_loss: str = option(
-        "features", "generator's loss: mean features of real images matched, or D called real", ("features", "vanilla")
+        "features",
+        "generator's loss: mean features of real images matched, or D called real",
+        choices=("features", "vanilla"),
     )
-    d_norm: str = option("instance", "the discriminator's norm, which must not mix images", ("instance", "none"))
+    d_norm: str = option(
+        "instance", "the discriminator's norm, which must not mix images", choices=("instance", "none")
+    )
 
 
 class SGAN(LatentRecipe):

@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from fastgan._options import option, with_default
 from fastgan.models import Decoder, Encoder
 
 from ._base import Decisions
 from ._latent import LatentRecipe, small_images
-from ._options import AdamOptions, LatentOptions, option, with_default
+from ._options import AdamOptions, LatentOptions
 from .losses import RECONSTRUCTIONS, kl_to_standard_normal, reconstruction_loss
 
 
 @dataclass(frozen=True)
 class VAEOptions(AdamOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     latent_size: int = with_default(LatentOptions, "latent_size", 2)
     lr: float = with_default(LatentOptions, "lr", 1e-3)
     beta1: float = with_default(AdamOptions, "beta1", 0.9)
     n_epochs: int = with_default(LatentOptions, "n_epochs", 60)
-    recon_loss: str = option("bce", "how a picture is compared with its reconstruction", RECONSTRUCTIONS)
+    recon_loss: str = option("bce", "how a picture is compared with its reconstruction", choices=RECONSTRUCTIONS)
     lambda_kl: float = option(1.0, "weight of the KL divergence", least=0)
 
 

@@ -9,26 +9,27 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
+from fastgan._options import option, with_default
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
 from ._base import Decisions, frozen
 from ._latent import LatentRecipe, small_images
-from ._options import LatentOptions, option, with_default
+from ._options import LatentOptions
 from .losses import GANLoss
 from .schedule import EveryNth
 
 
 @dataclass(frozen=True)
 class CriticOptions(LatentOptions):
-    """Options of systems with a critic. ValueError, in one sentence, for values that cannot be."""
+    """Options of systems with a critic. Raises ValueError for values that cannot be."""
 
-    upsample: str = option("resize", "how the generator grows its planes", UPSAMPLINGS)
+    upsample: str = option("resize", "how the generator grows its planes", choices=UPSAMPLINGS)
     n_critic: int = option(5, "critic updates for each one of the generator", least=1)
 
 
 @dataclass(frozen=True)
 class WGANOptions(CriticOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     lr: float = with_default(LatentOptions, "lr", 5e-5)
     clip: float = option(0.01, "largest absolute value of the critic's weights", least=0)

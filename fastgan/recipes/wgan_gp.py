@@ -7,23 +7,24 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from fastgan._options import option, with_default
 from fastgan.models import DCGANDiscriminator
 
 from ._latent import small_images
-from ._options import AdamOptions, LatentOptions, option, with_default
+from ._options import AdamOptions, LatentOptions
 from .losses import gradient_penalty
 from .wgan import WGAN, CriticOptions
 
 
 @dataclass(frozen=True)
 class WGANGPOptions(CriticOptions):
-    """Options of the recipe. ValueError, in one sentence, for values that cannot be."""
+    """Options of the recipe. Raises ValueError for values that cannot be."""
 
     lr: float = with_default(LatentOptions, "lr", 1e-4)
     beta1: float = with_default(AdamOptions, "beta1", 0.0)
-    beta2: float = option(0.9, "Adam's second momentum", least=0)
+    beta2: float = option(0.9, "Adam's second momentum", least=0, below=1)
     lambda_gp: float = option(10.0, "weight of the gradient penalty", least=0)
-    critic_norm: str = option("instance", "the critic's norm, which must not mix images", ("instance", "none"))
+    critic_norm: str = option("instance", "the critic's norm, which must not mix images", choices=("instance", "none"))
 
 
 class WGANGP(WGAN):

@@ -18,10 +18,11 @@ from fastgan import models, recipes
 from fastgan._errors import UserError
 from fastgan._files import write_atomically
 from fastgan._form import check_form
+from fastgan._options import read_options
 from fastgan.models import plain_keys
 from fastgan.training import checkpoint
 from fastgan.training.checksum import checksum
-from fastgan.training.settings import is_run_description, make_options
+from fastgan.training.settings import is_run_description
 
 FORMAT = "fastgan networks"
 _PUBLISHED = re.compile(r"(.*)_net_([A-Za-z]+(?:_[AB])?)\.pth")
@@ -256,7 +257,7 @@ def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
     """The recipe by its stored options, and its networks' weights. The global random generator is left as it was."""
     recipe_class = recipes.get(stored.recipe)
     try:
-        options = make_options(recipe_class.Options, stored.description["options"]["recipe"])
+        options = read_options(recipe_class.Options, stored.description["options"]["recipe"])
     except (TypeError, KeyError):
         raise UserError(
             f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other options"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +10,9 @@ from typing import Any
 
 from fastgan._errors import UserError
 from fastgan._files import write_atomically
-from fastgan._form import short
+from fastgan._options import options_of, read_options
 
 FORMAT = "fastgan run"
-
-# What a resumed run may change: options of recipes and data that the loop itself acts on, or no state depends on.
-# The run's own options, and any other that knows better, say so in their metadata ("resume").
-MAY_CHANGE = ("n_epochs", "n_epochs_decay", "lr", "num_threads", "dataroot", "cache")
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """A plain dict: what :func:`from_json` reads, without the options that belong to one call only."""
         options = {
-            group: {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if _stored(field)}
+            group: {name: getattr(options, name) for name, each in options_of(type(options)).items() if each.stored}
             for group, options in self.groups.items()
         }
         return {"format": FORMAT, "recipe": self.recipe, "preset": self.preset, "options": options}
@@ -95,47 +88,20 @@ def resolve(recipe: str, preset: str, classes: Mapping[str, type], *layers: Mapp
     A name that several classes have is one option and reaches all of them.
 
     Raises:
-        UserError: a layer names an option that no class has, or a value is not among an option's choices.
+        UserError: a layer names an option that no class has, or a value that an option does not take.
     """
     values: dict[str, Any] = {}
     for layer in layers:
         values.update(layer)
-    fields = {field.name for options in classes.values() for field in dataclasses.fields(options)}
+    known = {name for options in classes.values() for name in options_of(options)}
     for name in values:
-        if name not in fields:
+        if name not in known:
             raise UserError(f"{recipe} has no option {name!r}: this run or preset is of another version of fastgan")
-    groups = {}
-    for group, options in classes.items():
-        names = {field.name for field in dataclasses.fields(options)}
-        groups[group] = make_options(options, {name: value for name, value in values.items() if name in names})
+    groups = {
+        group: read_options(options, {name: values[name] for name in options_of(options) if name in values})
+        for group, options in classes.items()
+    }
     return Settings(recipe, preset, groups)
-
-
-def make_options(options: type, values: Mapping[str, Any]) -> Any:
-    """An object of the dataclass ``options``.
-
-    Raises:
-        UserError: a value is not of its option's type or among its choices, or is a number that is not finite.
-        TypeError: there is no such option.
-    """
-    types = typing.get_type_hints(options)
-    for field in dataclasses.fields(options):
-        if field.name not in values:
-            continue
-        name, value, choices = field.name, values[field.name], field.metadata.get("choices")
-        allowed = tuple(typing.get_origin(each) or each for each in typing.get_args(types[name]) or (types[name],))
-        if type(value) not in allowed and not (type(value) is int and float in allowed):
-            raise UserError(f"{name} is {short(value)}, which is not of the kind {' or '.join(map(_name, allowed))}")
-        if isinstance(value, list) and not all(type(each) in (int, float) for each in value):
-            raise UserError(f"{name} is {short(value)}, which is not a list of numbers")
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(each, float) and not math.isfinite(each) for each in numbers):
-            raise UserError(f"{name} is {short(value)}: it must be a finite number")
-        if isinstance(value, int) and abs(value) > 2**64:
-            raise UserError(f"{name} is {value}: no option takes integers of more than 64 bits")
-        if choices and value not in choices:
-            raise UserError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
-    return options(**values)
 
 
 def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: Mapping[str, Any]) -> Settings:
@@ -151,15 +117,13 @@ def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: M
     except ValueError as error:
         raise UserError(f"the options in the checkpoint of the run cannot be used: {error}") from None
     for options in classes.values():
-        for field in dataclasses.fields(options):
-            if field.name not in given or field.name not in stored or given[field.name] == stored[field.name]:
+        for name, each in options_of(options).items():
+            if each.resume or name not in given or name not in stored or given[name] == stored[name]:
                 continue
-            if not field.metadata.get("resume", field.name in MAY_CHANGE):
-                flag = "--" + field.name.replace("_", "-")
-                raise UserError(
-                    f"{flag} {given[field.name]}: the run was started with {stored[field.name]}, which is "
-                    f"fixed for its life; leave the flag out, or start a new run with --name"
-                )
+            raise UserError(
+                f"{each.flag} {given[name]}: the run was started with {stored[name]}, which is "
+                f"fixed for its life; leave the flag out, or start a new run with --name"
+            )
     return resolve(description["recipe"], description["preset"], classes, stored, given)
 
 
@@ -171,11 +135,3 @@ def changes(description: Mapping[str, Any], run: Settings) -> list[str]:
         for name in after
         if name in before and after[name] != before[name]
     ]
-
-
-def _name(kind: type) -> str:
-    return "none" if kind is type(None) else kind.__name__
-
-
-def _stored(field: dataclasses.Field) -> bool:
-    return field.metadata.get("stored", True)

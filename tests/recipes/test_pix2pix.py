@@ -131,7 +131,7 @@ def test_sizes_and_options_that_do_not_fit():
         make(netG="unet_128", netD="basic").check_images(100, 128)
     with pytest.raises(ValueError, match="use norm instance or none"):
         make(gan_mode="wgangp")
-    with pytest.raises(ValueError, match="lambda_L1 must not be negative"):
+    with pytest.raises(ValueError, match="--lambda-L1 is -1.* it must be 0 or more"):
         make(lambda_L1=-1.0)
 
 

@@ -362,19 +362,19 @@ def test_samples_are_of_the_same_codes_for_life():
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("dcgan", dict(upsample="bilinear"), "unknown upsample 'bilinear'; choose one of resize, transposed"),
-        ("dcgan", dict(d_optimizers=3), "unknown d_optimizers 3; choose one of 1, 2"),
+        ("dcgan", dict(upsample="bilinear"), "--upsample is 'bilinear': choose from resize, transposed"),
+        ("dcgan", dict(d_optimizers=3), "--d-optimizers is 3: choose from 1, 2"),
         (
             "dcgan",
             dict(r1_gamma=1.0),
             "r1_gamma 1 penalises each image's own gradient, which batch norm mixes; use d_norm instance or none",
         ),
-        ("dcgan", dict(r1_gamma=-1.0, d_norm="none"), "r1_gamma must not be negative, got -1.0"),
-        ("dcgan", dict(d_norm="layer"), "unknown d_norm 'layer'; choose one of batch, instance, none"),
-        ("gan", dict(d_steps=0), "d_steps must be at least 1, got 0"),
-        ("gan", dict(lr=-1.0), "lr must not be negative, got -1.0"),
-        ("cvae", dict(n_classes=1), "n_classes must be at least 2, got 1"),
-        ("vae", dict(recon_loss="l1"), "unknown recon_loss 'l1'; choose one of bce, mse"),
+        ("dcgan", dict(r1_gamma=-1.0, d_norm="none"), "--r1-gamma is -1.0: it must be 0 or more"),
+        ("dcgan", dict(d_norm="layer"), "--d-norm is 'layer': choose from batch, instance, none"),
+        ("gan", dict(d_steps=0), "--d-steps is 0: it must be 1 or more"),
+        ("gan", dict(lr=-1.0), "--lr is -1.0: it must be 0 or more"),
+        ("cvae", dict(n_classes=1), "n_classes is 1: it must be 2 or more"),
+        ("vae", dict(recon_loss="l1"), "--recon-loss is 'l1': choose from bce, mse"),
         ("dcgan", dict(image_size=30), "30x30 do not fit the DCGAN generator"),
     ],
 )

@@ -1,10 +1,11 @@
 """A recipe and a data set small enough to train in milliseconds, with everything that a resume can get wrong."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
+from fastgan._options import option
 from fastgan.models import NLayerDiscriminator, ResnetGenerator
 from fastgan.training import rng, settings
 from fastgan.training.checkpoint import Progress
@@ -15,24 +16,24 @@ from fastgan.training.train_options import TrainOptions
 
 @dataclass(frozen=True)
 class TinyOptions:
-    width: int = field(default=4, metadata={"help": "filters"})
-    lr: float = field(default=1e-3, metadata={"help": "learning rate"})
-    norm: str = field(default="instance", metadata={"help": "norm", "choices": ("instance", "batch")})
-    dropout: bool = field(default=True, metadata={"help": "dropout"})
-    n_epochs: int = field(default=2, metadata={"help": "epochs"})
-    n_epochs_decay: int = field(default=1, metadata={"help": "more epochs"})
-    input_nc: int = field(default=3, metadata={"help": "channels"})
+    width: int = option(4, "filters")
+    lr: float = option(1e-3, "learning rate", resume=True)
+    norm: str = option("instance", "norm", choices=("instance", "batch"))
+    dropout: bool = option(True, "dropout")
+    n_epochs: int = option(2, "epochs", resume=True)
+    n_epochs_decay: int = option(1, "more epochs", resume=True)
+    input_nc: int = option(3, "channels")
 
 
 @dataclass(frozen=True)
 class TinyDataOptions:
-    dataroot: str | None = field(default=None, metadata={"help": "folder"})
-    batch_size: int = field(default=2, metadata={"help": "items per step"})
-    num_threads: int = field(default=0, metadata={"help": "workers"})
-    load_size: int = field(default=286, metadata={"help": "size"})
-    serial_batches: bool = field(default=False, metadata={"help": "no shuffling"})
-    max_dataset_size: int | None = field(default=None, metadata={"help": "limit"})
-    input_nc: int = field(default=3, metadata={"help": "channels"})
+    dataroot: str | None = option(None, "folder", resume=True)
+    batch_size: int = option(2, "items per step")
+    num_threads: int = option(0, "workers", resume=True)
+    load_size: int = option(286, "size")
+    serial_batches: bool = option(False, "no shuffling")
+    max_dataset_size: int | None = option(None, "limit")
+    input_nc: int = option(3, "channels")
 
 
 CLASSES = {"train": TrainOptions, "data": TinyDataOptions, "recipe": TinyOptions}
