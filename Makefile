@@ -18,7 +18,7 @@ ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
 # The oldest supported and the newest release of triton, each beside the packages of .venv, before which Python finds it;
 # triton 3.6's interpreter needs a numpy before 2.4.

@@ -88,29 +88,24 @@ def plan() -> tuple[list, type, dict]:
         raise CannotBuild(f"torch could not be imported at build time ({type(error).__name__}: {error})") from error
     cxx = compiler()
     flags = (["/O2"] if cxx == "MSVC" else CXX_FLAGS) + shlex.split(os.environ.get("FASTGAN_CXX_FLAGS", ""))
-    sources = [*relative_sources("csrc", "*.cpp"), *relative_sources("csrc/cpu", "*.cpp")]
-    headers = [*relative_sources("csrc", "*.h"), *relative_sources("csrc/cpu", "*.h")]
+    sources = [source for source in relative_sources("*.cpp") if not source.startswith("csrc/cuda/")]
+    headers = relative_sources("*.h")
     toolkit = cuda_toolkit(cpp_extension.CUDA_HOME) if torch.version.cuda is not None else None
     with_cuda = toolkit is not None
     if with_cuda:
         cpp_extension.CUDA_HOME, nvcc = str(toolkit), shutil.which("nvcc", path=str(toolkit / "bin"))
-        sources += [*relative_sources("csrc/cuda", "*.cu"), *relative_sources("csrc/cuda", "*.cpp")]
-        headers += [*relative_sources("csrc/cuda", "*.h"), *relative_sources("csrc/cuda", "*.cuh")]
-        extension = cpp_extension.CUDAExtension(
-            "fastgan._C",
-            sources,
-            depends=headers,
-            py_limited_api=True,
-            extra_compile_args={"cxx": list(flags), "nvcc": ["-O3", *cuda_targets(nvcc)]},
-        )
+        sources, headers = relative_sources("*.cpp", "*.cu"), relative_sources("*.h", "*.cuh")
+        kind, arguments = cpp_extension.CUDAExtension, {"nvcc": ["-O3", *cuda_targets(nvcc)]}
     else:
-        extension = cpp_extension.CppExtension(
-            "fastgan._C",
-            sources,
-            depends=headers,
-            py_limited_api=True,
-            extra_compile_args={"cxx": list(flags)},
-        )
+        kind, arguments = cpp_extension.CppExtension, {}
+    extension = kind(
+        "fastgan._C",
+        sources,
+        depends=headers,
+        include_dirs=[str(ROOT / "csrc")],
+        py_limited_api=True,
+        extra_compile_args={"cxx": list(flags), **arguments},
+    )
     record = {
         "torch": torch.__version__,
         "cuda": torch.version.cuda if with_cuda else None,
@@ -150,8 +145,10 @@ def cuda_targets(nvcc: str) -> list[str]:
     return flags  # empty for names such as "Ampere" or "native", which torch spells out
 
 
-def relative_sources(folder: str, pattern: str) -> list[str]:
-    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob(pattern))
+def relative_sources(*patterns: str) -> list[str]:
+    """The files of csrc and its folders, relative to the repository."""
+    paths = [path for pattern in patterns for path in (ROOT / "csrc").rglob(pattern)]
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths)
 
 
 def write_info(folder: Path, info: dict) -> None:

@@ -1,15 +1,16 @@
-// The batch_norm ops of torch.ops.fastgan_csrc: schemas, argument checks, allocation. The arithmetic is in cpu/.
+// The batch_norm ops of torch.ops.fastgan_csrc: schemas, argument checks, allocation. The arithmetic is in
+// cpu/batch_norm.
+#include "cpu/batch_norm/batch_norm.h"
+
 #include <cmath>
 #include <limits>
 #include <string_view>
 #include <tuple>
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include "checks.h"
-#include "cpu/batch_norm.h"
 
 namespace fastgan {
 namespace {
@@ -89,26 +90,18 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward_op(const Tensor& dy, cons
   check_statistic(mean, x, {x.size(1)}, op, "mean");
   check_statistic(rstd, x, {x.size(1)}, op, "rstd");
   Tensor dx = empty(x.sizes(), x, layout);
-  const auto doubles = at::TensorOptions().dtype(at::kDouble), floats = at::TensorOptions().dtype(at::kFloat);
-  Tensor dweight = weight.has_value() ? at::zeros({x.size(1)}, doubles) : at::empty({0}, floats);
-  Tensor dbias = bias.has_value() ? at::zeros({x.size(1)}, doubles) : at::empty({0}, floats);
+  const ParameterGradient dweight(weight), dbias(bias);
   if (x.numel() != 0) {
-    BatchNormBackward a{};
-    a.dy = dy.const_data_ptr();
-    a.x = x.const_data_ptr();
-    a.channels = {mean.const_data_ptr(), rstd.const_data_ptr(), data(w), data(b)};
-    a.dx = dx.mutable_data_ptr();
-    a.dweight = weight.has_value() ? dweight.mutable_data_ptr<double>() : nullptr;
-    a.dbias = bias.has_value() ? dbias.mutable_data_ptr<double>() : nullptr;
+    const BatchNormBackward a{
+        dy.const_data_ptr(),   x.const_data_ptr(), {mean.const_data_ptr(), rstd.const_data_ptr(), data(w), data(b)},
+        dx.mutable_data_ptr(), dweight.sums(),     dbias.sums()};
     if (training) {
       batch_norm_backward(s, a);
     } else {
       batch_norm_apply_backward(s, a);
     }
   }
-  if (weight.has_value()) dweight = dweight.to(weight->scalar_type());
-  if (bias.has_value()) dbias = dbias.to(bias->scalar_type());
-  return {dx, dweight, dbias};
+  return {dx, dweight.rounded(), dbias.rounded()};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Argument checks and allocation that the op files share. Every error is one sentence that names the values.
+// Argument checks and allocation that the op files share. Errors name the values.
 #pragma once
 
 #include <optional>
@@ -6,8 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
-#include "cpu/types.h"
+#include "types.h"
 
 namespace fastgan {
 
@@ -97,6 +98,24 @@ inline void check_statistic(const Tensor& t, const Tensor& x, at::IntArrayRef si
   TORCH_CHECK_TYPE(t.scalar_type() == accumulate_type(x), op, ": ", name, " must be ", accumulate_type(x),
                    " for an input of ", x.scalar_type(), ", got ", t.scalar_type());
 }
+
+// The gradient of a norm's weight or bias: an empty tensor of float where there is none.
+class ParameterGradient {
+ public:
+  explicit ParameterGradient(const OptionalTensor& parameter)
+      : type_(parameter.has_value() ? parameter->scalar_type() : at::kFloat),
+        sums_(parameter.has_value() ? at::zeros(parameter->sizes(), at::TensorOptions().dtype(at::kDouble))
+                                    : at::empty({0}, at::TensorOptions().dtype(at::kDouble))) {}
+
+  // One for each channel, or null where there is no parameter; 0 at first.
+  double* sums() const { return sums_.numel() > 0 ? sums_.mutable_data_ptr<double>() : nullptr; }
+  // In the parameter's dtype.
+  Tensor rounded() const { return sums_.to(type_); }
+
+ private:
+  at::ScalarType type_;
+  Tensor sums_;
+};
 
 inline const void* data(const OptionalTensor& t) { return t.has_value() ? t->const_data_ptr() : nullptr; }
 

@@ -1,13 +1,13 @@
 // The conv_transpose2d ops of torch.ops.fastgan_csrc: schemas, argument checks, allocation. The arithmetic is in
-// cpu/conv_transpose2d.cpp.
-#include "conv_transpose2d_ops.h"
+// cpu/conv_transpose2d.
+#include "conv_transpose2d_call.h"
 
 #include <algorithm>
 #include <utility>
 
 #include <torch/library.h>
 
-#include "cpu/conv_transpose2d.h"
+#include "cpu/conv_transpose2d/conv_transpose2d.h"
 
 namespace fastgan {
 namespace {

@@ -1,10 +1,10 @@
 // The reflection_pad_conv2d ops of torch.ops.fastgan_csrc, 3x3 with stride 1: schemas, argument checks, allocation. The
-// arithmetic is in cpu/winograd.cpp, on images with channels innermost; others are turned. Images are float32 or
-// bfloat16; parameters are read as float32, and their gradient is float32.
+// arithmetic is in cpu/reflection_pad_conv2d, on images with channels innermost; others are turned. Images are float32
+// or bfloat16; parameters are read as float32, and their gradient is float32.
 #include <torch/library.h>
 
 #include "checks.h"
-#include "cpu/winograd.h"
+#include "cpu/reflection_pad_conv2d/winograd.h"
 
 namespace fastgan {
 namespace {
@@ -17,9 +17,10 @@ constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 
 at::MemoryFormat format(bool channels_last) { return channels_last ? kNhwc : at::MemoryFormat::Contiguous; }
 
-void check_image(const Tensor& x, const char* op, const char* name) {
+Dtype check_image(const Tensor& x, const char* op, const char* name) {
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, op,
                    ": the C++ kernels take float32 and bfloat16 tensors, got ", x.scalar_type(), " for ", name);
+  return x.scalar_type() == at::kFloat ? Dtype::float32 : Dtype::bfloat16;
 }
 
 void check_parameter(const Tensor& t, const Tensor& x, const char* op, const char* name) {
@@ -52,29 +53,19 @@ Tensor set_weight(WinogradShape& s, const Tensor& weight, const Tensor& x, const
   return (s.weight == Layout::nchw ? weight.contiguous() : weight).to(at::kFloat);
 }
 
-// Calls f with a null pointer to the element type of x.
-template <class F>
-void of_type(const Tensor& x, const F& f) {
-  if (x.scalar_type() == at::kFloat) {
-    f(static_cast<float*>(nullptr));
-  } else {
-    f(static_cast<BFloat16*>(nullptr));
-  }
-}
-
 template <class T>
-const T* elements(const Tensor& t, T*) {
+const T* elements(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
 }
 
 template <class T>
-T* mutable_elements(const Tensor& t, T*) {
+T* mutable_elements(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
 Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, at::IntArrayRef padding) {
   WinogradShape s{};
-  check_image(x, kForward, "the input");
+  const Dtype dtype = check_image(x, kForward, "the input");
   const bool channels_last = layout_of(x, kForward, "input") == Layout::nhwc;
   const Tensor dense_weight = set_weight(s, weight, x, kForward);
   TORCH_CHECK_VALUE(x.size(1) == s.c, kForward, ": weight of shape ", weight.sizes(), " takes ", s.c,
@@ -88,10 +79,11 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
   Tensor y = at::empty({s.n, s.o, s.out_h(), s.out_w()}, x.options().memory_format(kNhwc));
   if (y.numel() != 0) {
     const Tensor image = x.contiguous(kNhwc);
-    const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->to(at::kFloat).contiguous()) : bias;
-    of_type(x, [&](auto* type) {
-      winograd_forward(s, elements(image, type), dense_weight.const_data_ptr<float>(),
-                       static_cast<const float*>(data(dense_bias)), mutable_elements(y, type));
+    const Tensor dense_bias = bias.has_value() ? bias->to(at::kFloat).contiguous() : Tensor();
+    with_type<float, BFloat16>(dtype, [&](auto element) {
+      using T = decltype(element);
+      winograd_forward(s, elements<T>(image), dense_weight.const_data_ptr<float>(),
+                       dense_bias.defined() ? dense_bias.const_data_ptr<float>() : nullptr, mutable_elements<T>(y));
     });
   }
   return y.contiguous(format(channels_last));
@@ -100,7 +92,7 @@ Tensor forward_op(const Tensor& x, const Tensor& weight, const OptionalTensor& b
 Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef size, at::IntArrayRef padding,
                          bool channels_last) {
   WinogradShape s{};
-  check_image(dy, kInputGradient, "dy");
+  const Dtype dtype = check_image(dy, kInputGradient, "dy");
   layout_of(dy, kInputGradient, "dy");
   const Tensor dense_weight = set_weight(s, weight, dy, kInputGradient);
   TORCH_CHECK_VALUE(size.size() == 2, kInputGradient, ": size must have two values (height, width), got ", size);
@@ -110,9 +102,9 @@ Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef
   Tensor dx = at::empty({s.n, s.c, s.h, s.w}, dy.options().memory_format(kNhwc));
   if (dx.numel() != 0) {
     const Tensor image = dy.contiguous(kNhwc);
-    of_type(dy, [&](auto* type) {
-      winograd_input_gradient(s, elements(image, type), dense_weight.const_data_ptr<float>(),
-                              mutable_elements(dx, type));
+    with_type<float, BFloat16>(dtype, [&](auto element) {
+      using T = decltype(element);
+      winograd_input_gradient(s, elements<T>(image), dense_weight.const_data_ptr<float>(), mutable_elements<T>(dx));
     });
   }
   return dx.contiguous(format(channels_last));
@@ -120,7 +112,7 @@ Tensor input_gradient_op(const Tensor& dy, const Tensor& weight, at::IntArrayRef
 
 Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef padding, bool channels_last) {
   WinogradShape s{};
-  check_image(x, kWeightGradient, "the input");
+  const Dtype dtype = check_image(x, kWeightGradient, "the input");
   layout_of(x, kWeightGradient, "input");
   check_device(dy, x, kWeightGradient, "dy");
   check_dtype(dy, x, kWeightGradient, "dy");
@@ -134,8 +126,9 @@ Tensor weight_gradient_op(const Tensor& dy, const Tensor& x, at::IntArrayRef pad
   if (s.n == 0) return dweight.zero_();
   if (dweight.numel() != 0) {
     const Tensor image = x.contiguous(kNhwc), gradient = dy.contiguous(kNhwc);
-    of_type(x, [&](auto* type) {
-      winograd_weight_gradient(s, elements(image, type), elements(gradient, type), dweight.mutable_data_ptr<float>());
+    with_type<float, BFloat16>(dtype, [&](auto element) {
+      using T = decltype(element);
+      winograd_weight_gradient(s, elements<T>(image), elements<T>(gradient), dweight.mutable_data_ptr<float>());
     });
   }
   return dweight;

@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-#include "ptx.cuh"
+#include "cuda/ptx.cuh"
 
 namespace fastgan::cuda {
 

@@ -11,7 +11,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "../cpu/types.h"
+#include "types.h"
 
 #ifndef __CUDACC__
 #include "cuda_emulation.h"

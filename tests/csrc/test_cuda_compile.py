@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = sorted((REPOSITORY / "csrc/cuda").glob("conv_transpose2d_*.cu"))
+FOLDER = REPOSITORY / "csrc/cuda/conv_transpose2d"
+SOURCES = [source for source in sorted(FOLDER.glob("*.cu")) if source.stem != "launchers"]
 TARGETS = {80: "80", 90: "90a", 100: "100"}
 # float16 differs from bfloat16 in one instruction: one target is enough for it.
-ONLY_90 = "conv_transpose2d_float16"
+ONLY_90 = "float16"
 KERNELS = {"data_kernel", "weight_gradient_kernel", "sum_kernel"}
 # The instruction that multiplies, by arithmetic (the name is part of the kernel's).
 INSTRUCTIONS = {
@@ -57,7 +58,15 @@ def compiled(tmp_path_factory):
 
     def compile(source):
         chosen = [targets[90]] if source.stem == ONLY_90 else targets.values()
-        command = ["nvcc", "-O3", "-std=c++17", "-Werror=all-warnings", "-Xptxas=-v", *chosen]
+        command = [
+            "nvcc",
+            "-O3",
+            "-std=c++17",
+            "-Werror=all-warnings",
+            "-Xptxas=-v",
+            f"-I{REPOSITORY / 'csrc'}",
+            *chosen,
+        ]
         return run([*command, "-fatbin", str(source), "-o", str(folder / f"{source.stem}.fatbin")])
 
     with ThreadPoolExecutor(WORKERS) as pool:

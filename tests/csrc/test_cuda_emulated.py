@@ -22,7 +22,7 @@ from .geometry import ACTIVATIONS, ARITHMETICS, CASES, Case, activated, check, d
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = [
-    *sorted((REPOSITORY / "csrc/cuda").glob("conv_transpose2d*.cu")),
+    *sorted((REPOSITORY / "csrc/cuda/conv_transpose2d").glob("*.cu")),
     *sorted((REPOSITORY / "tests/csrc/emulation").glob("*.cpp")),
 ]
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
@@ -37,7 +37,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulation")
-    flags = ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-w", f"-I{REPOSITORY / 'tests/csrc/emulation'}"]
+    includes = [f"-I{REPOSITORY / folder}" for folder in ("csrc", "tests/csrc/emulation")]
+    flags = ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-w", *includes]
     objects = [str(folder / f"{index}.o") for index in range(len(SOURCES))]
     commands = [
         [*flags, "-x", "c++", "-c", str(source), "-o", target] for source, target in zip(SOURCES, objects, strict=True)

@@ -142,9 +142,9 @@ def test_a_gradient_inside_the_halo(ops, level, layout, dtype):
         length = x.numel() / x.shape[1]  # dweight and dbias are sums of so many numbers of either sign
         for a, b, terms in zip(grads, expected, (1, length, length, 1), strict=True):
             assert (a.double() - b).abs().max() <= 16 * ROUNDING[dtype] * max(terms**0.5, b.abs().max())
-    with pytest.raises(ValueError, match="dinner is for a halo, got a halo of 0; add it to dy"):
+    with pytest.raises(ValueError, match="dy_interior is for a halo, got a halo of 0; add it to dy"):
         ops.instance_norm_backward(inner, inner, mean, rstd, weight, bias, "none", 0.0, 0, False, inner)
-    with pytest.raises(ValueError, match="dinner"):
+    with pytest.raises(ValueError, match="dy_interior"):
         ops.instance_norm_backward(dy, x, mean, rstd, weight, bias, "none", 0.0, halo, False, dy)
 
 

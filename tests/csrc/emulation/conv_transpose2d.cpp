@@ -1,5 +1,5 @@
-// The launchers of csrc/cuda/conv_transpose2d.h for Python's ctypes; memories are declared with their true sizes.
-#include "../../../csrc/cuda/conv_transpose2d.h"
+// The launchers of csrc/cuda/conv_transpose2d/launchers.h for ctypes; memories are declared with their true sizes.
+#include "cuda/conv_transpose2d/launchers.h"
 
 #include <cstdlib>
 
