@@ -75,7 +75,7 @@ def test_defaults_are_values_that_can_be(group):
 
 def test_what_a_resumed_run_may_change_is_said_by_the_options():
     may = {group: {n for n, each in options_of(GROUPS[group]).items() if each.resume} for group in GROUPS}
-    assert may["data"] == {"dataroot", "num_threads", "cache"}
+    assert may["data"] == {"dataroot", "num_threads", "cache", "follow_links"}
     assert may["cyclegan"] == may["pix2pix"] == {"lr", "n_epochs", "n_epochs_decay"}
     latent = GROUPS.keys() - {"train", "data", "cyclegan", "pix2pix"}
     assert all(may[name] == {"lr", "n_epochs"} for name in latent)

@@ -62,9 +62,7 @@ class DataOptions:
         "numbers that become black and white, of images of other numbers than 8 "
         "bits, such as CT or depth (default: all that 16 bits hold)",
     )
-    follow_links: bool = option(
-        False, "read folders outside of the data folder that links in it lead to", resume=True
-    )
+    follow_links: bool = option(False, "read folders outside of the data folder that links in it lead to", resume=True)
     image_size: int | None = option(None, "side that labelled images are resized to (default: as they are)", least=1)
     n_labels: int = option(100, "labelled images for semi-supervised training, equally many of each class", least=1)
 

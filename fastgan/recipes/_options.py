@@ -11,7 +11,11 @@ from .schedule import LR_POLICIES
 
 @dataclass(frozen=True)
 class TranslationOptions:
-    """Options of image-to-image translation; the defaults are CycleGAN's. Raises ValueError for values that cannot be."""
+    """Options of image-to-image translation; the defaults are CycleGAN's.
+
+    Raises:
+        ValueError: a value is out of range, or values contradict each other.
+    """
 
     input_nc: int = option(3, "channels of the images of domain A", least=1)
     output_nc: int = option(3, "channels of the images of domain B", least=1)
