@@ -2,6 +2,7 @@
 # make test       run the tests
 # make learn      run the experiments: train the recipes on real data, about an hour, and write a record to bench/results
 # make search     call every public function 10,000 times at random and compare with float64, some minutes
+# make fuzz       change good images and IDX files at random, 20,000 times, and read them with 2 GiB of memory, a minute
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,
@@ -24,7 +25,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 # triton 3.6's interpreter needs a numpy before 2.4.
 TRITONS := build/triton-oldest build/triton-newest
 
-.PHONY: cyclegan test lint learn search bench sanitize kernels tritons docs gpu-check setup clean
+.PHONY: cyclegan test lint learn search fuzz bench sanitize kernels tritons docs gpu-check setup clean
 .DEFAULT_GOAL := test
 
 cyclegan: setup
@@ -47,6 +48,9 @@ learn: setup
 
 search: setup
 	OMP_NUM_THREADS=1 $(RUN) -m tests.search $(ARGS)
+
+fuzz: setup
+	$(RUN) -m tests.fuzz $(ARGS)
 
 bench: setup
 	$(RUN) -m pytest bench --benchmark $(ARGS)

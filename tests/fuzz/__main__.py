@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="of each reader (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--case", type=int, help="run this case alone, and keep its file")
+    parser.add_argument("--most", type=int, default=20, help="faults after which it ends (%(default)s)")
     options = parser.parse_args(argv)
     unknown = [name for name in options.readers if name not in READERS]
     if unknown:
@@ -35,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
             if outcome.fault:
                 faults += 1
                 print(f"{outcome.line}\n    {outcome.fault}", flush=True)
+                if faults >= options.most:
+                    print(f"{faults} faults: no more cases are run")
+                    return 1
         print(f"{reader}: {cases:,} cases, {refused:,} refused, {faults} faults, {time.monotonic() - start:.0f} s")
         if options.case is not None:
             suffix, content = campaign.content_of(reader, options.case)
