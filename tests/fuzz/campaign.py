@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 2**31  # bytes that the process may have, of which torch takes a third
-SLOW = 10.0  # seconds; a case that takes longer is a fault
+SLOW = 60.0  # seconds; a case that takes longer is a fault (an image of the largest size takes about ten)
 HANGING = 120.0
 
 
