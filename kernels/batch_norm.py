@@ -379,7 +379,7 @@ def _nhwc_batch_sums(
     tl.store(dots_ptr + split * channels + c, tl.sum(dot, axis=0), mask=live)
 
 
-def default_config(direction: str, layout: str, shape: tuple[int, int, int, int], itemsize: int, fixed: bool) -> Config:
+def default_config(direction: str, layout: str, shape: tuple[int, ...], itemsize: int, fixed: bool) -> Config:
     """How a shape (N, C, H, W) is cut up: as instance norm cuts its tiles, here among programs that share a channel.
 
     NHWC is meant with `fixed` statistics; with others, instance norm's own `default_config` answers.
@@ -490,14 +490,15 @@ def forward(
     channels = x.shape[1]
     mean, rstd, variance = (torch.empty(channels, dtype=accumulator_dtype(x.dtype), device=x.device) for _ in range(3))
     if x.numel() == 0:
-        return _empty(x), *(t.fill_(float("nan")) for t in (mean, rstd, variance))
+        nan = float("nan")
+        return _empty(x), mean.fill_(nan), rstd.fill_(nan), variance.fill_(nan)
     if layout == "nhwc":
         y, mean, rstd = instance_norm.forward(
             _one_sample(x), weight, bias, None, eps, activation, negative_slope, 0, config, variance.view(1, -1)
         )
         return _batch(y, x), mean.view(-1), rstd.view(-1), variance
     y = _empty(x)
-    config = config or default_config("forward", layout, tuple(x.shape), x.element_size(), False)
+    config = config or default_config("forward", layout, x.shape, x.element_size(), False)
     splits, sizes = _sizes(x.shape, layout, config)
     offset, square = (torch.empty(channels * splits, dtype=mean.dtype, device=x.device) for _ in range(2))
     grid, tensors = (channels * splits,), dict(x_ptr=x, offset_ptr=offset, square_ptr=square)
@@ -535,7 +536,7 @@ def apply(
     y = _empty(x)
     if x.numel() == 0:
         return y
-    config = config or default_config("forward", layout, tuple(x.shape), x.element_size(), True)
+    config = config or default_config("forward", layout, x.shape, x.element_size(), True)
     splits, sizes = _sizes(x.shape, layout, config)
     channels = x.shape[1]
     tensors = dict(x_ptr=x, y_ptr=y, mean_ptr=mean, rstd_ptr=rstd)
@@ -583,7 +584,7 @@ def backward(
     dx = _empty(x)
     total, dot = (torch.zeros(channels, dtype=mean.dtype, device=x.device) for _ in range(2))
     if x.numel():
-        config = config or default_config("backward", layout, tuple(x.shape), x.element_size(), not training)
+        config = config or default_config("backward", layout, x.shape, x.element_size(), not training)
         splits, sizes = _sizes(x.shape, layout, config)
         sums, dots = (torch.empty(channels * splits, dtype=mean.dtype, device=x.device) for _ in range(2))
         tensors = dict(dy_ptr=dy, x_ptr=x, mean_ptr=mean, rstd_ptr=rstd, dx_ptr=dx, sums_ptr=sums, dots_ptr=dots)

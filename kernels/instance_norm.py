@@ -281,12 +281,12 @@ def forward(
     if halo == 0 and (residual is None or strides[2] == width * (1 if layout == "nchw" else channels)):
         height, width = 1, height * width
     config = config or default_config("forward", layout, (batch, channels, height, width), x.element_size())
-    given = moments is not None and config.splits > 0
-    if given:  # no second reading that the cache could serve
+    given = moments if config.splits else None
+    if given is not None:  # no second reading that the cache could serve
         config = config._replace(split_block=_split_block(layout, parts), samples=batch)
 
     constants = _tile_constants(layout, channels, config)
-    offset, square = moments if given else _partial_sums(mean, config)
+    offset, square = _partial_sums(mean, config) if given is None else given
     splits, tiles = _share(height * width, layout, config)
     pixels = config.rows * (config.cols if layout == "nchw" else 1)
     arguments = dict(
@@ -300,8 +300,8 @@ def forward(
         variance_ptr=mean if variance is None else variance,
         offset_ptr=offset,
         square_ptr=square,
-        parts=parts if given else splits,
-        part=height * width // parts if given else tiles * pixels,
+        parts=splits if given is None else parts,
+        part=tiles * pixels if given is None else height * width // parts,
         residual_n=strides[0],
         residual_h=strides[2],
         eps=float(eps),
@@ -313,7 +313,7 @@ def forward(
         ACTIVATION=activation,
         HALO=halo,
         SPLITS=config.split_block,
-        MOMENTS=given,
+        MOMENTS=given is not None,
         **constants,
     )
     if layout == "nchw":
@@ -325,7 +325,7 @@ def forward(
             arguments |= launch_options(config.warps, 168)
     with on_device(x):
         for grid, sizes in _launches(layout, (batch, channels, height, width), config):
-            if config.splits and not given:
+            if config.splits and given is None:
                 statistics_kernel[grid](x_ptr=x, offset_ptr=offset, square_ptr=square, **sizes, **constants)
             kernel[grid](**arguments, **sizes)
     return y, mean, rstd

@@ -1110,7 +1110,8 @@ def input_gradient(
     if config.kind != "thin_output":
         _launch(dy, turned, None, dx, g, layout, True, precision, config)
         return dx
-    (top, left), edge = g.padding, tuple(g.dilation[axis] * (g.kernel[axis] - 1) for axis in (0, 1))
+    top, left = g.padding
+    edge = (g.dilation[0] * (g.kernel[0] - 1), g.dilation[1] * (g.kernel[1] - 1))
     padded = torch.empty(
         (g.batch, g.channels, g.height + 2 * top, g.width + 2 * left),
         dtype=accumulator_dtype(dy.dtype),
