@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 # What fsync says where data did not reach the disk. Whatever else it says means that it is not offered here.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+_TEMPORARY = re.compile(r"\.[0-9]+\.(.+)", re.DOTALL)
+_TAIL = 50  # characters of a name that its temporary file has: 200 bytes at most, where 255 are allowed
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Let ``write`` fill a temporary file beside ``path``, bring it to the disk, then put it in the place of ``path``.
 
     Whatever ``path`` held before stays there until the new content is complete, and for good if ``write`` fails; then
-    it goes, or to ``previous`` in the same folder where that is given.
+    it goes, or to ``previous`` in the same folder where that is given. The temporary file has the suffix of ``path``.
     """
     temporary = _temporary(path)
     try:
@@ -36,18 +40,21 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
             temporary.unlink()
 
 
-def unfinished(path: Path) -> list[Path]:
-    """The temporary files beside ``path`` that :func:`write_atomically` fills, or left when its process was killed."""
-    prefix = f".{path.name}."
+def unfinished(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """The temporary files in ``folder`` that :func:`write_atomically` fills, or left there when its process was killed:
+    of files of these names, or of any."""
+    tails = None if names is None else {name[-_TAIL:] for name in names}
+    if not folder.is_dir():
+        return []
     return [
         file
-        for file in path.parent.iterdir()
-        if file.name.startswith(prefix) and file.name.removeprefix(prefix).isdecimal()
+        for file in folder.iterdir()
+        if (match := _TEMPORARY.fullmatch(file.name)) and (tails is None or match[1] in tails)
     ]
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    return path.with_name(f".{os.getpid()}.{path.name[-_TAIL:]}")
 
 
 def _keep(path: Path, previous: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import pickle
+import os
 import platform
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -18,6 +16,7 @@ from fastgan._errors import UserError
 from fastgan._files import write_atomically
 from fastgan._form import check_form
 from fastgan.training.checksum import checksum
+from fastgan.training.outline import Excessive, ForeignObject, is_pickle, outline
 from fastgan.training.settings import flatten, is_run_description
 
 FORMAT = "fastgan checkpoint"
@@ -215,26 +214,22 @@ def read_tensors(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise Damaged(f"{path}: no such file")
+        raise Damaged(f"{path}: no such file" if not path.exists() else f"{path} is not a file")
     with open(path, "rb") as file:  # once: another process may put a new one in its place
-        zipped = file.read(2)
-        if not zipped:
+        zipped = file.read(2) == b"PK"
+        if file.seek(0, os.SEEK_END) == 0:
             raise Damaged(f"{path} is empty")
         try:
-            if zipped == b"PK" and _spoilt(file):
-                raise Damaged(_damaged(path, True))
+            outline(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
-        except UserError:
-            raise
-        except pickle.UnpicklingError as error:
-            if "Unsupported global" in str(error):
-                named = re.search(r"GLOBAL ([\w.]+)", str(error))
-                what = f"python objects besides tensors ({named[1]})" if named else "python objects besides tensors"
-                raise Damaged(
-                    f"{path} holds {what}, which could run any code: only files of tensors and plain "
-                    "values are read, such as a model's state_dict()"
-                ) from None
+        except ForeignObject as error:
+            raise Damaged(
+                f"{path} holds python objects besides tensors ({error}), which could run any code: only files of "
+                "tensors and plain values are read, such as a model's state_dict()"
+            ) from None
+        except Excessive as error:
+            raise Damaged(f"{path} is damaged, or made to do harm: {error}") from None
         except OSError as error:
             if error.errno == errno.EIO:  # the disk cannot read it now, whatever it holds
                 raise OSError(error.errno, error.strerror, str(path)) from None
@@ -242,21 +237,27 @@ def read_tensors(path: str | Path) -> Any:
             raise
         except Exception:  # whatever a reader stumbles over in bytes that nobody wrote
             pass
-    raise Damaged(_damaged(path, zipped == b"PK"))
+        raise Damaged(_damaged(path, zipped, is_pickle(file)))
 
 
-def _spoilt(file: IO[bytes]) -> bool:
-    """Whether a part of a zip file is not what its CRC-32 says; torch writes those, and does not look at them."""
-    with zipfile.ZipFile(file) as parts:
-        return parts.testzip() is not None
+def step_of(path: Path) -> int | None:
+    """The step of the checkpoint in a file; None where there is none that can be read. Reads no tensor."""
+    try:
+        with open(path, "rb") as file:
+            step = outline(file)["progress"]["step"]
+    except Exception:
+        return None
+    return step if isinstance(step, int) else None
 
 
-def _damaged(path: Path, zipped: bool) -> str:
+def _damaged(path: Path, zipped: bool, pickled: bool) -> str:
     if zipped:
         return (
             f"{path} is damaged: it begins like a checkpoint but cannot be read to its end, or its checksums are "
             "wrong (was a copy cut short, is the disk failing?)"
         )
+    if pickled:
+        return f"{path} is not a checkpoint: it is a pickle that torch.save did not write"
     return f"{path} is not a checkpoint: torch cannot read it"
 
 

@@ -92,9 +92,10 @@ class RunFolder:
         except OSError:
             pass
         else:
-            for path in (self.checkpoint, self.previous, self.networks, self.options, self.losses):
-                for half in unfinished(path):  # of a process that was killed while it wrote
-                    half.unlink(missing_ok=True)
+            own = (self.checkpoint, self.previous, self.networks, self.options, self.losses, self.metrics)
+            halves = unfinished(self.path, [path.name for path in own]) + unfinished(self.samples)
+            for half in halves:  # of a process that was killed while it wrote
+                half.unlink(missing_ok=True)
         self._claimed = True
         _held.add(descriptor)
         weakref.finalize(self, _let_go, descriptor)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastgan._errors import UserError, sentence
-from fastgan._files import write_atomically
+from fastgan._files import unfinished, write_atomically
 from fastgan.training import checkpoint
 from fastgan.training.folder import RunFolder
 from tests.training.tiny_recipe import make_settings, new_loop
@@ -113,15 +113,35 @@ def test_a_process_that_is_forked_holds_no_folder(tmp_path):
 
 
 def test_what_a_killed_process_left_half_written_goes(folder):
-    folder.path.mkdir(parents=True)
-    left = [
-        folder.path / name
-        for name in (".checkpoint.pt.4711", ".checkpoint.pt.old", ".thesis.tex.4711", ".checkpoint.previous.pt.4711")
-    ]
-    for path in left:
-        path.write_text("half")
+    folder.samples.mkdir(parents=True)
+    halves = (
+        ".4711.checkpoint.pt",
+        ".4711.checkpoint.previous.pt",
+        ".4711.metrics.json",
+        "samples/.4711.step_000500.png",
+    )
+    others = (".old.checkpoint.pt", ".4711.thesis.tex", "4711.checkpoint.pt", "samples/.keep.step_000500.png")
+    for name in halves + others:
+        (folder.path / name).write_text("half")
     folder.claim()
-    assert [path.exists() for path in left] == [False, True, True, False]
+    assert not any((folder.path / name).exists() for name in halves)
+    assert all((folder.path / name).exists() for name in others)
+
+
+@pytest.mark.parametrize("name", ["step_000500.png", "a.npy", 251 * "n" + ".png", 63 * "𝄞" + ".p"])
+def test_a_temporary_file_has_the_suffix_and_no_longer_name(tmp_path, name):
+    seen = []
+    path = tmp_path / name
+
+    def write(temporary):
+        seen.append(temporary)
+        temporary.write_text("new")
+
+    write_atomically(path, write)
+    (temporary,) = seen
+    assert temporary.suffix == path.suffix and path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+    temporary.write_text("half")
+    assert unfinished(tmp_path, [name]) == unfinished(tmp_path) == [temporary] and not unfinished(tmp_path, ["other"])
 
 
 @pytest.fixture
