@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -32,6 +32,7 @@ _CONTENT = {
     "data": {"length": int, "seed": int},
     "versions": dict,
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SUMMED = ("description", "progress", "state", "rng", "data")  # what the checksum is of; the rest says what wrote it
 
 
@@ -99,13 +100,32 @@ def save(
 
 
 def _write(content: dict[str, Any], temporary: Path, path: Path) -> None:
-    try:
-        torch.save(content, temporary)
-    except RuntimeError as error:
-        if "inline_container" not in str(error):
+    with open(temporary, "wb") as file:
+        watched = _Watched(file)
+        try:
+            torch.save(content, watched)
+        except (RuntimeError, OSError) as error:  # torch's writer speaks of positions in the file alone
+            if watched.error is None:
+                raise
+            if watched.error.errno in _FULL:
+                raise UserError(f"{path} cannot be written to its end: the disk may be full") from error
+            raise watched.error from error
+
+
+class _Watched:
+    """What ``torch.save`` writes to, with the first error of the file."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.flush = file.flush
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
             raise
-        # Where a disk is full, torch's writer speaks of positions in the file alone.
-        raise UserError(f"{path} cannot be written to its end: the disk may be full") from error
 
 
 def load(path: str | Path) -> dict[str, Any]:

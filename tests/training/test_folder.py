@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import io
 import multiprocessing
 import os
 import stat
@@ -154,19 +155,22 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def save_large(path):
+    checkpoint.save(
+        path,
+        description=make_settings().to_json(),
+        progress=checkpoint.Progress(),
+        rng={},
+        data={},
+        state={"weights": torch.zeros(10000)},
+    )
+
+
 def test_a_full_disk_is_an_error_and_keeps_what_was_there(tmp_path, small_files):
     path = tmp_path / "checkpoint.pt"
     path.write_text("old")
-    description = make_settings().to_json()
     with pytest.raises(UserError, match=r"checkpoint.pt cannot be written to its end: the disk may be full$"):
-        checkpoint.save(
-            path,
-            description=description,
-            progress=checkpoint.Progress(),
-            rng={},
-            data={},
-            state={"weights": torch.zeros(10000)},
-        )
+        save_large(path)
     with pytest.raises(OSError) as caught:
         write_atomically(path, lambda temporary: temporary.write_bytes(bytes(10000)))
     assert sentence(caught.value).startswith(f"{path}: ")
@@ -180,6 +184,29 @@ def test_a_full_disk_is_an_error_and_keeps_what_was_there(tmp_path, small_files)
         make_settings(name=5000 * "n", device=5000 * "d").write(options)
     assert options.read_text() == kept and path.read_text() == "old"
     assert sorted(tmp_path.iterdir()) == [path, options]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENODEV, errno.ESTALE])
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_only_a_full_disk_is_called_full(tmp_path, monkeypatch, number, at):
+    path = tmp_path / "checkpoint.pt"
+    real, calls = open, []
+
+    class Failing(io.FileIO):
+        def write(self, data):
+            calls.append(len(data))
+            if len(calls) > at:
+                raise OSError(number, os.strerror(number))
+            return super().write(data)
+
+    monkeypatch.setattr(
+        "builtins.open", lambda name, mode="r": Failing(name, "w") if mode == "wb" else real(name, mode)
+    )
+    full = "checkpoint.pt cannot be written to its end: the disk may be full"
+    says = full if number in (errno.ENOSPC, errno.EDQUOT) else f"{path}: {os.strerror(number)}"
+    with pytest.raises((UserError, OSError)) as caught:
+        save_large(path)
+    assert sentence(caught.value).endswith(says) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["", " ", ".", "..", "../up", "/root"])
