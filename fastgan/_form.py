@@ -17,7 +17,7 @@ class FormError(ValueError):
 
 
 def check_form(value: Any, like: Any, name: str) -> None:
-    """ValueError, whose message begins with `name`, unless `value` has the form of `like`.
+    """Raises ValueError, whose message begins with `name`, unless `value` has the form of `like`.
 
     It is a FormError for another kind of value, and a plain one for a number that is not finite.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -134,7 +133,6 @@ def check_bounds(
         raise UserError(f"{flag} is {value}: it must be less than {below}{otherwise}")
 
 
-@functools.cache
 def options_of(options: type) -> dict[str, Option]:
     """The options of a dataclass, by name. A field that was not made by :func:`option` has no bounds."""
     hints = typing.get_type_hints(options)

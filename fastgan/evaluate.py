@@ -16,6 +16,7 @@ from typing import Any
 
 from fastgan import data, recipes
 from fastgan._errors import UserError
+from fastgan._options import check_bounds, read_options
 from fastgan.cli import command
 from fastgan.cli.flags import Parser, add_common, read_seed
 from fastgan.cli.pictures import beside
@@ -28,13 +29,12 @@ from fastgan.training.networks import load_run
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
-    if arguments.count < 2:
-        raise UserError(f"--count is {arguments.count}: it must be 2 or more")
-    if arguments.eval_pairs is not None and arguments.eval_pairs < 1:
-        raise UserError(f"--eval-pairs is {arguments.eval_pairs}: it must be 1 or more")
+    check_bounds("--count", arguments.count, least=2)
+    if arguments.eval_pairs is not None:
+        check_bounds("--eval-pairs", arguments.eval_pairs, least=1)
     recipe, description = load_run(arguments.checkpoint)
     stored = description["options"]
-    options = data.DataOptions(**stored["data"])
+    options = read_options(data.DataOptions, stored["data"])
     if arguments.dataroot is not None:
         options = dataclasses.replace(options, dataroot=arguments.dataroot)
         if not recipe.directions:  # images become what the networks take
@@ -91,26 +91,27 @@ def _measure_images(
     recipe: recipes.Recipe, options: data.DataOptions, trained: dict[str, Any], arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], str]:
     seed = trained["seed"]
-    train, test = (data.open_dataset(recipe.data_kind, options, split, seed) for split in ("train", "test"))
+    train, test = (_open_labelled(recipe, options, split, seed) for split in ("train", "test"))
     recipe.check_images(*train[0]["image"].shape[-2:])
-    told = getattr(recipe.options, "n_classes", train.classes)
+    told = dataclasses.asdict(recipe.options).get("n_classes", train.classes)
     if train.classes != told:
         raise UserError(
             f"{recipe.name} was trained on {told} classes and these images have {train.classes}: figures "
             "of classes compare the same ones"
         )
-    figures, lines = {}, []
+    figures: dict[str, Any] = {}
+    lines = []
     measured = measures.measure(recipe, test, len(test))
     if measured is not None:
         figures |= measured[0]
         lines.append(measured[1])
-    if recipe.data_kind == "semi_labelled":
+    if isinstance(train, data.SemiLabelledDataset):
         alone = quality.accuracy_of_labels_alone(recipe, train, test, batch_size=options.batch_size, seed=seed)
         figures |= {"labels": len(train.labelled), "accuracy_of_labels_alone": alone}
         lines.append(
             f"accuracy {100 * alone:.2f} % of the same network trained on its {len(train.labelled)} labels alone"
         )
-    if train.classes > 1:
+    if train.classes > 1 and isinstance(recipe, recipes.Generates):
         images = train.images()
         classifier = classifier_of(images, train.labels, train.classes)
         right = (classifier.judge(test.images())[1] == test.labels).double().mean().item()
@@ -125,6 +126,12 @@ def _measure_images(
             "that have, in IDX files or in a folder for each class"
         )
     return figures, "\n".join(lines)
+
+
+def _open_labelled(recipe: recipes.Recipe, options: data.DataOptions, split: str, seed: int) -> data.LabelledDataset:
+    dataset = data.open_dataset(recipe.data_kind, options, split, seed)
+    assert isinstance(dataset, data.LabelledDataset)  # what recipes learn that translate nothing
+    return dataset
 
 
 def _report_generation(figures: dict[str, Any], names: tuple[str, ...]) -> str:
@@ -154,7 +161,9 @@ def _measure_translation(
             f"{options.dataroot} holds no pairs for a test: there is no truth to compare translations with "
             "(where files of the same names in testA and testB are pairs, --eval-pairs 64 says so)"
         )
-    figures, report = measures.measure(recipe, test, min(len(test), arguments.eval_pairs or len(test)))
+    measured = measures.measure(recipe, test, min(len(test), arguments.eval_pairs or len(test)))
+    assert measured is not None  # a recipe that translates is measured on any pairs
+    figures, report = measured
     whole = dataclasses.replace(options, load_size=options.crop_size, flip=False, serial_batches=True, batch_size=1)
     train = data.open_dataset(recipe.data_kind, whole, "train", trained["seed"])
     if train.image_size is not None and test.image_size == train.image_size:

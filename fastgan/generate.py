@@ -9,11 +9,13 @@ if __name__ == "__main__":  # not where the command is imported: the process is 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from fastgan._errors import UserError
+from fastgan._options import check_bounds
 from fastgan.cli import command
 from fastgan.cli.flags import Parser, add_common, read_seed
 from fastgan.cli.pictures import beside, check_free, check_suffix, write
@@ -30,16 +32,14 @@ MOST_FILES = 100_000  # of a class: their names have five digits
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
-    recipe = load_recipe(arguments.checkpoint)
-    check_latent(recipe, "generate")
+    recipe = check_latent(load_recipe(arguments.checkpoint), "generate")
     if arguments.labels is not None and not recipe.classes:
         raise UserError(f"--labels {arguments.labels}: {recipe.name} is told no classes, and shows what it likes")
     labels = parse_classes(arguments.labels or f"0-{recipe.classes - 1}", recipe.classes) if recipe.classes else None
-    shown = labels or [None]
+    shown: Sequence[int | None] = labels or [None]
     most = MOST_FILES if arguments.files else grid_holds(recipe.options.image_size, least=LEAST) // len(shown)
     count = arguments.count if arguments.count is not None else max(1, min(most, ROW if labels else ROW * ROW))
-    if count < 1:
-        raise UserError(f"--count is {count}: it must be 1 or more")
+    check_bounds("--count", count, least=1)
     if count > most and arguments.files:
         raise UserError(f"--count is {count}: at most {most} files{' of a class' if labels else ''} go in one folder")
     if count > most:

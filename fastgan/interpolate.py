@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan import recipes
 from fastgan._errors import UserError
+from fastgan._options import check_bounds
 from fastgan.cli import command
 from fastgan.cli.flags import Parser, add_common, read_seed
 from fastgan.cli.pictures import beside, check_free, check_suffix, save_gif, write
 from fastgan.data.images import grid_holds, make_grid
 from fastgan.data.labelled import read_square
 from fastgan.evaluation.codes import check_class, check_latent, decode, mixtures, path
+from fastgan.recipes import LatentRecipe
 from fastgan.training.device import pick_device
 from fastgan.training.networks import load_run
 
@@ -33,10 +34,9 @@ LEAST = 64  # pixels of an image's side in the strip
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
-    if arguments.steps < 1:
-        raise UserError(f"--steps is {arguments.steps}: it must be 1 or more")
-    recipe, description = load_run(arguments.checkpoint)
-    check_latent(recipe, "interpolate")
+    check_bounds("--steps", arguments.steps, least=1)
+    trained, description = load_run(arguments.checkpoint)
+    recipe = check_latent(trained, "interpolate")
     if arguments.images and not recipe.encodes:
         raise UserError(f"{recipe.name} has no encoder, which --images needs to find their codes: give --seeds instead")
     most = grid_holds(recipe.options.image_size, least=LEAST) - 1 - len(arguments.images or ())
@@ -106,7 +106,7 @@ classes that one code is shown as.""",
     return parser
 
 
-def _classes(recipe: recipes.Recipe, arguments: argparse.Namespace) -> tuple[int, int] | None:
+def _classes(recipe: LatentRecipe, arguments: argparse.Namespace) -> tuple[int, int] | None:
     """The classes of the ends; None where the system is told none."""
     if not recipe.classes:
         if arguments.labels is not None:
@@ -121,7 +121,7 @@ def _classes(recipe: recipes.Recipe, arguments: argparse.Namespace) -> tuple[int
 
 
 def _ends(
-    recipe: recipes.Recipe, arguments: argparse.Namespace, real: Sequence[Tensor], classes: tuple[int, int] | None
+    recipe: LatentRecipe, arguments: argparse.Namespace, real: Sequence[Tensor], classes: tuple[int, int] | None
 ) -> Tensor:
     """(2, latent_size): the codes of the ends."""
     if real:

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastgan import recipes
 from fastgan._errors import UserError
+from fastgan._options import check_bounds
 from fastgan.cli import command
 from fastgan.cli.flags import Parser, add_common
 from fastgan.cli.pictures import beside, check_free, check_suffix, write
@@ -23,6 +23,7 @@ from fastgan.data import LabelledDataset
 from fastgan.data.images import make_grid
 from fastgan.data.labelled import open_gallery, read_square
 from fastgan.evaluation.codes import check_class, check_latent, nearest
+from fastgan.recipes import LatentRecipe
 from fastgan.training.device import pick_device
 from fastgan.training.networks import load_run
 
@@ -31,17 +32,18 @@ AT_ONCE = 256
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
-    if arguments.count < 1:
-        raise UserError(f"--count is {arguments.count}: it must be 1 or more")
-    recipe, description = load_run(arguments.checkpoint)
-    check_latent(recipe, "retrieve")
+    check_bounds("--count", arguments.count, least=1)
+    trained, description = load_run(arguments.checkpoint)
+    recipe = check_latent(trained, "retrieve")
     if not recipe.encodes:
         raise UserError(
             f"{recipe.name} has no encoder, which retrieve needs to find the codes of images: "
             "vae, cvae and cvae_gan have one"
         )
     if arguments.label is not None:
-        check_class(arguments.label, recipe.classes) if recipe.classes else _told_none(recipe)
+        if not recipe.classes:
+            raise UserError(f"--label: {recipe.name} is told no classes")
+        check_class(arguments.label, recipe.classes)
     sheet = check_suffix(
         Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "retrieved.png"),
         ".png",
@@ -122,11 +124,7 @@ codes, and show them with their distances: a row for each query, which comes fir
     return parser
 
 
-def _told_none(recipe: recipes.Recipe) -> None:
-    raise UserError(f"--label: {recipe.name} is told no classes")
-
-
-def _gallery_labels(recipe: recipes.Recipe, gallery: LabelledDataset, label: int | None) -> Tensor | None:
+def _gallery_labels(recipe: LatentRecipe, gallery: LabelledDataset, label: int | None) -> Tensor | None:
     """What the encoder is told of the gallery; None where it is told nothing."""
     if not recipe.classes:
         return None
@@ -144,7 +142,7 @@ def _gallery_labels(recipe: recipes.Recipe, gallery: LabelledDataset, label: int
 
 
 def _query(
-    recipe: recipes.Recipe,
+    recipe: LatentRecipe,
     query: str,
     arguments: argparse.Namespace,
     gallery: LabelledDataset,
@@ -163,7 +161,7 @@ def _query(
     return image, recipe.encode(image[None], labels)[0].cpu(), None
 
 
-def _encode(recipe: recipes.Recipe, images: Tensor, labels: Tensor | None) -> Tensor:
+def _encode(recipe: LatentRecipe, images: Tensor, labels: Tensor | None) -> Tensor:
     parts = labels.split(AT_ONCE) if labels is not None else [None] * -(-len(images) // AT_ONCE)
     return torch.cat([recipe.encode(part, own).cpu() for part, own in zip(images.split(AT_ONCE), parts)])
 

@@ -22,6 +22,7 @@ from fastgan.training import checkpoint, device, graphs, loop, rng, settings
 from fastgan.cli import command
 from fastgan.evaluation import measures
 from fastgan._errors import UserError
+from fastgan._options import options_of
 from fastgan.evaluation.translation_error import write_metrics
 from fastgan.cli.flags import Parser, add_options
 from fastgan.training.folder import RunFolder
@@ -29,6 +30,9 @@ from fastgan.training.log import clock, learning_rates
 from fastgan.training.train_options import TrainOptions
 from fastgan.training.sample_grids import SampleGrids, fixed_batch
 from fastgan.training.settings import Settings
+
+Data = data.UnalignedDataset | data.AlignedDataset | data.LabelledDataset
+Tested = data.PairDataset | data.LabelledDataset
 
 PROGRAM = "python -m fastgan.train"
 USAGE = f"""usage: {PROGRAM} RECIPE [options]
@@ -75,7 +79,7 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         run, why = settings.resume(content["description"], classes, given), "as the run was started"
     else:
         folder.check_new(asked.overwrite)
-        content = fallen_back = None
+        content, fallen_back = None, None
         run, why = _new_settings(recipe_class, classes, given)
     options: TrainOptions = run.groups["train"]
     on = device.pick_device(options.device)
@@ -97,7 +101,7 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         _say_resumed(fallen_back, settings.changes(content["description"], run), recipe)
     examples = fixed_batch(dataset if test is None else test, options.sample_count)
     grids = SampleGrids(recipe, device.move_batch(examples, on, layout), folder.samples, data.make_grid)
-    step, how = graphs.make_step(recipe, run.groups["data"].batch_size, on, options.graph)
+    one_step, how = graphs.make_step(recipe, run.groups["data"].batch_size, on, options.graph)
     if on.type == "cuda":
         _say("graphs", how)
     resident = data.open_resident(dataset, on, lambda how: _say("images", how)) if options.resident else None
@@ -107,8 +111,8 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         folder,
         run,
         on,
-        step=step,
-        batches=resident and resident.batch,
+        step=one_step,
+        batches=None if resident is None else resident.batch,
         sample=grids.write,
         progress=progress,
     )
@@ -209,7 +213,7 @@ def _say_how(recipe_class: type[recipes.Recipe], run: Settings, why: str, on: to
     _say("backends", device.describe_backends(on, options.precision))
 
 
-def _open_test(recipe_class: type[recipes.Recipe], run: Settings) -> Any:
+def _open_test(recipe_class: type[recipes.Recipe], run: Settings) -> Tested | None:
     """What the recipe is measured on: true pairs, where there are any, or the test part of labelled images."""
     options: data.DataOptions = run.groups["data"]
     if recipe_class.directions:
@@ -221,7 +225,7 @@ def _pairs_to_measure(options: TrainOptions) -> int:
     return EVAL_PAIRS if options.eval_pairs is None else options.eval_pairs
 
 
-def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any) -> Settings:
+def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Data) -> Settings:
     """The options with what the data decides: channels, and for labelled images their size and classes."""
     channels = dataset.channels if isinstance(dataset.channels, tuple) else (dataset.channels,) * 2
     found = {
@@ -231,7 +235,7 @@ def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any
         "n_classes": dataset.classes,
     }
     options = run.groups["recipe"]
-    wanted = {name: value for name, value in found.items() if hasattr(options, name)}
+    wanted = {name: value for name, value in found.items() if name in options_of(recipe_class.Options)}
     if "image_size" in wanted and dataset.image_size is None:
         raise UserError(f"{recipe_class.name} needs square images: --image-size 28, or another number, resizes them")
     if "n_classes" in wanted and dataset.classes < 2:
@@ -242,7 +246,7 @@ def _fit_to_data(recipe_class: type[recipes.Recipe], run: Settings, dataset: Any
     return dataclasses.replace(run, groups={**run.groups, "recipe": dataclasses.replace(options, **wanted)})
 
 
-def _check_sizes(recipe: recipes.Recipe, dataset: Any, test: Any) -> None:
+def _check_sizes(recipe: recipes.Recipe, dataset: Data, test: Tested | None) -> None:
     """Refuse images that the networks cannot take, or measure, before the first step: by the sizes in their headers."""
     if dataset.transform is None or dataset.transform.crops:  # all images are of one size
         first = dataset[0]
@@ -250,6 +254,7 @@ def _check_sizes(recipe: recipes.Recipe, dataset: Any, test: Any) -> None:
         return
     fitting: set[tuple[int, int]] = set()
     for images in (dataset, test) if test is not None else (dataset,):
+        assert images.transform is not None  # both are pairs
         for path, *size in images.sizes():
             width, height = images.transform.result(*size)
             if (width, height) not in fitting:
@@ -258,7 +263,9 @@ def _check_sizes(recipe: recipes.Recipe, dataset: Any, test: Any) -> None:
                 except ValueError as error:
                     raise UserError(f"{path}: {error}") from None
                 fitting.add((width, height))
-    for index in range(len(test) if test is not None else 0):
+    if test is None or test.transform is None:
+        return
+    for index in range(len(test)):
         one, other = (
             (pick.source.path(pick.index), test.transform.result(*pick.source.sizes[pick.index]))
             for pick in test.picks(index).values()
@@ -270,7 +277,7 @@ def _check_sizes(recipe: recipes.Recipe, dataset: Any, test: Any) -> None:
             )
 
 
-def _say_what(recipe: recipes.Recipe, dataset: Any, test: Any, run: Settings) -> None:
+def _say_what(recipe: recipes.Recipe, dataset: Data, test: Tested | None, run: Settings) -> None:
     counts = (f"{name} {device.parameter_count(network):,}" for name, network in recipe.networks.items())
     _say("networks", f"{', '.join(counts)} parameters")
     built_in = "built-in shapes" if recipe.directions else "built-in glyphs"
@@ -292,7 +299,7 @@ def _say(label: str, text: str) -> None:
     print(f"{label:9} {text}", flush=True)
 
 
-def _measure(recipe: recipes.Recipe, test: Any, limit: int, folder: RunFolder, step: int) -> None:
+def _measure(recipe: recipes.Recipe, test: Tested, limit: int, folder: RunFolder, step: int) -> None:
     measured = measures.measure(recipe, test, limit)
     if measured is not None:
         figures, report = measured

@@ -12,17 +12,18 @@ import errno
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from fastgan._errors import UserError, sentence
 from fastgan._printable import printable
+from fastgan._options import check_bounds
 from fastgan.cli import command
 from fastgan.cli.flags import Parser
 from fastgan.data import DataOptions
@@ -60,8 +61,7 @@ class _Told:
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
-    if arguments.batch_size < 1:
-        raise UserError(f"--batch-size is {arguments.batch_size}: it must be 1 or more")
+    check_bounds("--batch-size", arguments.batch_size, least=1)
     device = pick_device(arguments.device)
     set_backend(arguments.backend)
     folder = Path(arguments.folder)
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         print(printable(line), file=sys.stderr)
     left_out = 0
     for direction, network in generators.items():
-        network.to(device, memory_format=torch.channels_last)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         told = _translate_files(
             network,
             folder,
@@ -229,7 +229,7 @@ def _translate_files(
     device: torch.device,
     precision: str,
     running_statistics: bool,
-    numbers: list[float] | None,
+    numbers: Sequence[float] | None,
 ) -> _Told:
     """Translate ``files`` in batches of equal size. What is wrong with one image does not stop the others."""
     channels = input_channels(network)

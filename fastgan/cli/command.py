@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastgan._errors import EXPECTED, sentence
 from fastgan._printable import printable
@@ -74,9 +75,9 @@ class _Lasting(io.RawIOBase):
 
     def __init__(self, stream: io.TextIOWrapper, name: str):
         self._stream, self.name, self._told = stream, name, False
-        self._raw = getattr(stream.buffer, "raw", stream.buffer)
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         try:
             written = self._raw.write(data)
         except OSError as error:

@@ -73,6 +73,9 @@ class ImageDataset(Dataset, ABC):
                 yield source.path(index), *size
 
     @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
     def picks(self, key: Key) -> dict[str, Pick]:
         """The images of an item, by name. Their generators are to be used in this order, and once."""
 

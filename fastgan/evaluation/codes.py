@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan._errors import UserError
+from fastgan.recipes import Generates, LatentRecipe, Recipe
 
 AT_ONCE = 256  # codes that are decoded together
 
@@ -31,7 +31,7 @@ def mixtures(start: int, end: int, classes: int, steps: int) -> Tensor:
     return path(one, other, steps)
 
 
-def decode(recipe: Any, codes: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
+def decode(recipe: Generates, codes: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
     """The images (C, S, S) of codes (N, D) one by one, on the CPU; no more than ``AT_ONCE`` are there at a time.
 
     ``labels`` as for :meth:`LatentRecipe.decode`.
@@ -62,8 +62,8 @@ def parse_classes(text: str, classes: int) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise UserError(f"{text!r} names no classes: write them as 3, as 0,2,4 or as 0-4")
-        first, last = (check_class(int(number), classes) for number in (first, last if dash else first))
-        found += range(first, last + 1)
+        low, high = (check_class(int(number), classes) for number in (first, last if dash else first))
+        found += range(low, high + 1)
     return list(dict.fromkeys(found))
 
 
@@ -74,10 +74,11 @@ def check_class(label: int, classes: int) -> int:
     return label
 
 
-def check_latent(recipe: Any, command: str) -> None:
-    """UserError for a recipe that has no latent space."""
-    if not hasattr(recipe, "latents"):
+def check_latent(recipe: Recipe, command: str) -> LatentRecipe:
+    """The recipe itself. Raises UserError for one that has no latent space."""
+    if not isinstance(recipe, LatentRecipe):
         raise UserError(
             f"{recipe.name} has no latent codes for {command}: it translates images, which "
             "python -m fastgan.translate does"
         )
+    return recipe

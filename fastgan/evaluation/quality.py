@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastgan._errors import UserError
+from fastgan.data import LabelledDataset, SemiLabelledDataset
 from fastgan.evaluation.classifier import Classifier
 from fastgan.evaluation.measures import accuracy
+from fastgan.recipes import Classifies, Generates, Recipe
+from fastgan.training.data_order import Indexed
 
 _AT_ONCE = 250
 BASELINE_STEPS = 1000
@@ -45,7 +50,7 @@ def class_shares(labels: Tensor, classes: int) -> list[float]:
 
 
 def measure_generation(
-    recipe: Any, classifier: Classifier, real: Tensor, test: Tensor, count: int, seed: int
+    recipe: Generates, classifier: Classifier, real: Tensor, test: Tensor, count: int, seed: int
 ) -> dict[str, Any]:
     """Figures of ``count`` images that a latent recipe makes of random codes.
 
@@ -63,13 +68,13 @@ def measure_generation(
     """
     asked = torch.arange(count) % recipe.classes if recipe.classes else None
     codes = recipe.latents(count, torch.Generator().manual_seed(seed))
-    labels = (None,) * count if asked is None else asked.split(_AT_ONCE)
+    labels: Sequence[Tensor | None] = (None,) * count if asked is None else asked.split(_AT_ONCE)
     features, seen = classifier.judge(
         torch.cat([recipe.decode(z, label).cpu() for z, label in zip(codes.split(_AT_ONCE), labels)])
     )
     fit = gaussian(classifier.judge(real)[0])
     shares = class_shares(seen, classifier.head.out_features)
-    result = {
+    result: dict[str, Any] = {
         "generated": count,
         "frechet_distance": frechet_distance(gaussian(features), fit),
         "frechet_distance_of_test_images": frechet_distance(gaussian(classifier.judge(test)[0]), fit),
@@ -82,7 +87,13 @@ def measure_generation(
 
 
 def accuracy_of_labels_alone(
-    recipe: Any, dataset: Any, test: Sequence[Any], *, batch_size: int, seed: int, steps: int | None = None
+    recipe: Recipe,
+    dataset: SemiLabelledDataset,
+    test: LabelledDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    steps: int | None = None,
 ) -> float:
     """Test accuracy of a semi-supervised recipe's own network "D", trained anew on the labelled images alone.
 
@@ -96,6 +107,8 @@ def accuracy_of_labels_alone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         alone = type(recipe)(recipe.options)
+        if not isinstance(alone, Classifies):
+            raise UserError(f"{recipe.name} names no classes")
         items = [dataset[index] for index in dataset.labelled]
         images, labels = (torch.stack([item[name] for item in items]) for name in ("image", "label"))
         D, optimizer = alone.networks["D"], alone.optimizers["D"]
@@ -108,9 +121,7 @@ def accuracy_of_labels_alone(
         return accuracy(alone, test, len(test))
 
 
-def mean_image_errors(
-    train: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]], directions: Sequence[str]
-) -> dict[str, float]:
+def mean_image_errors(train: Indexed, test: Indexed, directions: Sequence[str]) -> dict[str, float]:
     """By direction, what a translation that always answers with the mean training image of the target domain gets.
 
     Mean absolute error over all pixels and channels of the test images, on the [0, 1] scale. Images of one size.
@@ -118,6 +129,8 @@ def mean_image_errors(
     errors = {}
     for direction in directions:
         target = direction[-1]
-        mean = sum(pair[target].double() for pair in train) / len(train)
-        errors[direction] = sum((pair[target] - mean).abs().mean().item() for pair in test) / (2 * len(test))
+        images = (train[index][target].double() for index in range(len(train)))
+        mean = functools.reduce(torch.add, images) / len(train)
+        of_each = ((test[index][target] - mean).abs().mean().item() for index in range(len(test)))
+        errors[direction] = sum(of_each) / (2 * len(test))
     return errors

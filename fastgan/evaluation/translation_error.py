@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from fastgan._files import write_atomically
+from fastgan.training.data_order import Indexed
 
 SCALE = "mean absolute error, image values in [0, 1]"
 
 
 def evaluate(
     translate: Callable[[Tensor, str], Tensor],
-    pairs: Sequence[Mapping[str, Any]],
+    pairs: Indexed,
     *,
     directions: Sequence[str] = ("AtoB", "BtoA"),
     limit: int | None = None,
@@ -65,7 +66,7 @@ def evaluate(
 def report(result: Mapping[str, Any]) -> str:
     """The result as a small table."""
     directions = [name for name, value in result.items() if isinstance(value, dict)]
-    rows = [("", "translation", "identity", "colour map")]
+    rows: list[tuple[str, ...]] = [("", "translation", "identity", "colour map")]
     for name in directions:
         figures = result[name]
         rows.append((name, *(_figure(figures[key]) for key in ("translation", "identity", "affine"))))
@@ -118,7 +119,7 @@ class _Mean:
 
 
 def _error_of_colour_map(
-    fit: ColourFit, pairs: Sequence[Mapping[str, Any]], chosen: Sequence[int], source: str, target: str
+    fit: ColourFit, pairs: Indexed, chosen: Sequence[int], source: str, target: str
 ) -> float | None:
     if fit.sums is None:
         return None

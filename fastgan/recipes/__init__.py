@@ -2,7 +2,9 @@
 
 from importlib import import_module
 
-from ._base import Decisions, Recipe, load_networks
+from ._base import Batch, Decisions, Losses, Recipe, load_networks
+from ._capabilities import Classifies, Generates, Reconstructs, Translates
+from ._latent import LatentRecipe
 
 RECIPES = {
     "gan": "fastgan.recipes.gan:GAN",
@@ -20,11 +22,24 @@ RECIPES = {
 
 
 def get(name: str) -> type[Recipe]:
-    """The recipe class called `name`. ValueError, with the list, for another name."""
+    """The recipe class called `name`. Raises ValueError, with the list, for another name."""
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     module, _, attribute = RECIPES[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["RECIPES", "Decisions", "Recipe", "get", "load_networks"]
+__all__ = [
+    "RECIPES",
+    "Batch",
+    "Classifies",
+    "Decisions",
+    "Generates",
+    "LatentRecipe",
+    "Losses",
+    "Recipe",
+    "Reconstructs",
+    "Translates",
+    "get",
+    "load_networks",
+]

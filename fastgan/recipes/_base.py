@@ -1,21 +1,32 @@
 """What every recipe shares: its parts by name, one update of them, moving them and saving them."""
 
+import dataclasses
+import functools
+import operator
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fastgan._form import FormError, check_form, short
 from fastgan._upload import upload
 from fastgan.models._published import plain_keys
 
 from ._precision import Precision
-from .schedule import EpochLR, set_rate
+from .pool import ImagePool
+from .schedule import EpochLR, EveryNth, set_rate
+
+Batch = Mapping[str, Tensor]
+Losses = dict[str, Tensor]
+OptionsT = TypeVar("OptionsT")
+_RecipeT = TypeVar("_RecipeT", bound="Recipe")
 
 PARTS = ("networks", "optimizers", "schedulers", "pools", "turns")
 
@@ -33,7 +44,15 @@ class Decisions:
     rows: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Recipe(ABC):
+@runtime_checkable
+class ChecksImages(Protocol):
+    """A network that says which images it takes."""
+
+    def check_images(self, height: int, width: int) -> None:
+        """Raises ValueError for image sizes that it cannot be trained on."""
+
+
+class Recipe(ABC, Generic[OptionsT]):
     """One system: its networks, losses and the order of their updates. The loop is :mod:`fastgan.training.loop`.
 
     A subclass builds its parts in __init__, on the CPU, from torch's global generator, and files them by name in
@@ -51,45 +70,62 @@ class Recipe(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type]
-    presets: ClassVar[dict[str, dict[str, Any]]]
+    presets: ClassVar[Mapping[str, Mapping[str, object]]]
     data_kind: ClassVar[str]
     drop_last: ClassVar[bool] = False
     directions: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, options: Any, *, precision: str = "fp32"):
-        self.options = options
+    def __init__(self, options: OptionsT | None = None, *, precision: str = "fp32"):
+        self.options: OptionsT = self.Options() if options is None else options
         self.precision = Precision(precision)
         self.networks: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.schedulers: dict[str, Any] = {}
-        self.pools: dict[str, Any] = {}
-        self.turns: dict[str, Any] = {}
+        self.optimizers: dict[str, Optimizer] = {}
+        self.schedulers: dict[str, LRScheduler] = {}
+        self.pools: dict[str, ImagePool] = {}
+        self.turns: dict[str, EveryNth] = {}
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    @property
+    def epochs(self) -> int | None:
+        """The epochs of a whole run, by the options n_epochs and n_epochs_decay; None without such options."""
+        values = self._values()
+        return values["n_epochs"] + values.get("n_epochs_decay", 0) if "n_epochs" in values else None
+
+    @property
+    def lr(self) -> float | None:
+        """The option lr; None without such an option."""
+        return self._values().get("lr")
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.Options)}
+
+    def step(self, batch: Batch) -> Losses:
         """One full update on one batch; the losses by name, detached 0-d tensors on the networks' device."""
         return self.compute(batch, self.decide(batch))
 
-    def decide(self, batch: Mapping[str, Any]) -> Decisions:
+    def decide(self, batch: Batch) -> Decisions:
         """What the host decides about the next step, on `batch`; counts as the beginning of that step."""
-        images = next(value for value in batch.values() if isinstance(value, Tensor))
+        images = next(iter(batch.values()))
         return Decisions(
             {name: turn.due() for name, turn in self.turns.items()},
             {name: upload(pool.draw(len(images)), images.device) for name, pool in self.pools.items()},
         )
 
     @abstractmethod
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
-        """The step on `batch` as it was decided; returns what `step` does.
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
+        """The step on `batch` as it was decided; returns what `step` does. All losses are logged, in their order.
 
         No control flow depends on a tensor's value, no value comes to the host and none from it.
         """
 
     @abstractmethod
-    def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def sample(self, batch: Batch) -> dict[str, Tensor]:
         """Images to look at, by name, (N, C, H, W) in [-1, 1]; evaluation mode, no gradients."""
 
-    def check_images(self, height: int, width: int) -> None:  # noqa: B027
-        """ValueError, in one sentence, for image sizes that the networks cannot be trained on."""
+    def check_images(self, height: int, width: int) -> None:
+        """Raises ValueError for image sizes that the networks cannot be trained on."""
+        for network in self.networks.values():
+            if isinstance(network, ChecksImages):
+                network.check_images(height, width)
 
     def update(self, name: str, loss: Tensor) -> None:
         """One step of the optimizer `name` on the gradients of `loss` alone; what was left in them before is gone."""
@@ -97,14 +133,16 @@ class Recipe(ABC):
         self.precision.backward(loss, name)
         self.precision.optimizer_step(self.optimizers[name], name)
 
-    def to(self, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format) -> "Recipe":
+    def to(
+        self: _RecipeT, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format
+    ) -> _RecipeT:
         """Move networks and optimizer states; before or after the first step. Returns the recipe itself."""
         device = torch.device(device)
         for network in self.networks.values():
             if memory_format is torch.preserve_format:
                 network.to(device)
             else:
-                network.to(device, memory_format=memory_format)
+                network.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs lack it
         for optimizer in self.optimizers.values():
             _settle(optimizer, device)
         self.precision.to(device)
@@ -113,7 +151,7 @@ class Recipe(ABC):
     def end_epoch(self, losses: Mapping[str, float]) -> None:
         """Step the learning-rate schedules; `losses` are the epoch's means (plateau follows their average)."""
         for scheduler in self.schedulers.values():
-            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(sum(losses.values()) / len(losses))
             else:
                 scheduler.step()
@@ -127,7 +165,7 @@ class Recipe(ABC):
         return {"recipe": self.name, **parts, "precision": self.precision.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`. ValueError, in one sentence, when it is another recipe's or does not fit.
+        """Continue from `state`. Raises ValueError when it is another recipe's or does not fit.
 
         Every part is checked before it is used, for its kind, and tensors for shape, dtype and finite values. What an
         optimizer's options are (betas, eps, ...) this recipe says and no state, except for the learning rates. Where
@@ -184,7 +222,7 @@ class Recipe(ABC):
 
 
 def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Load every network from its state dict, strictly. ValueError, in one sentence, naming the first misfit."""
+    """Load every network from its state dict, strictly. Raises ValueError, naming the first misfit."""
     for name, network in networks.items():
         if name not in states:
             raise ValueError(f"the checkpoint has no network {name}, only {', '.join(map(str, states)) or 'none'}")
@@ -208,7 +246,7 @@ def load_networks(networks: Mapping[str, nn.Module], states: Mapping[str, Mappin
             raise ValueError(f"the checkpoint is damaged: {error} in its network {name}") from None
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str) -> None:
+def _load_optimizer(optimizer: Optimizer, state: Mapping[str, Any], name: str) -> None:
     """Give an optimizer the moments and the learning rates of a state, and none of its other options.
 
     An optimizer that has made no step has no moments; one that has, has them for each of its parameters.
@@ -245,13 +283,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], 
     optimizer.load_state_dict({"state": copies, "param_groups": groups})
 
 
-def _moments(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _moments(optimizer: Optimizer, group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The form of what a step leaves behind for each parameter of a group: seen at a step of a small one."""
     shape = (2, 3, 4)
     small = nn.Parameter(torch.zeros(shape, dtype=group["params"][0].dtype))
     small.grad = torch.zeros_like(small)
     options = {key: value for key, value in group.items() if key != "initial_lr"}
-    probe = type(optimizer)([options | {"params": [small], "lr": 0.0, "capturable": False}])
+    make: Callable[..., Optimizer] = type(optimizer)  # its options are in the group
+    probe = make([options | {"params": [small], "lr": 0.0, "capturable": False}])
     probe.step()
     for parameter in group["params"]:
         yield {
@@ -270,7 +309,7 @@ def _rate(value: Any, name: str) -> float:
     return float(value)
 
 
-def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+def make_capturable(optimizer: Optimizer) -> None:
     """Let a step of the optimizer be recorded: its learning rate lies on the device, where schedules change it in place
     between replays, and it counts its steps there."""
     for group in optimizer.param_groups:
@@ -278,7 +317,7 @@ def make_capturable(optimizer: torch.optim.Optimizer) -> None:
         group["capturable"] = True
 
 
-def _settle(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+def _settle(optimizer: Optimizer, device: torch.device) -> None:
     """Give every state of an optimizer the device and the strides of its parameter; on a GPU make it capturable."""
     if device.type == "cuda":
         make_capturable(optimizer)
@@ -310,4 +349,27 @@ def trainable(*networks: nn.Module) -> list[nn.Parameter]:
     return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
 
-__all__ = ["PARTS", "Decisions", "Recipe", "frozen", "load_networks", "make_capturable", "trainable"]
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of all losses."""
+    return functools.reduce(operator.add, losses.values())
+
+
+def detached(losses: Mapping[str, Tensor]) -> Losses:
+    """The losses as `Recipe.compute` returns them."""
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+__all__ = [
+    "PARTS",
+    "Batch",
+    "Decisions",
+    "Losses",
+    "OptionsT",
+    "Recipe",
+    "detached",
+    "frozen",
+    "load_networks",
+    "make_capturable",
+    "total",
+    "trainable",
+]

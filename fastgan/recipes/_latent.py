@@ -2,17 +2,20 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from ._base import Recipe
+from ._base import Batch, Recipe
+from ._options import LatentOptions
+
+LatentT = TypeVar("LatentT", bound=LatentOptions)
 
 SHOWN = 8  # pictures of each row of a sample grid, where there are no classes to show
 
 
-class LatentRecipe(Recipe):
+class LatentRecipe(Recipe[LatentT]):
     """A recipe with a latent space: `decode` makes images of codes, and where `encodes` is true, `encode` codes of
     images.
 
@@ -31,9 +34,7 @@ class LatentRecipe(Recipe):
     @property
     def classes(self) -> int:
         """The classes that images can be asked of; 0 where the system is told none."""
-        return getattr(self.options, "n_classes", 0) if self.conditional else 0
-
-    conditional: ClassVar[bool] = False
+        return 0
 
     def latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """(count, latent_size) codes from N(0, 1), on the networks' device.
@@ -49,7 +50,7 @@ class LatentRecipe(Recipe):
         """Images (N, C, S, S) in [-1, 1] of codes (N, latent_size); evaluation mode, no gradients, fp32.
 
         `labels` (N,) int64 are the classes to show, which a conditional system needs and another one takes none of;
-        (N, classes) float are mixtures of them. ValueError, in one sentence, for codes or labels that do not fit.
+        (N, classes) float are mixtures of them. Raises ValueError for codes or labels that do not fit.
         """
         if z.dim() != 2 or z.shape[1] != self.latent_size:
             raise ValueError(f"codes of {self.name} are (N, {self.latent_size}), got {tuple(z.shape)}")
@@ -60,8 +61,8 @@ class LatentRecipe(Recipe):
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean codes (N, latent_size) of images (N, C, S, S) in [-1, 1]; evaluation mode, no gradients, fp32.
 
-        `labels` (N,) int64 are the images' classes, which a conditional system needs. ValueError where the system has
-        no encoder, or for images or labels that do not fit.
+        `labels` (N,) int64 are the images' classes, which a conditional system needs. Raises ValueError where
+        the system has no encoder, and for images or labels that do not fit.
         """
         if not self.encodes:
             raise ValueError(f"{self.name} has no encoder: it makes images of codes, not codes of images")
@@ -77,7 +78,7 @@ class LatentRecipe(Recipe):
     def _encode(self, images: Tensor, labels: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def sample(self, batch: Batch) -> dict[str, Tensor]:
         """The images of the batch, what an encoder makes of them, and images of codes that stay the same for the run's
         life: one of each class for each row's code, or eight codes a row."""
         real = batch["image"]
@@ -125,11 +126,11 @@ class LatentRecipe(Recipe):
 
 
 def small_images(
-    batch_size: int, *, laptop: Mapping[str, Any], gpu: Mapping[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
+    batch_size: int, *, laptop: Mapping[str, object], gpu: Mapping[str, object] | None = None
+) -> dict[str, dict[str, object]]:
     """The presets of a recipe on small images: what all of them share, and what the built-in set changes."""
-    paper = {"batch_size": batch_size, "sample_count": 8}
+    paper: dict[str, object] = {"batch_size": batch_size, "sample_count": 8}
     return {"paper": paper, "laptop": paper | dict(laptop), "gpu": paper | dict(gpu or {})}
 
 
-__all__ = ["LatentRecipe", "small_images"]
+__all__ = ["LatentRecipe", "LatentT", "small_images"]

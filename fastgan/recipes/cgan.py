@@ -1,8 +1,6 @@
 """CGAN: both networks are told the class (Mirza, Osindero 2014, arXiv 1411.1784, equation 2)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch.optim import Adam
 from fastgan._options import option, with_default
 from fastgan.models import MLPDiscriminator, MLPGenerator, init_weights
 
-from ._base import Decisions, frozen
+from ._base import Batch, Decisions, Losses, detached, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import ConditionalOptions
 from .losses import GANLoss
@@ -25,7 +23,7 @@ class CGANOptions(ConditionalOptions):
     gan_loss: str = option("lsgan", "adversarial loss", choices=("lsgan", "vanilla"))
 
 
-class CGAN(LatentRecipe):
+class CGAN(LatentRecipe[CGANOptions]):
     """G makes an image of a class, D judges image and class together.
 
     G starts from Kaiming's weights: with torch's, which are smaller, its batch norms of eps 0.8 let hardly anything of
@@ -35,12 +33,11 @@ class CGAN(LatentRecipe):
     name = "cgan"
     summary = "images of a class that is asked for (Mirza, Osindero 2014)"
     Options = CGANOptions
-    conditional = True
     presets = small_images(64, laptop={"n_epochs": 20})
 
     def __init__(self, options: CGANOptions | None = None, *, precision: str = "fp32"):
-        o = options or CGANOptions()
-        super().__init__(o, precision=precision)
+        super().__init__(options, precision=precision)
+        o = self.options
         G = MLPGenerator(o.latent_size, o.input_nc, o.image_size, o.n_classes)
         self.networks = {"G": init_weights(G, "kaiming"), "D": MLPDiscriminator(o.input_nc, o.image_size, o.n_classes)}
         self.optimizers = {
@@ -49,7 +46,11 @@ class CGAN(LatentRecipe):
         }
         self.gan_loss = GANLoss(o.gan_loss)
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    @property
+    def classes(self) -> int:
+        return self.options.n_classes
+
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """G on random classes, then D on (image, its label) and on (G's image, the class G was asked for); G, D."""
         real, labels = batch["image"], batch["label"]
         self.check_images(*real.shape[-2:])
@@ -65,7 +66,7 @@ class CGAN(LatentRecipe):
         with self.precision.autocast(real.device):
             loss_D = 0.5 * (self.gan_loss(D(real, labels), True) + self.gan_loss(D(fake.detach(), asked), False))
         self.update("D", loss_D)
-        return {"G": loss_G.detach(), "D": loss_D.detach()}
+        return detached({"G": loss_G, "D": loss_D})
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.networks["G"](z, labels)

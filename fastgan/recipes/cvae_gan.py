@@ -1,8 +1,6 @@
 """CVAE-GAN: a CVAE whose images must also pass a discriminator and a classifier (Bao et al. 2017, arXiv 1703.10155)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +10,7 @@ from torch.optim import Adam
 from fastgan._options import option, with_default
 from fastgan.models import ConvClassifier
 
-from ._base import Decisions, frozen
+from ._base import Batch, Decisions, Losses, detached, frozen, total
 from ._latent import small_images
 from ._options import LatentOptions
 from .cvae import CVAE, CVAEOptions
@@ -30,7 +28,7 @@ class CVAEGANOptions(CVAEOptions):
     lambda_class: float = option(1.0, "weight of satisfying the classifier", least=0)
 
 
-class CVAEGAN(CVAE):
+class CVAEGAN(CVAE[CVAEGANOptions]):
     """E and G are a CVAE; D tells real images from G's, C names the class of an image.
 
     G's images are of two kinds: reconstructions, of codes from the posterior, and fantasies, of codes from the prior.
@@ -52,7 +50,7 @@ class CVAEGAN(CVAE):
             self.optimizers[name] = Adam(self.networks[name].parameters(), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
         self.gan_loss = GANLoss("vanilla")
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """C on batch["image"], then D on it and on G's images, then E and G; losses C, D, recon, kl, G_gan, G_class.
 
         The last four are what E and G minimise the sum of, weights included.
@@ -60,7 +58,7 @@ class CVAEGAN(CVAE):
         real, labels, o = batch["image"], batch["label"], self.options
         self.check_images(*real.shape[-2:])
         C, D = self.networks["C"], self.networks["D"]
-        losses = {}
+        losses: Losses = {}
 
         with self.precision.autocast(real.device):
             losses["C"] = F.cross_entropy(C(real), labels)
@@ -76,13 +74,14 @@ class CVAEGAN(CVAE):
         self.update("D", losses["D"])
 
         with self.precision.autocast(real.device), frozen(C, D):
-            losses["recon"] = reconstruction_loss(logits, to_unit(real), o.recon_loss)
-            losses["kl"] = o.lambda_kl * kl_to_standard_normal(mean, log_sigma)
-            losses["G_gan"] = o.lambda_gan * self.gan_loss(D(fake), True)
-            losses["G_class"] = o.lambda_class * F.cross_entropy(C(fake), labels.repeat(2))
-            bound = losses["recon"] + losses["kl"] + losses["G_gan"] + losses["G_class"]
-        self.update("VAE", bound)
-        return {name: loss.detach() for name, loss in losses.items()}
+            bound = {
+                "recon": reconstruction_loss(logits, to_unit(real), o.recon_loss),
+                "kl": o.lambda_kl * kl_to_standard_normal(mean, log_sigma),
+                "G_gan": o.lambda_gan * self.gan_loss(D(fake), True),
+                "G_class": o.lambda_class * F.cross_entropy(C(fake), labels.repeat(2)),
+            }
+        self.update("VAE", total(bound))
+        return detached(losses | bound)
 
     def classify(self, images: Tensor) -> Tensor:
         """C's logits (N, K), of images (N, C, S, S) in [-1, 1]; evaluation mode, no gradients, fp32."""

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from torch import Tensor
 from torch.optim import Adam
 
 from fastgan import functional
 from fastgan._options import option
-from fastgan.models import discriminator, generator, statistics_of_each_image
 
-from ._base import Decisions, Recipe, frozen, trainable
+from ._base import Batch, Decisions, Losses, detached, frozen, total, trainable
 from ._options import TranslationOptions
 from ._together import together
+from ._translation import TranslationRecipe
 from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
 from .schedule import make_schedulers
@@ -38,7 +38,7 @@ class CycleGANOptions(TranslationOptions):
             )
 
 
-class CycleGAN(Recipe):
+class CycleGAN(TranslationRecipe[CycleGANOptions]):
     """Two generators, G_A: A -> B and G_B: B -> A, and two critics: D_A judges images of B, D_B images of A.
 
     The names of networks and losses are those of the published code.
@@ -49,7 +49,7 @@ class CycleGAN(Recipe):
     Options = CycleGANOptions
     data_kind = "unaligned"
     directions = ("AtoB", "BtoA")
-    presets = {  # noqa: RUF012
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {},
         "laptop": {
             "load_size": 64,
@@ -74,15 +74,13 @@ class CycleGAN(Recipe):
     }
 
     def __init__(self, options: CycleGANOptions | None = None, *, precision: str = "fp32"):
-        o = options or CycleGANOptions()
-        super().__init__(o, precision=precision)
-        in_g = dict(ngf=o.ngf, norm=o.norm, dropout=o.dropout, init_type=o.init_type, init_gain=o.init_gain)
-        in_d = dict(ndf=o.ndf, n_layers=o.n_layers_D, norm=o.norm, init_type=o.init_type, init_gain=o.init_gain)
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
-            "G_A": generator(o.netG, o.input_nc, o.output_nc, **in_g),
-            "G_B": generator(o.netG, o.output_nc, o.input_nc, **in_g),
-            "D_A": discriminator(o.netD, o.output_nc, **in_d),
-            "D_B": discriminator(o.netD, o.input_nc, **in_d),
+            "G_A": self.make_generator(o.input_nc, o.output_nc),
+            "G_B": self.make_generator(o.output_nc, o.input_nc),
+            "D_A": self.make_discriminator(o.output_nc),
+            "D_B": self.make_discriminator(o.input_nc),
         }
         of_g = trainable(self.networks["G_A"], self.networks["G_B"])
         of_d = trainable(self.networks["D_A"], self.networks["D_B"])
@@ -95,7 +93,7 @@ class CycleGAN(Recipe):
         self.pools = {"fake_A": ImagePool(o.pool_size), "fake_B": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """Both generators in one step, then both discriminators in one step.
 
         batch["A"], batch["B"]: (N, C, H, W) in [-1, 1]. Losses as the published code reports them, weights included:
@@ -105,54 +103,63 @@ class CycleGAN(Recipe):
         real_A, real_B = batch["A"], batch["B"]
         for images in (real_A, real_B):
             self.check_images(*images.shape[-2:])
-        losses, fake_A, fake_B = self._update_generators(real_A, real_B)
+        fake_A, fake_B, losses = self._update_generators(real_A, real_B)
         pooled_A = self.pools["fake_A"].query(fake_A, decided.rows["fake_A"])
         pooled_B = self.pools["fake_B"].query(fake_B, decided.rows["fake_B"])
-        losses |= self._update_discriminators(real_A, real_B, pooled_A, pooled_B)
-        order = ("G_A", "cycle_A", "idt_A", "D_A", "gp_A", "G_B", "cycle_B", "idt_B", "D_B", "gp_B")
-        return {name: losses[name].detach() for name in order if name in losses}
+        critics = self._update_discriminators(real_A, real_B, pooled_A, pooled_B)
+        return detached({**losses["A"], **critics["A"], **losses["B"], **critics["B"]})
 
-    def _update_generators(self, real_A: Tensor, real_B: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def _update_generators(self, real_A: Tensor, real_B: Tensor) -> tuple[Tensor, Tensor, dict[str, Losses]]:
         G_A, G_B, D_A, D_B = (self.networks[name] for name in ("G_A", "G_B", "D_A", "D_B"))
-        o = self.options
         with self.precision.autocast(real_A.device), frozen(D_A, D_B):
-            if o.lambda_identity > 0:
-                fake_B, same_B = together(G_A, real_A, real_B)
-                fake_A, same_A = together(G_B, real_B, real_A)
+            images = {"real_A": real_A, "real_B": real_B}
+            if self.options.lambda_identity > 0:
+                images["fake_B"], images["same_B"] = together(G_A, real_A, real_B)
+                images["fake_A"], images["same_A"] = together(G_B, real_B, real_A)
             else:
-                fake_B, fake_A = G_A(real_A), G_B(real_B)
-            losses = {
-                "G_A": self.gan_loss(D_A(fake_B), True),
-                "G_B": self.gan_loss(D_B(fake_A), True),
-                "cycle_A": o.lambda_A * functional.l1_loss(G_B(fake_B), real_A),
-                "cycle_B": o.lambda_B * functional.l1_loss(G_A(fake_A), real_B),
-            }
-            if o.lambda_identity > 0:
-                losses["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(same_B, real_B)
-                losses["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(same_A, real_A)
-            total = sum(losses.values())
-        self.update("G", total)
-        return losses, fake_A, fake_B
+                images["fake_B"], images["fake_A"] = G_A(real_A), G_B(real_B)
+            losses = self.generator_losses(images)
+        self.update("G", total(losses["A"] | losses["B"]))
+        return images["fake_A"], images["fake_B"], losses
+
+    def generator_losses(self, images: Mapping[str, Tensor]) -> dict[str, Losses]:
+        """What the generators minimise the sum of: the losses by name, those of "A" and those of "B".
+
+        images: real_A, real_B, their translations fake_B and fake_A, and with an identity loss same_B and same_A, what
+        G_A makes of real_B and G_B of real_A. Called under autocast, with frozen discriminators.
+        """
+        G_A, G_B, D_A, D_B = (self.networks[name] for name in ("G_A", "G_B", "D_A", "D_B"))
+        o, real_A, real_B = self.options, images["real_A"], images["real_B"]
+        of_A, of_B = {}, {}
+        of_A["G_A"] = self.gan_loss(D_A(images["fake_B"]), True)
+        of_B["G_B"] = self.gan_loss(D_B(images["fake_A"]), True)
+        of_A["cycle_A"] = o.lambda_A * functional.l1_loss(G_B(images["fake_B"]), real_A)
+        of_B["cycle_B"] = o.lambda_B * functional.l1_loss(G_A(images["fake_A"]), real_B)
+        if o.lambda_identity > 0:
+            of_A["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(images["same_B"], real_B)
+            of_B["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(images["same_A"], real_A)
+        return {"A": of_A, "B": of_B}
 
     def _update_discriminators(
         self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor, pooled_B: Tensor
-    ) -> dict[str, Tensor]:
-        losses = {}
+    ) -> dict[str, Losses]:
+        losses: dict[str, Losses] = {}
         self.optimizers["D"].zero_grad()
         for side, real, fake in (("A", real_B, pooled_B), ("B", real_A, pooled_A)):
             D = self.networks[f"D_{side}"]
             with self.precision.autocast(real.device):
                 of_real, of_fake = together(D, real, fake)
                 loss = 0.5 * (self.gan_loss(of_real, True) + self.gan_loss(of_fake, False))
+                penalty = {}
                 if self.options.gan_mode == "wgangp":
-                    losses[f"gp_{side}"] = gradient_penalty(D, real, fake)
-                    loss = loss + losses[f"gp_{side}"]
-            losses[f"D_{side}"] = loss
+                    penalty[f"gp_{side}"] = gradient_penalty(D, real, fake)
+                    loss = loss + penalty[f"gp_{side}"]
+            losses[side] = {f"D_{side}": loss, **penalty}
             self.precision.backward(loss, "D")
         self.precision.optimizer_step(self.optimizers["D"], "D")
         return losses
 
-    def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def sample(self, batch: Batch) -> dict[str, Tensor]:
         """real_A, fake_B, rec_A, real_B, fake_A, rec_B: (N, C, H, W) in [-1, 1], in the dtype of the batch."""
         real_A, real_B = batch["A"], batch["B"]
         fake_B, fake_A = self.translate(real_A, "AtoB"), self.translate(real_B, "BtoA")
@@ -169,18 +176,11 @@ class CycleGAN(Recipe):
         """Images (N, C, H, W) in [-1, 1] of one domain, in the other: "AtoB" by G_A, "BtoA" by G_B.
 
         Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept.
-        ValueError for a size that G cannot take.
+        Raises ValueError for a size that G cannot take.
         """
         if direction not in self.directions:
             raise ValueError(f"unknown direction {direction!r}; choose AtoB or BtoA")
-        network = self.networks["G_A" if direction == "AtoB" else "G_B"]
-        network.check_images(*images.shape[-2:])
-        with self.evaluating(), statistics_of_each_image(network), self.precision.autocast(images.device):
-            return network(images).to(images.dtype)
-
-    def check_images(self, height: int, width: int) -> None:
-        for network in self.networks.values():
-            network.check_images(height, width)
+        return self.translate_by("G_A" if direction == "AtoB" else "G_B", images)
 
 
 __all__ = ["CycleGAN", "CycleGANOptions"]

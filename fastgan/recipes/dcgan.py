@@ -1,8 +1,6 @@
 """DCGAN: convolutional networks with batch norm (Radford, Metz, Chintala 2016, arXiv 1511.06434), at MNIST's size."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch.optim import Adam
 from fastgan._options import option
 from fastgan.models import CRITIC_NORMS, UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
-from ._base import Decisions, frozen
+from ._base import Batch, Decisions, Losses, detached, frozen, total
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions
 from .losses import GANLoss, real_gradient_penalty
@@ -44,7 +42,7 @@ class DCGANOptions(AdamOptions):
             )
 
 
-class DCGAN(LatentRecipe):
+class DCGAN(LatentRecipe[DCGANOptions]):
     """G turns noise into images, D tells them from real ones.
 
     D learns from real and from generated images in two steps of two Adams, so that each has its own moments, and
@@ -61,8 +59,8 @@ class DCGAN(LatentRecipe):
     presets = small_images(128, laptop={"n_epochs": 4})
 
     def __init__(self, options: DCGANOptions | None = None, *, precision: str = "fp32"):
-        o = options or DCGANOptions()
-        super().__init__(o, precision=precision)
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
             "G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
             "D": init_weights(DCGANDiscriminator(o.input_nc, o.image_size, norm=o.d_norm)),
@@ -74,7 +72,7 @@ class DCGAN(LatentRecipe):
         }
         self.gan_loss = GANLoss("vanilla")
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """D on batch["image"] and on generated images, G on what D says of the same ones.
 
         Losses D_real, D_fake, with r1_gamma r1, and G.
@@ -83,38 +81,45 @@ class DCGAN(LatentRecipe):
         self.check_images(*real.shape[-2:])
         with self.precision.autocast(real.device):
             fake = self.networks["G"](self.latents(len(real)))
-        losses = self._one_step(real, fake) if "D" in self.optimizers else self._three_steps(real, fake)
-        return {name: losses[name].detach() for name in ("D_real", "D_fake", "r1", "G") if name in losses}
+        if self.options.d_optimizers == 1:
+            of_discriminator = self._update_discriminator_once(real, fake.detach())
+        else:
+            of_discriminator = self._update_discriminator_twice(real, fake.detach())
+        with self.precision.autocast(real.device), frozen(self.networks["D"]):
+            of_generator = self.generator_losses(real, fake)
+        self.update("G", total(of_generator))
+        return detached({**of_discriminator, **of_generator})
 
-    def _three_steps(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        D, losses = self.networks["D"], {}
-        for name, images, is_real in (("D_real", real, True), ("D_fake", fake.detach(), False)):
-            with self.precision.autocast(real.device):
-                losses[name] = self.gan_loss(D(images), is_real)
-            self.update(name, self._penalised(losses[name], real, losses) if is_real else losses[name])
-        with self.precision.autocast(real.device), frozen(D):
-            losses["G"] = self.gan_loss(D(fake), True)
-        self.update("G", losses["G"])
-        return losses
-
-    def _one_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        D, count = self.networks["D"], len(real)
+    def _update_discriminator_once(self, real: Tensor, fake: Tensor) -> Losses:
         with self.precision.autocast(real.device):
-            on_real, on_fake = D(torch.cat([real, fake.detach()])).split(count)
+            on_real, on_fake = self.networks["D"](torch.cat([real, fake])).split(len(real))
             losses = {"D_real": self.gan_loss(on_real, True), "D_fake": self.gan_loss(on_fake, False)}
-        self.update("D", self._penalised(losses["D_real"] + losses["D_fake"], real, losses))
-        with self.precision.autocast(real.device), frozen(D):
-            on_fake = D(torch.cat([real, fake]))[count:] if self.options.d_norm == "batch" else D(fake)
-            losses["G"] = self.gan_loss(on_fake, True)
-        self.update("G", losses["G"])
-        return losses
+        penalty = self._penalty(real)
+        self.update("D", total(losses | penalty))
+        return losses | penalty
 
-    def _penalised(self, loss: Tensor, real: Tensor, losses: dict[str, Tensor]) -> Tensor:
-        """`loss`, with r1_gamma plus the penalty, which is put among the losses."""
-        if not self.options.r1_gamma:
-            return loss
-        losses["r1"] = real_gradient_penalty(self.networks["D"], real, self.options.r1_gamma)
-        return loss + losses["r1"]
+    def _update_discriminator_twice(self, real: Tensor, fake: Tensor) -> Losses:
+        D = self.networks["D"]
+        with self.precision.autocast(real.device):
+            on_real = self.gan_loss(D(real), True)
+        penalty = self._penalty(real)
+        self.update("D_real", total({"D_real": on_real, **penalty}))
+        with self.precision.autocast(real.device):
+            on_fake = self.gan_loss(D(fake), False)
+        self.update("D_fake", on_fake)
+        return {"D_real": on_real, "D_fake": on_fake, **penalty}
+
+    def _penalty(self, real: Tensor) -> Losses:
+        """With r1_gamma the penalty at the real images, by name."""
+        gamma = self.options.r1_gamma
+        return {"r1": real_gradient_penalty(self.networks["D"], real, gamma)} if gamma else {}
+
+    def generator_losses(self, real: Tensor, fake: Tensor) -> Losses:
+        """What G minimises the sum of, by name. Called under autocast, with a frozen D."""
+        D = self.networks["D"]
+        beside_real = self.options.d_optimizers == 1 and self.options.d_norm == "batch"
+        on_fake = D(torch.cat([real, fake]))[len(real) :] if beside_real else D(fake)
+        return {"G": self.gan_loss(on_fake, True)}
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.networks["G"](z)

@@ -1,8 +1,6 @@
 """GAN: the first one, of fully connected networks (Goodfellow et al. 2014, arXiv 1406.2661, algorithm 1)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch.optim import Adam
 from fastgan._options import option
 from fastgan.models import MLPDiscriminator, MLPGenerator
 
-from ._base import Decisions, frozen
+from ._base import Batch, Decisions, Losses, detached, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions
 from .losses import GANLoss
@@ -28,7 +26,7 @@ class GANOptions(AdamOptions):
     )
 
 
-class GAN(LatentRecipe):
+class GAN(LatentRecipe[GANOptions]):
     """G turns noise into images, D tells them from real ones; `d_steps` steps of D, then one of G."""
 
     name = "gan"
@@ -37,8 +35,8 @@ class GAN(LatentRecipe):
     presets = small_images(64, laptop={"n_epochs": 20})
 
     def __init__(self, options: GANOptions | None = None, *, precision: str = "fp32"):
-        o = options or GANOptions()
-        super().__init__(o, precision=precision)
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
             "G": MLPGenerator(o.latent_size, o.input_nc, o.image_size),
             "D": MLPDiscriminator(o.input_nc, o.image_size, widths=(512, 256), dropout=0.0),
@@ -50,14 +48,14 @@ class GAN(LatentRecipe):
         self.turns = {"G": EveryNth(o.d_steps)}
         self.gan_loss = GANLoss("vanilla")
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """A step of D on batch["image"], and after every `d_steps`-th a step of G; losses D, and G when it had one."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])
         losses = {"D": self._update_discriminator(real)}
         if decided.turns["G"]:
             losses["G"] = self._update_generator(real)
-        return losses
+        return detached(losses)
 
     def _update_discriminator(self, real: Tensor) -> Tensor:
         G, D = self.networks["G"], self.networks["D"]
@@ -66,7 +64,7 @@ class GAN(LatentRecipe):
                 fake = G(self.latents(len(real)))
             loss = self.gan_loss(D(real), True) + self.gan_loss(D(fake), False)
         self.update("D", loss)
-        return loss.detach()
+        return loss
 
     def _update_generator(self, real: Tensor) -> Tensor:
         G, D = self.networks["G"], self.networks["D"]
@@ -75,7 +73,7 @@ class GAN(LatentRecipe):
             minimax = self.options.gan_loss == "minimax"
             loss = -self.gan_loss(logits, False) if minimax else self.gan_loss(logits, True)
         self.update("G", loss)
-        return loss.detach()
+        return loss
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.networks["G"](z)

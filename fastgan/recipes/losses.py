@@ -27,8 +27,12 @@ class GANLoss:
             return functional.mse_loss(logits, label)
         if self.mode == "vanilla":
             return functional.bce_with_logits(logits, label)
-        mean = logits.mean(dtype=torch.promote_types(logits.dtype, torch.float32))
-        return -mean if is_real else mean
+        return -mean_score(logits) if is_real else mean_score(logits)
+
+
+def mean_score(scores: Tensor) -> Tensor:
+    """The mean of a critic's scores, E[D(x)], in fp32 (fp64 for fp64); a 0-d tensor."""
+    return scores.mean(dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, weight: float = 10.0) -> Tensor:
@@ -102,5 +106,6 @@ __all__ = [
     "GANLoss",
     "gradient_penalty",
     "kl_to_standard_normal",
+    "mean_score",
     "reconstruction_loss",
 ]

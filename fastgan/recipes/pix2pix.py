@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from torch.optim import Adam
 
 from fastgan import functional
 from fastgan._options import option, with_default
-from fastgan.models import discriminator, generator, statistics_of_each_image
 
-from ._base import Decisions, Recipe, frozen, trainable
+from ._base import Batch, Decisions, Losses, detached, frozen, total, trainable
 from ._options import TranslationOptions
 from ._together import together
+from ._translation import TranslationRecipe
 from .losses import GANLoss, gradient_penalty
 from .pool import ImagePool
 from .schedule import make_schedulers
@@ -32,7 +32,7 @@ class Pix2PixOptions(TranslationOptions):
     lambda_L1: float = option(100.0, "weight of the L1 distance to the true image", least=0)
 
 
-class Pix2Pix(Recipe):
+class Pix2Pix(TranslationRecipe[Pix2PixOptions]):
     """G translates A to B; D judges pairs: an image of A with the true B, or with G's.
 
     The names of networks and losses are those of the published code.
@@ -43,7 +43,7 @@ class Pix2Pix(Recipe):
     Options = Pix2PixOptions
     data_kind = "aligned"
     directions = ("AtoB",)
-    presets = {  # noqa: RUF012
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {},
         "laptop": {
             "load_size": 72,
@@ -68,28 +68,11 @@ class Pix2Pix(Recipe):
     }
 
     def __init__(self, options: Pix2PixOptions | None = None, *, precision: str = "fp32"):
-        o = options or Pix2PixOptions()
-        super().__init__(o, precision=precision)
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
-            "G": generator(
-                o.netG,
-                o.input_nc,
-                o.output_nc,
-                ngf=o.ngf,
-                norm=o.norm,
-                dropout=o.dropout,
-                init_type=o.init_type,
-                init_gain=o.init_gain,
-            ),
-            "D": discriminator(
-                o.netD,
-                o.input_nc + o.output_nc,
-                ndf=o.ndf,
-                n_layers=o.n_layers_D,
-                norm=o.norm,
-                init_type=o.init_type,
-                init_gain=o.init_gain,
-            ),
+            "G": self.make_generator(o.input_nc, o.output_nc),
+            "D": self.make_discriminator(o.input_nc + o.output_nc),
         }
         self.optimizers = {
             name: Adam(trainable(network), lr=o.lr, betas=(o.beta1, 0.999), fused=True)
@@ -99,7 +82,7 @@ class Pix2Pix(Recipe):
         self.pools = {"fake_AB": ImagePool(o.pool_size)}
         self.gan_loss = GANLoss(o.gan_mode)
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """D on the pair and on the translated pair, then G (equations 1 and 4).
 
         batch["A"], batch["B"]: aligned, (N, C, H, W) in [-1, 1]. Losses as the published code reports them: G_GAN, G_L1
@@ -107,30 +90,37 @@ class Pix2Pix(Recipe):
         """
         A, B = batch["A"], batch["B"]
         self.check_images(*A.shape[-2:])
-        G, D = self.networks["G"], self.networks["D"]
-        losses = {}
-
         with self.precision.autocast(A.device):
-            fake_B = G(A)
+            fake_B = self.networks["G"](A)
             fake_AB, real_AB = torch.cat([A, fake_B], 1), torch.cat([A, B], 1)
-            pooled_AB = self.pools["fake_AB"].query(fake_AB, decided.rows["fake_AB"])
+        of_discriminator = self._update_discriminator(real_AB, fake_AB, decided.rows["fake_AB"])
+        with self.precision.autocast(A.device), frozen(self.networks["D"]):
+            of_generator = self.generator_losses(A, B, fake_B, fake_AB)
+        self.update("G", total(of_generator))
+        return detached({**of_generator, **of_discriminator})
+
+    def _update_discriminator(self, real_AB: Tensor, fake_AB: Tensor, rows: Tensor) -> Losses:
+        D = self.networks["D"]
+        with self.precision.autocast(real_AB.device):
+            pooled_AB = self.pools["fake_AB"].query(fake_AB, rows)
             of_fake, of_real = together(D, pooled_AB, real_AB)
-            losses["D_fake"] = self.gan_loss(of_fake, False)
-            losses["D_real"] = self.gan_loss(of_real, True)
-            loss_D = 0.5 * (losses["D_fake"] + losses["D_real"])
+            on_fake, on_real = self.gan_loss(of_fake, False), self.gan_loss(of_real, True)
+            losses = {"D_real": on_real, "D_fake": on_fake}
+            loss = 0.5 * (on_fake + on_real)
             if self.options.gan_mode == "wgangp":
                 losses["gp"] = gradient_penalty(D, real_AB, fake_AB)
-                loss_D = loss_D + losses["gp"]
-        self.update("D", loss_D)
+                loss = loss + losses["gp"]
+        self.update("D", loss)
+        return losses
 
-        with self.precision.autocast(A.device), frozen(D):
-            losses["G_GAN"] = self.gan_loss(D(fake_AB), True)
-            losses["G_L1"] = self.options.lambda_L1 * functional.l1_loss(fake_B, B)
-        self.update("G", losses["G_GAN"] + losses["G_L1"])
-        order = ("G_GAN", "G_L1", "D_real", "D_fake", "gp")
-        return {name: losses[name].detach() for name in order if name in losses}
+    def generator_losses(self, A: Tensor, B: Tensor, fake_B: Tensor, fake_AB: Tensor) -> Losses:
+        """What G minimises the sum of, by name. Called under autocast, with a frozen D."""
+        return {
+            "G_GAN": self.gan_loss(self.networks["D"](fake_AB), True),
+            "G_L1": self.options.lambda_L1 * functional.l1_loss(fake_B, B),
+        }
 
-    def sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def sample(self, batch: Batch) -> dict[str, Tensor]:
         """real_A, fake_B, real_B: (N, C, H, W) in [-1, 1], in the dtype of the batch."""
         return {"real_A": batch["A"], "fake_B": self.translate(batch["A"], "AtoB"), "real_B": batch["B"]}
 
@@ -138,18 +128,11 @@ class Pix2Pix(Recipe):
         """Images (N, C, H, W) in [-1, 1] of the domain that G was trained to take, in the other one.
 
         Evaluation mode, batch norms by the statistics of each image, no gradients; the dtype of the images is kept.
-        ValueError for a size that G cannot take.
+        Raises ValueError for a size that G cannot take.
         """
         if direction not in self.directions:
             raise ValueError(f"unknown direction {direction!r}: pix2pix learns one, and AtoB stands for it")
-        network = self.networks["G"]
-        network.check_images(*images.shape[-2:])
-        with self.evaluating(), statistics_of_each_image(network), self.precision.autocast(images.device):
-            return network(images).to(images.dtype)
-
-    def check_images(self, height: int, width: int) -> None:
-        for network in self.networks.values():
-            network.check_images(height, width)
+        return self.translate_by("G", images)
 
 
 __all__ = ["Pix2Pix", "Pix2PixOptions"]

@@ -1,6 +1,7 @@
 """The pool of generated images that a discriminator is trained on (Shrivastava et al. 2017, section 2.3)."""
 
 import functools
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -42,7 +43,9 @@ class ImagePool:
     @property
     def images(self) -> list[Tensor]:
         """The stored images by slot, each (1, C, H, W)."""
-        return [self._apart[row] if self._buffer is None else self._buffer[row : row + 1] for row in self._slots]
+        if self._buffer is not None:
+            return [self._buffer[row : row + 1] for row in self._slots]
+        return [cast(Tensor, self._apart[row]) for row in self._slots]  # a slot's row has been written
 
     def draw(self, count: int) -> Tensor:
         """The decisions on the next `count` images: int64 (2, count) on the CPU, rows to write and rows to read."""

@@ -3,7 +3,7 @@ in steps."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,6 +12,19 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from fastgan._form import check_form
 
 LR_POLICIES = ("linear", "step", "plateau", "cosine")
+
+
+class ScheduleOptions(Protocol):
+    """Options that a learning-rate schedule follows from."""
+
+    @property
+    def lr_policy(self) -> str: ...
+    @property
+    def lr_decay_iters(self) -> int: ...
+    @property
+    def n_epochs(self) -> int: ...
+    @property
+    def n_epochs_decay(self) -> int: ...
 
 
 def make_scheduler(
@@ -37,7 +50,7 @@ def make_scheduler(
     raise ValueError(f"unknown lr_policy {policy!r}; choose one of {', '.join(LR_POLICIES)}")
 
 
-def make_schedulers(optimizers: Mapping[str, Optimizer], options: Any) -> dict[str, LRScheduler]:
+def make_schedulers(optimizers: Mapping[str, Optimizer], options: ScheduleOptions) -> dict[str, LRScheduler]:
     """One scheduler for each optimizer, by the options lr_policy, n_epochs, n_epochs_decay and lr_decay_iters."""
     return {
         name: make_scheduler(
@@ -61,7 +74,7 @@ class EpochLR(LambdaLR):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue after the epochs of `state`, a state of any scheduler of torch's that counts epochs, and set the
         optimizer's rates. ValueError for what is no such state."""
-        known = {name: state.get(name) for name in ("base_lrs", "last_epoch")}
+        known: dict[str, Any] = {name: state.get(name) for name in ("base_lrs", "last_epoch")}
         check_form(known, {"base_lrs": [0.0] * len(self.base_lrs), "last_epoch": 0}, "the checkpoint's schedule")
         if min(known["last_epoch"], *known["base_lrs"]) < 0:
             raise ValueError(f"the checkpoint's schedule has {known}, which cannot be: none of it is negative")
@@ -94,7 +107,7 @@ class PlateauLR(ReduceLROnPlateau):
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
 
 
-def set_rate(group: dict[str, Any], name: str, rate: float) -> None:
+def set_rate(group: dict[str, Any], name: str, rate: float | Tensor) -> None:
     """Change a rate of an optimizer's group; in place where it lies on a device."""
     if isinstance(group[name], Tensor):
         group[name].fill_(rate)

@@ -1,9 +1,8 @@
 """SGAN: a discriminator that also classifies learns from few labels (Salimans et al. 2016, arXiv 1606.03498, section 5;
 Odena 2016, arXiv 1606.01583)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from fastgan import functional
 from fastgan._options import option
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator
 
-from ._base import Decisions, frozen
+from ._base import Batch, Decisions, Losses, detached, frozen, total
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions
 from .losses import GANLoss
@@ -36,7 +35,7 @@ class SGANOptions(AdamOptions):
     )
 
 
-class SGAN(LatentRecipe):
+class SGAN(LatentRecipe[SGANOptions]):
     """D has K + 1 outputs, the real classes and "generated"; G turns noise into images.
 
     An image's logit of being real is logsumexp(first K) - last: sigmoid of it is 1 - p(generated). D has no batch norm:
@@ -50,8 +49,8 @@ class SGAN(LatentRecipe):
     presets = small_images(64, laptop={"n_epochs": 4})
 
     def __init__(self, options: SGANOptions | None = None, *, precision: str = "fp32"):
-        o = options or SGANOptions()
-        super().__init__(o, precision=precision)
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
             "G": DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample),
             "D": DCGANDiscriminator(o.input_nc, o.image_size, o.n_classes + 1, o.d_norm),
@@ -62,7 +61,7 @@ class SGAN(LatentRecipe):
         }
         self.gan_loss = GANLoss("vanilla")
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """D on labelled, unlabelled and generated images, then G.
 
         batch["labelled_image"] has its classes in "labelled_label"; those of batch["image"] are not looked at. Losses:
@@ -71,7 +70,7 @@ class SGAN(LatentRecipe):
         """
         labelled, labels, unlabelled = batch["labelled_image"], batch["labelled_label"], batch["image"]
         self.check_images(*unlabelled.shape[-2:])
-        G, D = self.networks["G"], self.networks["D"]
+        G, D = self.networks["G"], self.discriminator
 
         with self.precision.autocast(unlabelled.device):
             fake = G(self.latents(len(unlabelled)))
@@ -80,7 +79,7 @@ class SGAN(LatentRecipe):
                 "D_real": self.gan_loss(self._real(D(unlabelled)), True),
                 "D_fake": self.gan_loss(self._real(D(fake.detach())), False),
             }
-        self.update("D", sum(losses.values()))
+        self.update("D", total(losses))
 
         with self.precision.autocast(unlabelled.device), frozen(D):
             if self.options.g_loss == "features":
@@ -90,14 +89,19 @@ class SGAN(LatentRecipe):
             else:
                 losses["G"] = self.gan_loss(self._real(D(fake)), True)
         self.update("G", losses["G"])
-        return {name: loss.detach() for name, loss in losses.items()}
+        return detached(losses)
 
     def classify(self, images: Tensor) -> Tensor:
         """Logits (N, K) of the real classes, of images (N, C, S, S) in [-1, 1]; evaluation mode, no gradients, fp32."""
         self.check_images(*images.shape[-2:])
         weight = self._weight()
         with self.evaluating(), self.precision.autocast(weight.device):
-            return self.networks["D"](images.to(weight))[:, :-1].float()
+            return self.discriminator(images.to(weight))[:, :-1].float()
+
+    @property
+    def discriminator(self) -> DCGANDiscriminator:
+        """The network D."""
+        return cast(DCGANDiscriminator, self.networks["D"])
 
     @staticmethod
     def _real(logits: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """VAE: the variational autoencoder (Kingma, Welling 2014, arXiv 1312.6114, equation 10)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch.optim import Adam
 from fastgan._options import option, with_default
 from fastgan.models import Decoder, Encoder
 
-from ._base import Decisions
+from ._base import Batch, Decisions, Losses, detached, total
 from ._latent import LatentRecipe, small_images
 from ._options import AdamOptions, LatentOptions
 from .losses import RECONSTRUCTIONS, kl_to_standard_normal, reconstruction_loss
@@ -29,7 +28,10 @@ class VAEOptions(AdamOptions):
     lambda_kl: float = option(1.0, "weight of the KL divergence", least=0)
 
 
-class VAE(LatentRecipe):
+VAEOptionsT = TypeVar("VAEOptionsT", bound=VAEOptions)
+
+
+class VAE(LatentRecipe[VAEOptionsT]):
     """E gives mean and log-sigma of an image's code, G makes the image of a code drawn from them.
 
     Inside, pictures are in [0, 1] and G gives their logits.
@@ -41,9 +43,9 @@ class VAE(LatentRecipe):
     encodes = True
     presets = small_images(128, laptop={"n_epochs": 10})
 
-    def __init__(self, options: VAEOptions | None = None, *, precision: str = "fp32"):
-        o = options or self.Options()
-        super().__init__(o, precision=precision)
+    def __init__(self, options: VAEOptionsT | None = None, *, precision: str = "fp32"):
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
             "E": Encoder(o.input_nc, o.image_size, o.latent_size, self._encoder_classes()),
             "G": Decoder(o.input_nc, o.image_size, o.latent_size, self.classes),
@@ -51,7 +53,7 @@ class VAE(LatentRecipe):
         both = [parameter for network in self.networks.values() for parameter in network.parameters()]
         self.optimizers = {"VAE": Adam(both, lr=o.lr, betas=(o.beta1, 0.999), fused=True)}
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """One step on the negative bound of batch["image"]; losses recon and kl (weighted), mean per image."""
         real = batch["image"]
         self.check_images(*real.shape[-2:])
@@ -59,10 +61,12 @@ class VAE(LatentRecipe):
         with self.precision.autocast(real.device):
             mean, log_sigma = self._posterior(real, labels)
             logits = self._logits(reparameterize(mean, log_sigma), labels)
-            recon = reconstruction_loss(logits, to_unit(real), self.options.recon_loss)
-            kl = self.options.lambda_kl * kl_to_standard_normal(mean, log_sigma)
-        self.update("VAE", recon + kl)
-        return {"recon": recon.detach(), "kl": kl.detach()}
+            losses = {
+                "recon": reconstruction_loss(logits, to_unit(real), self.options.recon_loss),
+                "kl": self.options.lambda_kl * kl_to_standard_normal(mean, log_sigma),
+            }
+        self.update("VAE", total(losses))
+        return detached(losses)
 
     def _posterior(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """(mean, log_sigma) of the images' codes."""
@@ -93,4 +97,4 @@ def to_unit(images: Tensor) -> Tensor:
     return (images + 1) / 2
 
 
-__all__ = ["VAE", "VAEOptions", "reparameterize", "to_unit"]
+__all__ = ["VAE", "VAEOptions", "VAEOptionsT", "reparameterize", "to_unit"]

@@ -1,18 +1,19 @@
 """WGAN: a critic with clipped weights estimates the earth mover's distance (Arjovsky, Chintala, Bottou 2017, arXiv
 1701.07875, algorithm 1)."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer, RMSprop
 
 from fastgan._options import option, with_default
 from fastgan.models import UPSAMPLINGS, DCGANDiscriminator, DCGANGenerator, init_weights
 
-from ._base import Decisions, frozen
+from ._base import Batch, Decisions, Losses, detached, frozen
 from ._latent import LatentRecipe, small_images
 from ._options import LatentOptions
 from .losses import GANLoss
@@ -35,52 +36,46 @@ class WGANOptions(CriticOptions):
     clip: float = option(0.01, "largest absolute value of the critic's weights", least=0)
 
 
-class WGAN(LatentRecipe):
+CriticT = TypeVar("CriticT", bound=CriticOptions)
+
+
+class CriticRecipe(LatentRecipe[CriticT]):
     """D, the critic, gives scores without a sigmoid; `n_critic` steps of D, then one of G, each on fresh noise."""
 
-    name = "wgan"
-    summary = "DCGAN's networks with a critic and clipped weights (Arjovsky et al. 2017)"
-    Options = WGANOptions
-    presets = small_images(64, laptop={"n_epochs": 10})
-
-    def __init__(self, options: CriticOptions | None = None, *, precision: str = "fp32"):
-        o = options or self.Options()
-        super().__init__(o, precision=precision)
+    def __init__(self, options: CriticT | None = None, *, precision: str = "fp32"):
+        super().__init__(options, precision=precision)
+        o = self.options
         self.networks = {
             "G": init_weights(DCGANGenerator(o.latent_size, o.input_nc, o.image_size, o.upsample)),
-            "D": self._critic(o),
+            "D": self._critic(),
         }
-        self.optimizers = {name: self._optimizer(network.parameters(), o) for name, network in self.networks.items()}
+        self.optimizers = {name: self._optimizer(network.parameters()) for name, network in self.networks.items()}
         self.turns = {"G": EveryNth(o.n_critic)}
         self.gan_loss = GANLoss("wgangp")
 
-    def _critic(self, o: WGANOptions) -> torch.nn.Module:
-        return DCGANDiscriminator(o.input_nc, o.image_size)
+    @abstractmethod
+    def _critic(self) -> nn.Module:
+        """D, with its initial weights."""
 
-    def _optimizer(self, parameters: Any, o: WGANOptions) -> Optimizer:
-        return RMSprop(parameters, lr=o.lr)
+    @abstractmethod
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """What trains a network."""
 
-    def compute(self, batch: Mapping[str, Any], decided: Decisions) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, decided: Decisions) -> Losses:
         """A step of D on batch["image"], and after every `n_critic`-th one a step of G.
 
-        Losses: D, what D minimises; distance, its estimate mean D(real) - mean D(fake); G when it had a step.
+        Losses: D, what D minimises; distance, its estimate E[D(real)] - E[D(fake)]; G when it had a step.
         """
         real = batch["image"]
         self.check_images(*real.shape[-2:])
         losses = self._update_critic(real)
         if decided.turns["G"]:
             losses["G"] = self._update_generator(real)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return detached(losses)
 
-    def _update_critic(self, real: Tensor) -> dict[str, Tensor]:
-        D = self.networks["D"]
-        with self.precision.autocast(real.device):
-            loss = self.gan_loss(D(real), True) + self.gan_loss(D(self._fake(real)), False)
-        self.update("D", loss)
-        with torch.no_grad():
-            for parameter in D.parameters():
-                parameter.clamp_(-self.options.clip, self.options.clip)
-        return {"D": loss, "distance": -loss}
+    @abstractmethod
+    def _update_critic(self, real: Tensor) -> Losses:
+        """A step of D; its losses by name."""
 
     def _fake(self, real: Tensor) -> Tensor:
         """As many generated images as there are real ones, without a gradient."""
@@ -98,4 +93,29 @@ class WGAN(LatentRecipe):
         return self.networks["G"](z)
 
 
-__all__ = ["WGAN", "CriticOptions", "WGANOptions"]
+class WGAN(CriticRecipe[WGANOptions]):
+    """After each step of D its weights are clipped."""
+
+    name = "wgan"
+    summary = "DCGAN's networks with a critic and clipped weights (Arjovsky et al. 2017)"
+    Options = WGANOptions
+    presets = small_images(64, laptop={"n_epochs": 10})
+
+    def _critic(self) -> nn.Module:
+        return DCGANDiscriminator(self.options.input_nc, self.options.image_size)
+
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return RMSprop(parameters, lr=self.options.lr)
+
+    def _update_critic(self, real: Tensor) -> Losses:
+        D = self.networks["D"]
+        with self.precision.autocast(real.device):
+            loss = self.gan_loss(D(real), True) + self.gan_loss(D(self._fake(real)), False)
+        self.update("D", loss)
+        with torch.no_grad():
+            for parameter in D.parameters():
+                parameter.clamp_(-self.options.clip, self.options.clip)
+        return {"D": loss, "distance": -loss}
+
+
+__all__ = ["WGAN", "CriticOptions", "CriticRecipe", "WGANOptions"]

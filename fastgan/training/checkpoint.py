@@ -21,7 +21,8 @@ from fastgan.training.settings import flatten, is_run_description
 
 FORMAT = "fastgan checkpoint"
 VERSION = 2
-_CONTENT = {
+_DATA = {"length": int, "seed": int}
+_CONTENT: dict[str, Any] = {
     "format": str,
     "version": int,
     "recipe": str,
@@ -29,7 +30,7 @@ _CONTENT = {
     "progress": dict,
     "state": dict,
     "rng": dict,
-    "data": {"length": int, "seed": int},
+    "data": _DATA,
     "versions": dict,
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -167,8 +168,8 @@ def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], str | None]
 
 
 def _checked(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    version, versions = content.get("version"), content.get("versions")
-    check_form([version, versions], [int, dict], "its version")
+    check_form([content.get("version"), content.get("versions")], [int, dict], "its version")
+    version, versions = content["version"], content["versions"]
     if version != VERSION:
         age, remedy = ("newer", "update fastgan") if version > VERSION else ("older", "go on with that one")
         raise UserError(
@@ -180,7 +181,7 @@ def _checked(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
         fingerprint = content["data"].get("fingerprint")
     check_form(
         content,
-        _CONTENT if fingerprint is None else _CONTENT | {"data": _CONTENT["data"] | {"fingerprint": str}},
+        _CONTENT if fingerprint is None else _CONTENT | {"data": _DATA | {"fingerprint": str}},
         "its content",
     )
     if stated is not None and stated != checksum({name: content[name] for name in _SUMMED}):

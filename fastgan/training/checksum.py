@@ -25,7 +25,8 @@ def checksum(value: Any) -> str:
 
 def _add(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
-        data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        # numpy's stubs hide that it is a buffer
+        data: Any = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
         _add(digest, ("tensor", str(value.dtype), *value.shape, zlib.crc32(data)))
     elif isinstance(value, Mapping):
         items = sorted(((repr(key), each) for key, each in value.items()), key=lambda item: item[0])

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 
 Key = tuple[int, int]  # (epoch, index): what a data set needs to draw an item's crop, flip and partner
+
+
+class Indexed(Protocol):
+    """Items by their index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: int, /) -> Mapping[str, Any]: ...
+
+
+class Items(Protocol):
+    """A data set that a run can be trained on."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells this data from other data; None where nothing does."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Key, /) -> Mapping[str, Any]: ...
 
 
 def epoch_order(length: int, seed: int, epoch: int, shuffle: bool) -> list[int]:

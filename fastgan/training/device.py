@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastgan._errors import UserError
 
@@ -87,17 +88,15 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def move_batch(batch: dict[str, Any], device: torch.device, layout: torch.memory_format) -> dict[str, Any]:
-    """``batch`` with its tensors on ``device``, its 4-d ones in the memory format ``layout``."""
+def move_batch(batch: Mapping[str, Any], device: torch.device, layout: torch.memory_format) -> dict[str, Tensor]:
+    """The tensors of ``batch`` on ``device``, 4-d ones in the memory format ``layout``; names of files stay behind."""
 
-    def move(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
+    def move(value: Tensor) -> Tensor:
         if value.dim() == 4:
             return value.to(device, memory_format=layout, non_blocking=True)
         return value.to(device, non_blocking=True)
 
-    return {name: move(value) for name, value in batch.items()}
+    return {name: move(value) for name, value in batch.items() if isinstance(value, Tensor)}
 
 
 def parameter_count(network: nn.Module) -> int:

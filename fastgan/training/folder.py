@@ -11,7 +11,7 @@ from typing import Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from fastgan._errors import UserError
 from fastgan._files import unfinished

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fastgan.recipes import Decisions, Recipe
+from fastgan.recipes import Batch, Decisions, Losses, Recipe
 
 WARM_UP = 3  # steps of each kind before it is recorded
 
@@ -71,8 +71,7 @@ class _Kind:
     """Steps with the same turns."""
 
     warm: int = 0
-    replay: Callable[[], None] | None = None
-    losses: dict[str, Tensor] | None = None
+    recorded: tuple[Callable[[], None], Losses] | None = None  # what replays the step, and fills its losses
 
 
 class GraphedStep:
@@ -98,31 +97,32 @@ class GraphedStep:
         self._failed = False
         self._told: set[str] = set()
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        decided = self._recipe.decide(batch)
+    def __call__(self, batch: Mapping[str, object]) -> Losses:
         tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        decided = self._recipe.decide(tensors)
         if self._failed or not self._fits(tensors):
-            return self._recipe.compute(batch, decided)
-        self._fill(tensors, decided)
+            return self._recipe.compute(tensors, decided)
+        inputs = self._fill(tensors, decided)
         kind = self._kinds.setdefault(tuple(decided.turns.values()), _Kind())
         standing = Decisions(decided.turns, self._rows)
         if kind.warm < WARM_UP:
             kind.warm += 1
-            return self._recorder.warm_up(lambda: self._recipe.compute(self._inputs, standing))
-        if kind.replay is None:
+            return self._recorder.warm_up(lambda: self._recipe.compute(inputs, standing))
+        if kind.recorded is None:
             try:
-                kind.replay, kind.losses = self._recorder.record(lambda: self._recipe.compute(self._inputs, standing))
+                kind.recorded = self._recorder.record(lambda: self._recipe.compute(inputs, standing))
             except RuntimeError as error:
                 self._failed = True
                 self._tell(
                     f"the step could not be recorded in a CUDA graph ({str(error).splitlines()[0]}): it goes on "
                     "kernel by kernel; --no-graph does so from the start"
                 )
-                return self._recipe.compute(batch, decided)
-        kind.replay()
-        return kind.losses
+                return self._recipe.compute(tensors, decided)
+        replay, losses = kind.recorded
+        replay()
+        return losses
 
-    def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
+    def _fits(self, tensors: Batch) -> bool:
         count = len(next(iter(tensors.values())))
         if count != self._batch_size:
             self._tell(
@@ -148,14 +148,15 @@ class GraphedStep:
             )
         return same
 
-    def _fill(self, tensors: Mapping[str, Tensor], decided: Decisions) -> None:
-        """Copy batch and decisions into the tensors that stay."""
+    def _fill(self, tensors: Batch, decided: Decisions) -> Batch:
+        """Copy batch and decisions into the tensors that stay; returns those of the batch."""
         if self._inputs is None:
             self._inputs = {name: torch.empty_like(value) for name, value in tensors.items()}
             self._rows = {name: torch.empty_like(rows) for name, rows in decided.rows.items()}
         for standing, given in ((self._inputs, tensors), (self._rows, decided.rows)):
             for name, value in given.items():
                 standing[name].copy_(value)
+        return self._inputs
 
     def _tell(self, line: str) -> None:
         if line not in self._told:
@@ -176,7 +177,7 @@ def why_not(recipe: Recipe, device: torch.device) -> str | None:
 
 def make_step(
     recipe: Recipe, batch_size: int, device: torch.device, wanted: bool = True
-) -> tuple[Callable[[Mapping[str, Any]], dict[str, Tensor]], str]:
+) -> tuple[Callable[[Batch], Losses], str]:
     """(what makes a step, how it does, in a few words): a GraphedStep where that can be, else `recipe.step`."""
     reason = why_not(recipe, device) if wanted else "--no-graph"
     if reason is not None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 _MESSAGE = "\n{name}: finishing this step, then saving{more}\n"
 _MORE = "; once more leaves at once, without saving"
@@ -24,7 +25,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.requested = False
         self._insisted = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}  # handlers, as signal gives them
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():

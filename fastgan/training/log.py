@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from tqdm import tqdm
+from torch.optim import Optimizer
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from fastgan._files import write_atomically
 from fastgan.training.checkpoint import Progress
@@ -135,7 +136,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-def learning_rates(optimizers: Mapping[str, Any]) -> dict[str, float]:
+def learning_rates(optimizers: Mapping[str, Optimizer]) -> dict[str, float]:
     """The current learning rate of each optimizer's first parameter group."""
     return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in optimizers.items()}
 

@@ -6,17 +6,16 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from fastgan._errors import EXPECTED, UserError, sentence
+from fastgan.recipes import Batch, Losses, Recipe
 from fastgan.training import checkpoint, rng
 from fastgan.training.checkpoint import Progress
-from fastgan.training.data_order import BatchKeys, Key
+from fastgan.training.data_order import BatchKeys, Items, Key
 from fastgan.training.device import memory_format, move_batch
 from fastgan.training.folder import RunFolder
 from fastgan.training.interrupt import Interrupt
@@ -32,13 +31,22 @@ LONGEST_HISTORY = 1000
 _LOGGER = logging.getLogger("fastgan.training")
 
 
+class LoadOptions(Protocol):
+    """Options of data that the loop looks at."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def serial_batches(self) -> bool: ...
+
+
 class Loop:
     """Trains a recipe in a run folder.
 
     Args:
-        recipe: on its device already. Used: ``end_epoch``, ``state_dict``, ``networks``, ``optimizers``,
-            ``drop_last``, and ``options.n_epochs`` and ``n_epochs_decay`` where there are such.
-        dataset: takes ``(epoch, index)`` keys.
+        recipe: on its device already.
         folder: where checkpoint, networks and losses are written; it exists.
         settings: the "train" and "data" options steer the loop; all of them go into the checkpoint.
         step: makes an update on a batch and gives its losses, as ``recipe.step`` does, which it is by default.
@@ -53,24 +61,24 @@ class Loop:
 
     def __init__(
         self,
-        recipe: Any,
-        dataset: Dataset,
+        recipe: Recipe,
+        dataset: Items,
         folder: RunFolder,
         settings: Settings,
         device: torch.device,
         *,
-        step: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None,
-        batches: Callable[[list[Key]], dict[str, Any]] | None = None,
+        step: Callable[[Batch], Losses] | None = None,
+        batches: Callable[[list[Key]], Mapping[str, Any]] | None = None,
         sample: Callable[[int], None] | None = None,
         progress: Progress | None = None,
         display: PlainLines | ProgressBar | None = None,
     ):
         self.recipe, self.dataset, self.folder, self.settings, self.device = recipe, dataset, folder, settings, device
         self.options: TrainOptions = settings.groups["train"]
-        self.data: Any = settings.groups["data"]
+        self.data: LoadOptions = settings.groups["data"]
         self.progress = progress or Progress()
-        self.epochs = _epochs(recipe.options)
-        batch_size, self.drop_last = self.data.batch_size, getattr(recipe, "drop_last", False)
+        self.epochs = recipe.epochs
+        batch_size, self.drop_last = self.data.batch_size, recipe.drop_last
         self.used = len(dataset) - len(dataset) % batch_size if self.drop_last else len(dataset)  # items of an epoch
         if self.used == 0:
             raise UserError(
@@ -111,25 +119,25 @@ class Loop:
             self.data.batch_size,
             self.options.seed,
             epochs=self.epochs,
-            shuffle=not getattr(self.data, "serial_batches", False),
+            shuffle=not self.data.serial_batches,
             epoch=progress.epoch,
             position=progress.position,
             drop_last=self.drop_last,
         )
         layout = memory_format(self.options.channels_last)
-        self._display = self._display or progress_display(self.total, progress.step)
+        display = self._display or progress_display(self.total, progress.step)
         self._file = LossFile(self.folder.losses, progress.step)
         self._began = time.monotonic() - progress.seconds
         with (
             Interrupt() as interrupt,
             contextlib.closing(self._open(keys)) as batches,
-            contextlib.closing(self._display),
+            contextlib.closing(display),
         ):
             try:
                 while not self.finished() and not interrupt.requested:
                     batch = move_batch(next(batches), self.device, layout)
                     self._losses.add(progress.step + 1, self._step(batch))
-                    self._after_step()
+                    self._after_step(display)
                 self._save_last()
             except NonFiniteLoss as error:
                 precise = "" if self.options.precision == "fp32" else " or --precision fp32"
@@ -151,19 +159,19 @@ class Loop:
                 raise UserError(f"{sentence(error)}: {stands}") from error
         return self.finished()
 
-    def _open(self, keys: BatchKeys) -> Loader | Generator[dict[str, Any], None, None]:
+    def _open(self, keys: BatchKeys) -> Loader | Generator[Mapping[str, Any], None, None]:
         if self._batches is not None:
             return (self._batches(batch) for batch in keys)
-        return loader(self.dataset, keys, getattr(self.data, "num_threads", 0), self.device.type == "cuda")
+        return loader(self.dataset, keys, self.data.num_threads, self.device.type == "cuda")
 
-    def _after_step(self) -> None:
+    def _after_step(self, display: PlainLines | ProgressBar) -> None:
         progress, options = self.progress, self.options
         progress.step += 1
         progress.position += min(self.data.batch_size, self.used - progress.position)
         epoch = progress.epoch + 1
 
         logged = progress.step % options.print_freq == 0 or progress.step == 1 or self.finished()
-        shown = self._display.advance(progress.step) or logged
+        shown = display.advance(progress.step) or logged
         on_host = self.device.type == "cpu"
         look = logged or shown or on_host or len(self._losses) >= LONGEST_HISTORY
         if look:
@@ -177,8 +185,8 @@ class Loop:
         if look and logged:
             with self._going_on(f"losses cannot be written to {self.folder.losses}"):
                 self._file.write(progress, epoch, lr, values)
-        if look and (shown or (on_host and self._display.every_step)):
-            self._display.show(progress.step, epoch, lr, values)
+        if look and (shown or (on_host and display.every_step)):
+            display.show(progress.step, epoch, lr, values)
         if self._sample is not None and (_due(progress.step, options.sample_freq) or self.finished()):
             with rng.preserved(), self._going_on("a sample grid cannot be written"):
                 self._sample(progress.step)
@@ -262,7 +270,7 @@ class Loop:
         return f"the checkpoint of step {self._saved_step} in {self.folder.checkpoint} is kept"
 
 
-def restore(recipe: Any, dataset: Dataset, content: dict[str, Any], accept_other_data: bool = False) -> Progress:
+def restore(recipe: Recipe, dataset: Items, content: dict[str, Any], accept_other_data: bool = False) -> Progress:
     """Bring a recipe (on its device already) and all random generators to the moment of a checkpoint.
 
     A recipe that has another learning rate among its options than the run had goes on at rates in proportion. Accepted
@@ -291,8 +299,8 @@ def restore(recipe: Any, dataset: Dataset, content: dict[str, Any], accept_other
             f"the checkpoint's progress is at image {progress.position} of {before['length']}, which cannot be"
         )
     recipe.load_state_dict(content["state"])
-    old, new = content["description"]["options"].get("recipe", {}).get("lr"), getattr(recipe.options, "lr", None)
-    if old is not None and old != new:
+    old, new = content["description"]["options"].get("recipe", {}).get("lr"), recipe.lr
+    if old is not None and new is not None and old != new:
         recipe.change_lr(old, new)
     rng.restore(content["rng"])
     if now["length"] != before["length"]:
@@ -318,16 +326,10 @@ def total_steps(
     return min(limits, default=None)
 
 
-def _identity(dataset: Dataset, seed: int) -> dict[str, Any]:
+def _identity(dataset: Items, seed: int) -> dict[str, Any]:
     """What must be the same for a run to go on in the same order, as far as the data set tells."""
-    identity = {"length": len(dataset), "seed": seed}
-    return identity | {"fingerprint": dataset.fingerprint} if hasattr(dataset, "fingerprint") else identity
-
-
-def _epochs(options: Any) -> int | None:
-    if not hasattr(options, "n_epochs"):
-        return None
-    return options.n_epochs + getattr(options, "n_epochs_decay", 0)
+    identity: dict[str, Any] = {"length": len(dataset), "seed": seed}
+    return identity if dataset.fingerprint is None else identity | {"fingerprint": dataset.fingerprint}
 
 
 def _due(step: int, frequency: int) -> bool:

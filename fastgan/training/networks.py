@@ -102,7 +102,7 @@ def load_networks(path: str | Path) -> Networks:
         return _load_published(path)
     stored = _read(path)
     if stored.recipe in recipes.RECIPES:
-        networks = {name: network.eval() for name, network in _rebuild_recipe(stored).networks.items()}
+        networks = {name: network.eval() for name, network in _rebuild_recipe(stored, stored.recipe).networks.items()}
     elif stored.recipe is not None:
         networks = {name: _rebuild(state, stored.path, name) for name, state in stored.states.items()}
     else:
@@ -141,7 +141,7 @@ def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
             f"{stored.path} is of the recipe {stored.recipe!r}, which is none of those known here "
             f"({', '.join(recipes.RECIPES)}): update fastgan"
         )
-    return _rebuild_recipe(stored), stored.description
+    return _rebuild_recipe(stored, stored.recipe), stored.description
 
 
 def _run_file(folder: Path) -> Path | None:
@@ -175,8 +175,7 @@ def _age(file: Path) -> tuple[bool, int]:
 
 
 def _read(path: Path) -> _Stored:
-    if path.is_dir():
-        path = _run_file(path)
+    path = _run_file(path) or path
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     _refuse_others(path)
@@ -191,7 +190,7 @@ def _read(path: Path) -> _Stored:
         raise UserError(
             f"{path} is not a checkpoint of ours, nor the state dict of a network: it holds {_describe(content)}"
         )
-    return _Stored(content, path)
+    return _Stored(dict(content), path)
 
 
 def _refuse_others(path: Path) -> None:
@@ -253,14 +252,14 @@ def _read_safetensors(path: Path) -> _Stored:
     return _Stored(states, path, metadata.get("recipe"), description)
 
 
-def _rebuild_recipe(stored: _Stored) -> recipes.Recipe:
+def _rebuild_recipe(stored: _Stored, name: str) -> recipes.Recipe:
     """The recipe by its stored options, and its networks' weights. The global random generator is left as it was."""
-    recipe_class = recipes.get(stored.recipe)
+    recipe_class = recipes.get(name)
     try:
-        options = read_options(recipe_class.Options, stored.description["options"]["recipe"])
+        options: Any = read_options(recipe_class.Options, stored.description["options"]["recipe"])
     except (TypeError, KeyError):
         raise UserError(
-            f"{stored.path} was written by another version of fastgan, whose {stored.recipe} has other options"
+            f"{stored.path} was written by another version of fastgan, whose {name} has other options"
         ) from None
     with torch.random.fork_rng(devices=[]):
         recipe = recipe_class(options)
@@ -283,8 +282,9 @@ def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Modul
     if len(found) == 1:
         ((place, network),) = found.items()
         return {match[2] if match else _role(place, network) or _kind(network): network}
-    named = {_role(place, network): network for place, network in found.items()}
-    if None in named or len(named) < len(found):
+    roles = [(_role(place, network), network) for place, network in found.items()]
+    named = {role: network for role, network in roles if role is not None}
+    if len(named) < len(found):
         raise UserError(
             f"{path} holds several networks ({', '.join(found)}), whose names do not say which is which: "
             "save the state dict of one generator alone"
@@ -313,7 +313,7 @@ def _search(content: Mapping[Any, Any], place: str, near: list[str]) -> dict[str
         head, _, rest = key.partition(".")
         if rest:
             parts.setdefault(head, {})[rest] = value
-    found = {}
+    found: dict[str, nn.Module] = {}
     for head, part in parts.items() if place.count("/") < _DEPTH else ():
         found |= _search(part, f"{place}/{head}".lstrip("/"), near)
     return found

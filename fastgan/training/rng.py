@@ -17,7 +17,8 @@ _NAME = "the checkpoint's state of the random generators"
 
 def state() -> dict[str, Any]:
     """The global generators of python, numpy, torch and each GPU, as torch.load(weights_only=True) takes them."""
-    name, words, position, has_gauss, gauss = numpy.random.get_state()
+    numpys: Any = numpy.random.get_state()  # a tuple, or on request a dict
+    name, words, position, has_gauss, gauss = numpys
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(words.astype("int64")), int(position), int(has_gauss), float(gauss)),
@@ -51,7 +52,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def _check(given: Any) -> None:
-    """ValueError, in one sentence, unless ``given`` has the form of a state and numpy's part, which numpy takes as it
+    """Raises ValueError unless ``given`` has the form of a state and numpy's part, which numpy takes as it
     is, points into its own words."""
     like = state()
     version, words, _ = like["python"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from fastgan._files import write_atomically
+from fastgan.recipes import Batch, Recipe
+from fastgan.training.data_order import Indexed
 
 
-def fixed_batch(dataset: Sequence[Any], count: int) -> dict[str, Any]:
+def fixed_batch(dataset: Indexed, count: int) -> dict[str, Any]:
     """A batch of ``count`` items spread over the data set, the same at every call. Items of another size than the first
     cannot be batched with it and are left out."""
     count = min(count, len(dataset))
@@ -20,7 +23,7 @@ def fixed_batch(dataset: Sequence[Any], count: int) -> dict[str, Any]:
     return default_collate([item for item in items if _shapes(item) == _shapes(items[0])])
 
 
-def _shapes(item: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(item: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in item.items() if isinstance(value, Tensor)}
 
 
@@ -30,10 +33,10 @@ class SampleGrids:
     Args:
         recipe: its ``sample`` gives the columns, by name.
         batch: on the recipe's device already.
-        draw: (rows of images (C, H, W) in [-1, 1], columns=their names) -> a picture with a ``save`` like Pillow's.
+        draw: (rows of images (C, H, W) in [-1, 1], columns=their names) -> a picture.
     """
 
-    def __init__(self, recipe: Any, batch: dict[str, Any], folder: Path, draw: Callable[..., Any]):
+    def __init__(self, recipe: Recipe, batch: Batch, folder: Path, draw: Callable[..., Image]):
         self._recipe, self._batch, self._folder, self._draw = recipe, batch, folder, draw
 
     def path(self, step: int) -> Path:

@@ -97,7 +97,7 @@ def resolve(recipe: str, preset: str, classes: Mapping[str, type], *layers: Mapp
     for name in values:
         if name not in known:
             raise UserError(f"{recipe} has no option {name!r}: this run or preset is of another version of fastgan")
-    groups = {
+    groups: dict[str, Any] = {
         group: read_options(options, {name: values[name] for name in options_of(options) if name in values})
         for group, options in classes.items()
     }

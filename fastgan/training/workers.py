@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, multiprocessing
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from fastgan._errors import UserError
-from fastgan.training.data_order import Key
+from fastgan.training.data_order import Items, Key
 
 AHEAD = 2  # batches that each process loads before they are asked for
 # They reach the whole process group, and are for the training process alone. Windows has no SIGHUP.
@@ -37,7 +37,7 @@ class LostWorker(UserError):
     """A process that loads batches ended before its time."""
 
 
-def loader(dataset: Dataset, keys: Iterable[list[Key]], workers: int, pin_memory: bool = False) -> Loader:
+def loader(dataset: Items, keys: Iterable[list[Key]], workers: int, pin_memory: bool = False) -> Loader:
     """The collated batches of ``dataset`` at ``keys``, in this order, as an iterator to be closed.
 
     Nothing is drawn from a random generator.
@@ -57,10 +57,11 @@ class Loader(Iterator[dict[str, Any]]):
         LostWorker: (from ``next``) a process was killed.
     """
 
-    def __init__(self, dataset: Dataset, keys: Iterable[list[Key]], workers: int, pin_memory: bool):
+    def __init__(self, dataset: Items, keys: Iterable[list[Key]], workers: int, pin_memory: bool):
         self._pin_memory = pin_memory
         self._here = (_load(dataset, batch) for batch in keys) if workers == 0 else iter(())
-        self._turn, self._workers = 0, []
+        self._turn = 0
+        self._workers: list[_Worker] = []
         # Ignoring SIGTERM, the processes would outlast what multiprocessing does at exit: ours comes before that.
         self._end = weakref.finalize(self, _kill, self._workers)
         atexit.register(self._end)
@@ -91,7 +92,7 @@ class Loader(Iterator[dict[str, Any]]):
 class _Worker:
     """One process, as the training process sees it."""
 
-    def __init__(self, dataset: Dataset, keys: Iterable[list[Key]], number: int, workers: int):
+    def __init__(self, dataset: Items, keys: Iterable[list[Key]], number: int, workers: int):
         self._connection, theirs = multiprocessing.Pipe()
         self._process = multiprocessing.Process(
             target=_work, args=(dataset, keys, number, workers, theirs), daemon=True
@@ -114,8 +115,8 @@ class _Worker:
             self._ask()
             return content
         if kind == "error":
-            error, where = content
-            raise error from RuntimeError(f"in a process that loads images:\n{where}")
+            told, where = content
+            raise told from RuntimeError(f"in a process that loads images:\n{where}")
         raise StopIteration
 
     def kill(self) -> None:
@@ -157,11 +158,11 @@ def _how_it_ended(code: int) -> str:
     return f"a process that loads images was killed by {name}{why}"
 
 
-def _load(dataset: Dataset, keys: list[Key]) -> dict[str, Any]:
+def _load(dataset: Items, keys: list[Key]) -> dict[str, Any]:
     return default_collate([dataset[key] for key in keys])
 
 
-def _work(dataset: Dataset, keys: Iterable[list[Key]], number: int, workers: int, connection: Connection) -> None:
+def _work(dataset: Items, keys: Iterable[list[Key]], number: int, workers: int, connection: Connection) -> None:
     """What the process ``number`` of so many does: every batch whose turn is its own, when it is asked for."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)

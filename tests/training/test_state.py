@@ -27,6 +27,8 @@ GONE = object()
 
 
 class Images(torch.utils.data.Dataset):
+    fingerprint = None
+
     def __len__(self):
         return 8
 

@@ -43,6 +43,7 @@ class TinyRecipe:
     """A generator with dropout against an L1 loss plus noise: it draws from torch's global generator at every step."""
 
     name = "tiny"
+    drop_last = False
 
     def __init__(self, options=None):
         self.options = options or TinyOptions()
@@ -56,6 +57,14 @@ class TinyRecipe:
         self.epoch_losses = []
         self.seen = []
         self.poison_at = self.poison_weights_at = None
+
+    @property
+    def epochs(self):
+        return self.options.n_epochs + self.options.n_epochs_decay
+
+    @property
+    def lr(self):
+        return self.options.lr
 
     def to(self, device, memory_format):
         for network in self.networks.values():
@@ -101,6 +110,8 @@ class TinyRecipe:
 
 class TinyData(torch.utils.data.Dataset):
     """Images that depend on (epoch, index) alone."""
+
+    fingerprint = None
 
     def __init__(self, length=5, size=16):
         self.length, self.size = length, size
