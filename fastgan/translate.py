@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from fastgan._errors import UserError, sentence
-from fastgan._printable import printable
 from fastgan._options import check_bounds
+from fastgan._printable import printable
 from fastgan.cli import command
 from fastgan.cli.flags import Parser
 from fastgan.data import DataOptions
