@@ -44,7 +44,8 @@ def find_images(folder: str | Path, wanted: str = "images", inside: str | Path |
 def look_through(
     folder: str | Path, wanted: str = "images", inside: str | Path | None = None
 ) -> tuple[list[str], Counter[str]]:
-    """What :func:`find_images` gives, and how many other files of which suffix there are."""
+    """What :func:`find_images` gives, and how many other files of which suffix, and folders that were not looked
+    into, there are."""
     folder = Path(folder)
     if not folder.is_dir():
         state = "not a folder" if folder.exists() else "missing"
@@ -56,7 +57,11 @@ def look_through(
     found: list[str] = []
     others: Counter[str] = Counter()
     visited: set[str] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        others[f"folder that cannot be opened ({os.path.relpath(error.filename, folder)}: {error.strerror})"] += 1
+
+    for where, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(where)
         if real in visited:  # a link back up
             folders.clear()
@@ -85,11 +90,12 @@ def passed_over(others: Counter[str], folder: str | Path) -> str | None:
     if not others:
         return None
     count = others.total()
-    what = "folder" if count == others[LEFT_OUT] else "file"
-    return (
-        f"passed over {count} {what}{'s' if count > 1 else ''} in {folder} that no image is read from: "
-        f"{_counts(others)}"
-    )
+    folders = sum(number for kind, number in others.items() if kind.startswith("folder"))
+    if 0 < folders < count:
+        what = "files and folders"
+    else:
+        what = ("folder" if folders else "file") + "s" * (count > 1)
+    return f"passed over {count} {what} in {folder} that no image is read from: {_counts(others)}"
 
 
 @dataclass

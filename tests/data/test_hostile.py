@@ -1,5 +1,6 @@
 """Files from strangers: each gives the right pixels or one sentence, in bounded time and memory."""
 
+import errno
 import gzip
 import logging
 import os
@@ -298,6 +299,28 @@ def test_control_characters_of_names_are_not_printed(tmp_path, caplog):
     with pytest.raises(ImageError) as caught:
         read_pixels(folder / "\x1b[2J\u202egnp\n.png")
     assert str(caught.value) == rf"{folder}/\x1b[2J\u202egnp\n.png: not an image"
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path, caplog, monkeypatch):
+    folder = write_images(tmp_path / "a", 2)
+    write_images(folder / "locked", 2)
+    scandir = os.scandir
+
+    def denied(path):
+        if os.fspath(path) == str(folder / "locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert len(ImageFolder(folder, WHOLE)) == 2
+    assert messages(caplog) == [
+        f"passed over 1 folder in {folder} that no image is read from: 1 folder that cannot be opened "
+        "(locked: Permission denied)"
+    ]
+    (folder / "a.txt").write_text("")
+    caplog.clear()
+    ImageFolder(folder, WHOLE)
+    assert messages(caplog)[0].startswith(f"passed over 2 files and folders in {folder} that no image is read from: 1 ")
 
 
 def domains(root, elsewhere):
