@@ -167,6 +167,32 @@ def test_faults_of_deep_png_files_are_named(tmp_path):
     fails(png([(7, bytes(12))]), "damaged: bad adaptive filter value$")
 
 
+def test_interlaced_png_files_keep_16_bits(tmp_path):
+    """Of 2x2 pixels three passes (PNG, section 8.2) have any: the first one, the one on its right, the row below."""
+    pixels = random_pixels((2, 2, 3))
+    big = pixels.astype(">u2")
+    passes = b"".join(b"\0" + part.tobytes() for part in (big[0, 0], big[0, 1], big[1]))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 1)),
+        (b"IDAT", zlib.compress(passes)),
+        (b"IEND", b""),
+    )
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks)
+    )
+    assert np.array_equal(read_pixels(tmp_path / "a.png")[0].numpy(), pixels)
+
+
+def test_a_transparent_colour_of_16_bits_is_a_channel(tmp_path):
+    pixels = random_pixels((1, 3, 3))
+    clear = pixels[0, 1].astype(">u2").tobytes()
+    (tmp_path / "a.png").write_bytes(png([(0, pixels[0].astype(">u2").tobytes())], before=[(b"tRNS", clear)]))
+    assert read_header(tmp_path / "a.png") == Header(3, 1, 4, True)
+    read = read_pixels(tmp_path / "a.png", 4)[0].numpy()
+    assert np.array_equal(read[..., :3], pixels) and read[0, :, 3].tolist() == [65535, 0, 65535]
+
+
 @pytest.mark.parametrize("dtype, channels", [(np.uint8, 5), (np.uint8, 8), (np.uint16, 3), (np.uint16, 5)])
 @pytest.mark.parametrize(
     "options",
