@@ -12,7 +12,7 @@ import errno
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -26,6 +26,7 @@ from fastgan._options import check_bounds
 from fastgan._printable import printable
 from fastgan.cli import command
 from fastgan.cli.flags import Parser
+from fastgan.cli.pictures import Results, check_free
 from fastgan.data import DataOptions
 from fastgan.data.convert import CHANNELS
 from fastgan.data.files import ImageError, decode, read_header, save_image, suffix_for
@@ -72,15 +73,14 @@ def main(argv: list[str]) -> int:
 
     directions = ["AtoB", "BtoA"] if arguments.direction == "both" else [arguments.direction]
     generators = {direction: generator_for(loaded, direction) for direction in directions}
+    outputs = {direction: _output(folder, arguments.output, direction, len(directions) > 1) for direction in directions}
     targets = {
-        direction: _targets(
-            files,
-            _output(folder, arguments.output, direction, len(directions) > 1),
-            suffix_for(output_channels(network)),
-        )
+        direction: _targets(files, outputs[direction], suffix_for(output_channels(network)))
         for direction, network in generators.items()
     }
-    _check_targets(folder, files, [path for paths in targets.values() for path in paths], arguments.overwrite)
+    results = {direction: Results(output) for direction, output in outputs.items()}
+    left = {path for each in results.values() for path in each.left}
+    _check_targets(folder, files, [path for paths in targets.values() for path in paths], left, arguments.overwrite)
     if (line := passed_over(others, folder)) is not None:
         print(printable(line), file=sys.stderr)
     left_out = 0
@@ -91,6 +91,7 @@ def main(argv: list[str]) -> int:
             folder,
             files,
             targets[direction],
+            results[direction],
             arguments.batch_size,
             device,
             arguments.precision,
@@ -99,7 +100,8 @@ def main(argv: list[str]) -> int:
         )
         if direction == directions[0]:
             _tell(told, folder, input_channels(network))
-        _report(direction, files, told.left_out, _output(folder, arguments.output, direction, len(directions) > 1))
+        results[direction].end()
+        _report(direction, files, told.left_out, outputs[direction])
         left_out += len(told.left_out)
     return INCOMPLETE if left_out else 0
 
@@ -199,16 +201,15 @@ def _key(name: PurePosixPath) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())
 
 
-def _check_targets(folder: Path, files: list[str], targets: list[Path], overwrite: bool) -> None:
-    """Refuse to write over the sources, ever, and over earlier results unless asked."""
+def _check_targets(folder: Path, files: list[str], targets: list[Path], left: set[Path], overwrite: bool) -> None:
+    """Refuse to write over the sources, ever, and over earlier results unless asked, or ``left`` by a call that did not
+    come to its end."""
     sources = folder.resolve()
     for path in targets:
         if sources in path.resolve().parents:
             raise UserError(f"results would go into {folder} itself, among their sources: give another --output")
     there = [path for path in targets if path.exists()]
-    if there and not overwrite:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{there[0]}{more} would be overwritten: give another --output, or --overwrite")
+    check_free([path for path in there if path not in left], overwrite)
     origins = {_identity(folder / file) for file in files if there and (folder / file).exists()}  # of links, elsewhere
     for path in there:
         if _identity(path) in origins:
@@ -225,6 +226,7 @@ def _translate_files(
     folder: Path,
     files: list[str],
     targets: list[Path],
+    results: Results,
     batch_size: int,
     device: torch.device,
     precision: str,
@@ -233,7 +235,7 @@ def _translate_files(
 ) -> _Told:
     """Translate ``files`` in batches of equal size. What is wrong with one image does not stop the others."""
     channels = input_channels(network)
-    told = _Told()
+    told, places = _Told(), dict(zip(files, targets))
 
     def read(file: str) -> tuple[Tensor, bool]:
         pixels, kind, told.spans[file] = decode(folder / file, channels, numbers)
@@ -247,26 +249,29 @@ def _translate_files(
         batch = torch.stack(images).to(device, memory_format=torch.channels_last)
         return translate(network, batch, precision, running_statistics).cpu()
 
-    def save(image: Tensor, path: Path, deep: bool) -> bool:
+    def save(image: Tensor, file: str, deep: bool) -> bool:
+        if not torch.isfinite(image).all():
+            advice = "" if precision == "fp32" else f" in {precision} (--precision fp32 may do better)"
+            told.left_out.append(f"{folder / file}: the networks make NaN or infinite pixels of it{advice}")
+            return True
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_image(image, path, deep=deep)
+            results.write(places[file], lambda temporary: save_image(image, temporary, deep=deep))
         except OSError as error:
             if error.errno not in _UNFIT_NAMES:
                 raise
             told.left_out.append(sentence(error))
         return True
 
-    def go_through(todo: dict[str, Path], at_once: int) -> dict[str, str]:
-        """Translate these files to these places. Gives those that memory did not hold, and their size in words."""
+    def go_through(todo: Iterable[str], at_once: int) -> dict[str, str]:
+        """Translate these files. Gives those that memory did not hold, and their size in words."""
         waiting: dict[torch.Size, list[tuple[Tensor, bool, str]]] = {}
         failed: dict[str, str] = {}
 
         def flush(group: list[tuple[Tensor, bool, str]]) -> None:
             height, width = group[0][0].shape[1:]
-            results = _if_it_fits(lambda: translated([image for image, *_ in group]))
+            made = _if_it_fits(lambda: translated([image for image, *_ in group]))
             for index, (_, deep, file) in enumerate(group):
-                if results is None or _if_it_fits(lambda: save(results[index], todo[file], deep)) is None:
+                if made is None or _if_it_fits(lambda: save(made[index], file, deep)) is None:
                     failed[file] = f"{width}x{height} pixels are "
                 else:
                     bar.update()
@@ -293,10 +298,9 @@ def _translate_files(
         return failed
 
     with tqdm(total=len(files), unit="image", disable=None) as bar:
-        todo = dict(zip(files, targets))
-        failed = go_through(todo, batch_size)
+        failed = go_through(files, batch_size)
         if batch_size > 1:  # once more, with no others in memory
-            failed = go_through({file: todo[file] for file in failed}, 1)
+            failed = go_through(failed, 1)
         bar.update(len(failed))
     told.left_out += [
         f"{folder / file}: {size}more than memory holds (make it smaller, or cut it into pieces)"

@@ -35,10 +35,16 @@ def decode(recipe: Generates, codes: Tensor, labels: Tensor | None = None) -> It
     """The images (C, S, S) of codes (N, D) one by one, on the CPU; no more than ``AT_ONCE`` are there at a time.
 
     ``labels`` as for :meth:`LatentRecipe.decode`.
+
+    Raises:
+        UserError: an image has pixels that are NaN or infinite.
     """
     for start in range(0, len(codes), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        yield from recipe.decode(codes[part], None if labels is None else labels[part]).cpu()
+        images = recipe.decode(codes[part], None if labels is None else labels[part]).cpu()
+        if not torch.isfinite(images).all():
+            raise UserError(f"the networks of {recipe.name} make NaN or infinite pixels: their training went wrong")
+        yield from images
 
 
 def nearest(query: Tensor, gallery: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastgan import train, translate
+from fastgan import generate, interpolate, train, translate
+from fastgan.cli.pictures import Results
 from fastgan.data.files import read_pixels
 from fastgan.data.images import to_image, to_tensor
 from fastgan.models import ResnetGenerator
@@ -350,3 +351,98 @@ def test_as_many_channels_as_the_network_has(call, tmp_path, channels, suffix):
     outcome = call(translate, "latest_net_G.pth", "photos", "--device", "cpu")
     assert outcome.code == 0, outcome.err
     assert read_pixels(tmp_path / "photos_AtoB" / f"bands{suffix}", channels)[0].shape == (9, 8, channels)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("at", ["in a file", "after a file"])
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_a_killed_call_leaves_whole_files_and_the_next_one_replaces_them(call, images, tmp_path, suffix, at):
+    names = ["a", "b", "c", "sub/d"]
+    if suffix == ".png":
+        images(tmp_path / "photos", sizes=[(8, 8)] * 4, names=[f"{name}.png" for name in names])
+    else:
+        (tmp_path / "photos" / "sub").mkdir(parents=True)
+        for name in names:
+            np.save(tmp_path / "photos" / f"{name}.npy", np.full((8, 8, 5), 7, np.uint8))
+    channels = 3 if suffix == ".png" else 5
+    torch.save(ResnetGenerator(channels, channels, 2, n_blocks=1).state_dict(), tmp_path / "network.pth")
+    output = tmp_path / "photos_AtoB"
+
+    def killed(at):
+        """A child process that ends at its third result."""
+        real, made = {"save": translate.save_image, "replace": os.replace}, []
+
+        def save(image, path, **options):
+            real["save"](image, path, **options)
+            made.append(path)
+            if at == "in a file" and len(made) == 3:
+                os.truncate(path, path.stat().st_size // 2)
+                os._exit(9)
+
+        def replace(source, target):
+            real["replace"](source, target)
+            if at == "after a file" and len(made) == 3:
+                os._exit(9)
+
+        translate.save_image, os.replace = save, replace
+        translate.main(["network.pth", "photos", "--device", "cpu"])
+
+    child = os.fork()
+    if child == 0:
+        try:
+            killed(at)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    there = sorted(path.name for path in output.iterdir())
+    whole = 2 if at == "in a file" else 3
+    assert [name for name in there if name[0] != "."] == [f"{name}{suffix}" for name in names[:whole]]
+    assert len([name for name in there if name.endswith(f".c{suffix}")]) == 3 - whole  # half of it, hidden
+    for name in names[:whole]:
+        read_pixels(output / f"{name}{suffix}", channels)
+
+    (output / "sub").mkdir(exist_ok=True)
+    (output / "sub" / f"d{suffix}").write_text("of somebody else")
+    outcome = call(translate, "network.pth", "photos", "--device", "cpu")
+    assert outcome.code == 2 and f"sub/d{suffix} would be overwritten" in outcome.err
+    (output / "sub" / f"d{suffix}").unlink()
+    outcome = call(translate, "network.pth", "photos", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        f"{name}{suffix}" for name in names
+    ]
+    outcome = call(translate, "network.pth", "photos", "--device", "cpu")
+    assert outcome.code == 2 and f"a{suffix} and 3 more would be overwritten" in outcome.err
+
+
+def test_what_another_call_writes_just_now_is_not_taken_for_left(tmp_path):
+    pytest.importorskip("fcntl")
+    running = Results(tmp_path / "out")
+    running.write(tmp_path / "out" / "a.png", lambda path: path.write_text("new"))
+    assert Results(tmp_path / "out").left == set()
+    running._file.close()  # as at the end of its process
+    assert Results(tmp_path / "out").left == {tmp_path / "out" / "a.png"}
+    (tmp_path / "out" / ".unfinished").write_text('"a.png"\n"../up\n7\n"b.p')  # the last line was cut off
+    assert Results(tmp_path / "out").left == {tmp_path / "out" / "a.png"}
+
+
+@pytest.mark.parametrize("command", ["translate", "generate", "interpolate"])
+def test_no_picture_is_made_of_numbers_that_are_none(call, images, trained, runs, tmp_path, command):
+    """Weights that are finite may still be so large that no result is."""
+    source = trained if command == "translate" else runs("vae")
+    stored = torch.load(source / "checkpoint.pt", weights_only=True)
+    del stored["checksum"]
+    for network in stored["state"]["networks"].values():
+        for value in network.values():
+            if value.is_floating_point() and value.dim() > 1:
+                value.copy_(torch.where(torch.rand_like(value) < 0.5, -3e38, 3e38))
+    torch.save(stored, tmp_path / "checkpoint.pt")
+    images(tmp_path / "photos", sizes=[(8, 8)] * 2)
+    if command == "translate":
+        outcome = call(translate, "checkpoint.pt", "photos", "--device", "cpu")
+        assert "photos/0.png: the networks make NaN or infinite pixels of it" in outcome.err
+    else:
+        outcome = call(generate if command == "generate" else interpolate, "checkpoint.pt", "--device", "cpu")
+        assert "the networks of vae make NaN or infinite pixels" in outcome.err
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*.*") if "photos/" not in str(path)) == ["checkpoint.pt"]
