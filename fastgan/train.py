@@ -18,7 +18,7 @@ import torch
 
 import fastgan
 from fastgan import data, recipes
-from fastgan.training import checkpoint, device, graphs, loop, rng, settings
+from fastgan.training import checkpoint, device, graphs, loop, networks, rng, settings
 from fastgan.cli import command
 from fastgan.evaluation import measures
 from fastgan._errors import UserError
@@ -118,6 +118,9 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     )
     _say("run", f"{folder.path}: {training.describe()}")
     if training.finished():
+        if (networks.step_of(folder.networks) or 0) < training.progress.step:  # killed between the two files of a save
+            training.share_networks()
+            _say("networks", f"{folder.networks} is written anew, of step {training.progress.step}")
         raise UserError(
             f"the run in {folder.path} is complete; a larger --max-steps or --n-epochs goes on with it "
             f"({training.progress.step} steps and {training.progress.epoch} epochs are made)"
@@ -136,7 +139,8 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
         print(f"  {_resume_command(recipe_class, asked)}")
         return command.INTERRUPTED
     print(f"finished {done}: checkpoint.pt, networks.safetensors, losses.jsonl and samples are in {folder.path}")
-    print(f"the last sample grid is {grids.path(step)}")
+    if grids.path(step).exists():
+        print(f"the last sample grid is {grids.path(step)}")
     limit = _pairs_to_measure(options) if recipe.directions else options.eval_images
     if test is not None and limit > 0:
         _measure(recipe, test, limit, folder, step)

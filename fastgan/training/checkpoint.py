@@ -139,7 +139,11 @@ def load(path: str | Path) -> dict[str, Any]:
         Damaged: no such file, a damaged file, or a file that is not a checkpoint of this package.
         UserError: a checkpoint of another version.
     """
-    content = read_tensors(path)
+    return checked(read_tensors(path), path)
+
+
+def checked(content: Any, path: str | Path) -> dict[str, Any]:
+    """What :func:`load` gives of the content of the file ``path``."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise Damaged(f"{path} is not a fastgan checkpoint: a run keeps its own in checkpoint.pt")
     try:

@@ -210,18 +210,21 @@ class Loop:
         """
         check_weights(self.recipe.networks, self.recipe.optimizers, self.progress.step)
         self.progress.seconds = time.monotonic() - self._began
-        description = self.settings.to_json()
         checkpoint.save(
             self.folder.checkpoint,
-            description=description,
+            description=self.settings.to_json(),
             progress=self.progress,
             rng=rng.state(),
             state=self.recipe.state_dict(),
             data=_identity(self.dataset, self.options.seed),
             previous=self.folder.previous,
         )
-        save_networks(self.folder.networks, self.recipe.networks, description)
+        self.share_networks()
         self._saved_step = self.progress.step
+
+    def share_networks(self) -> None:
+        """Write networks.safetensors of this moment."""
+        save_networks(self.folder.networks, self.recipe.networks, self.settings.to_json(), self.progress.step)
 
     def _save_on_the_way(self) -> None:
         """Save; where that cannot be, because a disk is full, say, tell it every time: the next one may succeed."""

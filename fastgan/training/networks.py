@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import textwrap
 import zipfile
@@ -36,6 +37,7 @@ _BEGINNINGS = {
     b"\x89HDF": "an HDF5 file, as Keras writes them",
     b"\x93NUMPY": "an array of numpy",
 }
+_LOGGER = logging.getLogger("fastgan.training")
 _DEPTH = 4  # of dicts in dicts, or of prefixes of keys, around a network
 _READ_AS = (models.ResnetGenerator, models.UnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
 
@@ -68,10 +70,11 @@ class _Stored:
     description: dict[str, Any] = field(default_factory=dict)
 
 
-def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Mapping[str, Any]) -> None:
+def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Mapping[str, Any], step: int) -> None:
     """Write all networks' weights as one safetensors file, keys ``G_A.model.1.weight``, atomically.
 
-    Its metadata names the recipe and holds the run's description as JSON, and a checksum of all that the file says.
+    Its metadata names the recipe and the step, and holds the run's description as JSON, and a checksum of all that the
+    file says.
     """
     from safetensors.torch import save
 
@@ -80,9 +83,25 @@ def save_networks(path: Path, networks: Mapping[str, nn.Module], description: Ma
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
-    metadata = {"format": FORMAT, "recipe": description["recipe"], "description": json.dumps(description)}
+    metadata = {
+        "format": FORMAT,
+        "recipe": description["recipe"],
+        "step": str(step),
+        "description": json.dumps(description),
+    }
     metadata["fastgan_checksum"] = checksum([metadata, tensors])
     write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
+
+
+def step_of(path: Path) -> int | None:
+    """The step of the networks in a safetensors file; None where it does not say. Reads no tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return None
 
 
 def load_networks(path: str | Path) -> Networks:
@@ -98,9 +117,10 @@ def load_networks(path: str | Path) -> Networks:
         UserError: nothing readable there, a damaged file, or networks that this package does not know.
     """
     path = Path(path)
-    if path.is_dir() and _run_file(path) is None:
+    file = _run_file(path) if path.is_dir() else path
+    if file is None:
         return _load_published(path)
-    stored = _read(path)
+    stored = _read(file)
     if stored.recipe in recipes.RECIPES:
         networks = {name: network.eval() for name, network in _rebuild_recipe(stored, stored.recipe).networks.items()}
     elif stored.recipe is not None:
@@ -129,9 +149,10 @@ def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
         UserError: nothing readable there, a damaged file, or networks without a recipe that this package knows.
     """
     path = Path(path)
-    if path.is_dir() and _run_file(path) is None:
+    file = _run_file(path) if path.is_dir() else path
+    if file is None:
         raise UserError(f"{path} holds no run: neither networks.safetensors nor checkpoint.pt")
-    stored = _read(path)
+    stored = _read(file)
     if stored.recipe is None:
         raise UserError(
             f"{stored.path} holds networks alone and does not say which recipe they belong to: give the folder of a run"
@@ -145,10 +166,19 @@ def load_run(path: str | Path) -> tuple[recipes.Recipe, dict[str, Any]]:
 
 
 def _run_file(folder: Path) -> Path | None:
-    for name in ("networks.safetensors", "checkpoint.pt"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    """The file that holds a run's networks. Where its two files are of two steps, the later one, which is told."""
+    networks, saved = folder / "networks.safetensors", folder / "checkpoint.pt"
+    if not networks.is_file():
+        return saved if saved.is_file() else None
+    of_networks, of_checkpoint = step_of(networks), checkpoint.step_of(saved)
+    if of_networks is None or of_checkpoint is None or of_networks == of_checkpoint:
+        return networks
+    taken = networks if of_networks > of_checkpoint else saved
+    _LOGGER.warning(
+        f"{networks} is of step {of_networks} and checkpoint.pt of step {of_checkpoint} (the run was stopped between "
+        f"writing them): {taken.name} is taken"
+    )
+    return taken
 
 
 def _load_published(folder: Path) -> Networks:
@@ -175,15 +205,14 @@ def _age(file: Path) -> tuple[bool, int]:
 
 
 def _read(path: Path) -> _Stored:
-    path = _run_file(path) or path
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file" if path.exists() else f"{path}: no such file or folder")
     _refuse_others(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = checkpoint.read_tensors(path)
     if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
-        content = checkpoint.load(path)
+        content = checkpoint.checked(content, path)
         check_form(content["state"].get("networks"), dict, f"{path}: networks")
         return _Stored(content["state"]["networks"], path, content["recipe"], content["description"])
     if not isinstance(content, Mapping) or not content:

@@ -6,8 +6,10 @@ import re
 import pytest
 import torch
 
-from fastgan import recipes, train
+from fastgan import recipes, train, translate
+from fastgan.training import networks
 from fastgan.training.checksum import checksum
+from fastgan.training.networks import load_networks
 from tests.commands.tiny_command import TINY
 
 PAIRS = [*TINY, "--dataroot", "data", "--eval-pairs", 0, "--print-freq", 1]
@@ -114,6 +116,38 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(call, pictures, tm
     assert "going on after step 2" in outcome.out
     assert (run / "checkpoint.damaged.pt").read_bytes() == content
     assert checksum(torch.load(run / "checkpoint.pt", weights_only=True)["state"]) == whole
+
+
+def test_networks_that_are_older_than_the_checkpoint_are_told_and_written_anew(call, pictures, images, tmp_path, caplog):
+    """As a run leaves them that is killed between the two files of a save."""
+    run = tmp_path / "checkpoints" / "cyclegan"
+    assert call(train, "cyclegan", *PAIRS, "--max-steps", 1).code == 0
+    older = (run / "networks.safetensors").read_bytes()
+    assert call(train, "cyclegan", "--resume", "--max-steps", 2).code == 0
+    newer = load_networks(run / "networks.safetensors").networks
+    images(tmp_path / "photos", sizes=[(8, 8)])
+    outcome = call(translate, run, "photos", "--output", "right")
+    assert outcome.code == 0 and not caplog.records
+
+    (run / "networks.safetensors").write_bytes(older)
+    outcome = call(translate, run, "photos", "--output", "killed")
+    assert outcome.code == 0
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "networks.safetensors is of step 1 and checkpoint.pt of step 2" in told and "checkpoint.pt is taken" in told
+    assert (tmp_path / "killed" / "0.png").read_bytes() == (tmp_path / "right" / "0.png").read_bytes()
+
+    for damage in (lambda path: None, lambda path: path.unlink(), lambda path: path.write_bytes(older[:100])):
+        damage(run / "networks.safetensors")
+        outcome = call(train, "cyclegan", "--resume")
+        assert outcome.code == 2 and "is complete" in outcome.err
+        assert re.search("networks +.*networks.safetensors is written anew, of step 2", outcome.out)
+        assert networks.step_of(run / "networks.safetensors") == 2
+        again = load_networks(run / "networks.safetensors").networks
+        assert checksum({name: network.state_dict() for name, network in again.items()}) == checksum(
+            {name: network.state_dict() for name, network in newer.items()}
+        )
+    outcome = call(train, "cyclegan", "--resume")
+    assert outcome.code == 2 and "written anew" not in outcome.out
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
