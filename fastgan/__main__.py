@@ -9,7 +9,7 @@ from fastgan._errors import UserError
 from fastgan.cli import command
 from fastgan.cli.flags import Parser
 
-COMMANDS = ("train", "translate", "generate", "interpolate", "retrieve", "evaluate", "info", "tune")
+COMMANDS = ("train", "translate", "generate", "interpolate", "retrieve", "evaluate", "export", "demo", "info", "tune")
 
 
 def main(argv: list[str]) -> int:

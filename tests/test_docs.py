@@ -19,6 +19,7 @@ LAYERS = (
     "training",
     "data",
     "recipes",
+    "unfuse",
     "models",
     "fuse",
     "nn",
@@ -80,7 +81,7 @@ def layer(module):
     first = module.split(".")[0]
     if first in COMMANDS or first == "__main__":
         return "commands"
-    return {"_fuse": "fuse"}.get(first, first if first in LAYERS else None)
+    return {"_fuse": "fuse", "_unfuse": "unfuse"}.get(first, first if first in LAYERS else None)
 
 
 def imported(path):

@@ -101,9 +101,12 @@ def read_seed(text: str) -> int:
     return int(text)
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Give ``parser`` the flags --device and --debug, of commands that have no option dataclasses."""
-    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda or cuda:N (default: auto)")
+def add_common(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
+    """Give ``parser`` the flags --device, where it computes on one, and --debug, of commands that have no option
+    dataclasses."""
+    if device:
+        text = "auto, cpu, cuda or cuda:N (default: auto)"
+        parser.add_argument("--device", default="auto", metavar="TEXT", help=text)
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from fastgan import recipes
 from fastgan._errors import UserError
 from fastgan.models import statistics_of_each_image
 from fastgan.training.device import autocast
-from fastgan.training.networks import Networks
+from fastgan.training.networks import Networks, load_networks
 
 GENERATOR_OF = {"AtoB": "G_A", "BtoA": "G_B"}
 
@@ -25,6 +26,29 @@ _OUT_OF_MEMORY = (
     "could not create a memory",
     "could not execute a primitive",
 )
+
+
+def load_generator(path: str | Path, direction: str | None = None) -> nn.Module:
+    """A trained generator, in evaluation mode, on the CPU.
+
+    It takes images (N, C, H, W) in [-1, 1], or codes (N, latent_size). What is read is tensors and plain values: no
+    code of a file is run.
+
+    Args:
+        path: a run folder, its checkpoint.pt or networks.safetensors, a published ``*_net_G*.pth``, or a folder that
+            ``python -m fastgan.export --to folder`` wrote.
+        direction: ``"AtoB"`` or ``"BtoA"``; the default is the only generator there is, or else ``"AtoB"``.
+
+    Raises:
+        ValueError: nothing readable there, a damaged file, networks that are unknown here, or no such generator.
+    """
+    if direction is not None and direction not in GENERATOR_OF:
+        raise UserError(f"direction is {direction!r}: choose from {', '.join(GENERATOR_OF)}")
+    loaded = load_networks(path)
+    generators = [network for name, network in loaded.networks.items() if name.partition("_")[0] == "G"]
+    if direction is None and len(generators) == 1:
+        return generators[0]
+    return generator_for(loaded, direction or "AtoB")
 
 
 def generator_for(loaded: Networks, direction: str) -> nn.Module:

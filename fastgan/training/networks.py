@@ -9,6 +9,7 @@ import textwrap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from fastgan.training.checksum import checksum
 from fastgan.training.settings import is_run_description
 
 FORMAT = "fastgan networks"
+FOLDER_FORMAT = "fastgan generator"
+CONFIG = "config.json"
 _PUBLISHED = re.compile(r"(.*)_net_([A-Za-z]+(?:_[AB])?)\.pth")
 # How others call the generators and discriminators of a file: netG_A2B, G_AB, generator, dis_b, ...
 _ROLE = re.compile(r"(?:net_?)?(?P<kind>[gd])[a-z]*?_?(?:(?P<A>a2b|ab|a)|(?P<B>b2a|ba|b))?", re.IGNORECASE)
@@ -104,14 +107,45 @@ def step_of(path: Path) -> int | None:
         return None
 
 
+def save_folder(
+    folder: Path, name: str, network: nn.Module, description: Mapping[str, Any], card: str, picture: bytes
+) -> None:
+    """Write a network as the folder of a model hub: config.json, model.safetensors, README.md with samples.png.
+
+    Args:
+        folder: made where it is missing.
+        description: the run's options, or {}.
+        card: the text of README.md.
+        picture: a PNG file's content.
+    """
+    from safetensors.torch import save
+
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    config = {
+        "format": FOLDER_FORMAT,
+        "network": name,
+        "class": type(network).__name__,
+        "description": dict(description),
+    }
+    files = {
+        "samples.png": picture,
+        "README.md": card.encode(),
+        "model.safetensors": save(state, metadata={"format": "pt"}),
+        CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        write_atomically(folder / file, partial(Path.write_bytes, data=content))
+
+
 def load_networks(path: str | Path) -> Networks:
     """Rebuild networks from what is written in ``path`` alone.
 
     Args:
         path: a run folder, its checkpoint.pt or networks.safetensors, a published ``latest_net_G_A.pth`` (any
-            ``*_net_G*.pth``), a folder of such files (the latest, or else the highest epoch is taken), or a file of
-            others that holds the state dicts of such networks, in a dict of whatever they saved or with a prefix
-            before the keys.
+            ``*_net_G*.pth``), a folder of such files (the latest, or else the highest epoch is taken), a folder that
+            :func:`save_folder` wrote, or a file of others that holds the state dicts of such networks, in a dict of
+            whatever they saved or with a prefix before the keys.
 
     Raises:
         UserError: nothing readable there, a damaged file, or networks that this package does not know.
@@ -119,7 +153,7 @@ def load_networks(path: str | Path) -> Networks:
     path = Path(path)
     file = _run_file(path) if path.is_dir() else path
     if file is None:
-        return _load_published(path)
+        return _load_folder(path) if (path / CONFIG).is_file() else _load_published(path)
     stored = _read(file)
     if stored.recipe in recipes.RECIPES:
         networks = {name: network.eval() for name, network in _rebuild_recipe(stored, stored.recipe).networks.items()}
@@ -195,6 +229,33 @@ def _load_published(folder: Path) -> Networks:
         )
     networks = {name: network for file in newest.values() for name, network in load_networks(file).networks.items()}
     return Networks(networks, source=tuple(newest.values()))
+
+
+def _load_folder(folder: Path) -> Networks:
+    """The network of a folder that :func:`save_folder` wrote."""
+    path, config = folder / "model.safetensors", folder / CONFIG
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{config} is damaged: it is not JSON") from None
+    if not isinstance(content, dict) or content.get("format") != FOLDER_FORMAT:
+        raise UserError(f"{folder} is not a generator's folder of fastgan: {config} is of another format")
+    name: Any = content.get("network")
+    description: Any = content.get("description")
+    if not isinstance(name, str) or not (description == {} or is_run_description(description)):
+        raise UserError(f"{config} is damaged: it does not say which network is there")
+    if not path.is_file():
+        raise UserError(f"{folder} lacks model.safetensors")
+    state = _read(path).states
+    recipe = description.get("recipe")
+    if recipe in recipes.RECIPES:
+        network = _make_recipe(recipe, description, config).networks.get(name)
+        if network is None:
+            raise UserError(f"{config} is damaged: {recipe} has no network {name}")
+        recipes.load_networks({name: network}, {name: state})
+    else:
+        network = _rebuild(state, path, name)
+    return Networks({name: network.eval()}, recipe, description, (folder,))
 
 
 def _age(file: Path) -> tuple[bool, int]:
@@ -282,18 +343,21 @@ def _read_safetensors(path: Path) -> _Stored:
 
 
 def _rebuild_recipe(stored: _Stored, name: str) -> recipes.Recipe:
-    """The recipe by its stored options, and its networks' weights. The global random generator is left as it was."""
-    recipe_class = recipes.get(name)
-    try:
-        options: Any = read_options(recipe_class.Options, stored.description["options"]["recipe"])
-    except (TypeError, KeyError):
-        raise UserError(
-            f"{stored.path} was written by another version of fastgan, whose {name} has other options"
-        ) from None
-    with torch.random.fork_rng(devices=[]):
-        recipe = recipe_class(options)
+    """The recipe by its stored options, and its networks' weights."""
+    recipe = _make_recipe(name, stored.description, stored.path)
     recipes.load_networks(recipe.networks, stored.states)
     return recipe
+
+
+def _make_recipe(name: str, description: Mapping[str, Any], path: Path) -> recipes.Recipe:
+    """A new recipe by the options that ``path`` holds. The global random generator is left as it was."""
+    recipe_class = recipes.get(name)
+    try:
+        options: Any = read_options(recipe_class.Options, description["options"]["recipe"])
+    except (TypeError, KeyError):
+        raise UserError(f"{path} was written by another version of fastgan, whose {name} has other options") from None
+    with torch.random.fork_rng(devices=[]):
+        return recipe_class(options)
 
 
 def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Module]:

@@ -118,7 +118,9 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(call, pictures, tm
     assert checksum(torch.load(run / "checkpoint.pt", weights_only=True)["state"]) == whole
 
 
-def test_networks_that_are_older_than_the_checkpoint_are_told_and_written_anew(call, pictures, images, tmp_path, caplog):
+def test_networks_that_are_older_than_the_checkpoint_are_told_and_written_anew(
+    call, pictures, images, tmp_path, caplog
+):
     """As a run leaves them that is killed between the two files of a save."""
     run = tmp_path / "checkpoints" / "cyclegan"
     assert call(train, "cyclegan", *PAIRS, "--max-steps", 1).code == 0
