@@ -90,6 +90,8 @@ def train(recipe_class: type[recipes.Recipe], argv: list[str]) -> int:
     dataset = data.open_dataset(recipe_class.data_kind, run.groups["data"], "train", options.seed)
     test = _open_test(recipe_class, run)
     run = _fit_to_data(recipe_class, run, dataset)
+    if content is not None:
+        networks.check_fit(recipe_class, run.groups["recipe"], content["state"].get("networks"))
     rng.seed_everything(options.seed)
     recipe = recipe_class(run.groups["recipe"], precision=options.precision)
     _check_sizes(recipe, dataset, test)

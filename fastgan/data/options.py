@@ -41,7 +41,7 @@ class DataOptions:
     serial_batches: bool = option(False, "take the images in the order of their names, pairing A and B by it")
     max_dataset_size: int | None = option(None, "use only so many training images (of each domain)", least=1)
     num_threads: int = option(
-        0, "worker processes that load images; 0: the training process does it", least=0, resume=True
+        0, "worker processes that load images; 0: the training process does it", least=0, most=256, resume=True
     )
     cache: str = option(
         "auto",

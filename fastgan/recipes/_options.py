@@ -23,7 +23,7 @@ class TranslationOptions:
     netD: str = option(
         "basic", "discriminator: 70x70 PatchGAN, one of --n-layers-D layers, or 1x1", choices=DISCRIMINATORS
     )
-    n_layers_D: int = option(3, "strided layers of the discriminator, with --netD n_layers", least=1)
+    n_layers_D: int = option(3, "strided layers of the discriminator, with --netD n_layers", least=1, most=16)
     ngf: int = option(64, "filters in the generator's first layer (johnson_5blocks: half as many)", least=1)
     ndf: int = option(64, "filters in the discriminator's first layer", least=1)
     norm: str = option("instance", "normalisation layers", choices=NORMS)

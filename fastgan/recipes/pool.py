@@ -30,7 +30,7 @@ class ImagePool:
             raise ValueError(f"an image pool cannot hold {size} images; use 0 to switch it off")
         self.size = size
         self.generator = torch.Generator()
-        self.generator.manual_seed(int(torch.randint(2**62, ())) if seed is None else seed)
+        self.generator.manual_seed(int(torch.randint(2**62, (), device="cpu")) if seed is None else seed)
         self._begin_with([])
 
     def _begin_with(self, images: list[Tensor]) -> None:

@@ -335,29 +335,61 @@ def _read_safetensors(path: Path) -> _Stored:
         states.setdefault(name, {})[rest] = value
     try:
         description = json.loads(metadata.get("description", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         description = None
     if not is_run_description(description):
         raise UserError(f"{path} is damaged: its description of the run cannot be read")
     return _Stored(states, path, metadata.get("recipe"), description)
 
 
+def check_fit(recipe_class: type[recipes.Recipe], options: Any, states: Any) -> None:
+    """Raises UserError where networks of these options are larger than those of ``states``. Takes no memory, whatever
+    the options say. The global random generator is left as it was."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            networks = recipe_class(options).networks
+    except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for sizes beyond its integers
+        why = textwrap.shorten(str(error), 100)
+        raise UserError(f"networks of the options in the checkpoint cannot be built ({why})") from None
+    for name, network in networks.items():
+        state = states.get(name) if isinstance(states, Mapping) else None
+        stored = state.values() if isinstance(state, Mapping) else ()
+        there = sum(each.numel() for each in stored if isinstance(each, Tensor))
+        wanted = sum(each.numel() for each in network.state_dict().values())
+        if wanted > there:
+            raise UserError(
+                f"the checkpoint's network {name} is of another kind or size ({there:,} numbers, where its options "
+                f"give {wanted:,}); use the options it was trained with"
+            )
+
+
 def _rebuild_recipe(stored: _Stored, name: str) -> recipes.Recipe:
     """The recipe by its stored options, and its networks' weights."""
-    recipe = _make_recipe(name, stored.description, stored.path)
-    recipes.load_networks(recipe.networks, stored.states)
+    recipe = _make_recipe(name, stored.description, stored.path, stored.states)
+    try:
+        recipes.load_networks(recipe.networks, stored.states)
+    except ValueError as error:
+        raise UserError(f"{stored.path}: {error}") from None
     return recipe
 
 
-def _make_recipe(name: str, description: Mapping[str, Any], path: Path) -> recipes.Recipe:
-    """A new recipe by the options that ``path`` holds. The global random generator is left as it was."""
+def _make_recipe(name: str, description: Mapping[str, Any], path: Path, states: Any = None) -> recipes.Recipe:
+    """A new recipe by the options that ``path`` holds, for these states of all its networks, where they are given. The
+    global random generator is left as it was."""
     recipe_class = recipes.get(name)
     try:
         options: Any = read_options(recipe_class.Options, description["options"]["recipe"])
     except (TypeError, KeyError):
         raise UserError(f"{path} was written by another version of fastgan, whose {name} has other options") from None
-    with torch.random.fork_rng(devices=[]):
-        return recipe_class(options)
+    except ValueError as error:
+        raise UserError(f"the options in {path} cannot be used: {error}") from None
+    try:
+        if states is not None:
+            check_fit(recipe_class, options, states)
+        with torch.random.fork_rng(devices=[]):
+            return recipe_class(options)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _find_networks(content: Mapping[Any, Any], path: Path) -> dict[str, nn.Module]:

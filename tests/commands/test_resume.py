@@ -2,11 +2,12 @@
 
 import json
 import re
+import time
 
 import pytest
 import torch
 
-from fastgan import recipes, train, translate
+from fastgan import generate, recipes, train, translate
 from fastgan.training import networks
 from fastgan.training.checksum import checksum
 from fastgan.training.networks import load_networks
@@ -118,9 +119,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(call, pictures, tm
     assert checksum(torch.load(run / "checkpoint.pt", weights_only=True)["state"]) == whole
 
 
-def test_networks_that_are_older_than_the_checkpoint_are_told_and_written_anew(
-    call, pictures, images, tmp_path, caplog
-):
+def test_networks_older_than_the_checkpoint_are_told_and_written_anew(call, pictures, images, tmp_path, caplog):
     """As a run leaves them that is killed between the two files of a save."""
     run = tmp_path / "checkpoints" / "cyclegan"
     assert call(train, "cyclegan", *PAIRS, "--max-steps", 1).code == 0
@@ -150,6 +149,36 @@ def test_networks_that_are_older_than_the_checkpoint_are_told_and_written_anew(
         )
     outcome = call(train, "cyclegan", "--resume")
     assert outcome.code == 2 and "written anew" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "says"),
+    [
+        ("cyclegan", "n_layers_D", "--n-layers-D is 1000000: it must be 16 or less"),
+        ("cyclegan", "num_threads", "--num-threads is 1000000: it must be 256 or less"),
+        ("cyclegan", "ngf", "network G_A is of another kind or size .* use the options it was trained with"),
+        ("wgan_gp", "latent_size", "network G is of another kind or size .* use the options it was trained with"),
+    ],
+)
+def test_huge_options_in_a_checkpoint_are_refused_before_they_take_memory(
+    call, pictures, images, tmp_path, name, option, says
+):
+    run = tmp_path / "checkpoints" / name
+    assert call(train, name, *(PAIRS if name == "cyclegan" else SMALL), "--max-steps", 1).code == 0
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    del content["checksum"]
+    for group in content["description"]["options"].values():
+        group.update({option: 10**6} if option in group else {})
+    torch.save(content, run / "checkpoint.pt")
+    (run / "networks.safetensors").unlink()
+    images(tmp_path / "photos", sizes=[(8, 8)])
+    before = time.process_time()
+    calls = [call(train, name, "--resume", "--max-steps", 2)]
+    if option != "num_threads":  # which the networks do not have
+        calls.append(call(translate, run, "photos") if name == "cyclegan" else call(generate, run))
+    assert time.process_time() - before < 20
+    for outcome in calls:
+        assert outcome.code == 2 and re.search(says, outcome.err) and outcome.err.count("\n") == 1, outcome.err
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

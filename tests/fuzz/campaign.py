@@ -88,22 +88,20 @@ def _ended(code: int) -> str:
 
 def content_of(reader: str, number: int) -> tuple[str, bytes]:
     """(ending of the name, content) of the bad file of a case."""
-    from .mutate import mutated
     from .readers import READERS
 
     generator = random.Random(f"{reader} {number}")
     seeds = READERS[reader].seeds()
     suffix, content = seeds[number % len(seeds)]
-    return suffix, mutated(content, generator)
+    return suffix, READERS[reader].change(content, generator)
 
 
 def _judge(reader: str, number: int, seeds: list[tuple[str, bytes]], folder: Path) -> Outcome:
-    from .mutate import mutated
     from .readers import READERS
 
     suffix, content = seeds[number % len(seeds)]
     path = folder / f"a{suffix}"
-    path.write_bytes(mutated(content, random.Random(f"{reader} {number}")))
+    path.write_bytes(READERS[reader].change(content, random.Random(f"{reader} {number}")))
     fault, refused, start = "", False, time.monotonic()
     try:
         READERS[reader].read(path)

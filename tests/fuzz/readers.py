@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from PIL import Image
 from fastgan.data.files import read_header, read_pixels
 from fastgan.data.idx import read_idx
 
+from . import checkpoints
+from .mutate import mutated
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -26,11 +30,15 @@ class Reader:
     Attributes:
         seeds: gives (ending of the name, content) of good files.
         read: reads one. What a bad file raises is one of ``refuses``, and its message one line that names the file.
+        change: makes the content of a bad file of that of a good one.
+        sample: cases that ``make test`` runs.
     """
 
     seeds: Callable[[], list[tuple[str, bytes]]]
     read: Callable[[Path], object]
     refuses: tuple[type[Exception], ...] = (ValueError,)
+    change: Callable[[bytes, random.Random], bytes] = mutated
+    sample: int = 300
 
 
 def _picture(size: tuple[int, int] = (23, 19), mode: str = "RGB") -> Image.Image:
@@ -111,4 +119,9 @@ def _idx() -> list[tuple[str, bytes]]:
     return found
 
 
-READERS = {"images": Reader(_images, _read_image), "idx": Reader(_idx, read_idx)}
+READERS = {
+    "images": Reader(_images, _read_image),
+    "idx": Reader(_idx, read_idx),
+    "networks": Reader(checkpoints.networks, checkpoints.read_networks, change=checkpoints.change),
+    "resume": Reader(checkpoints.runs, checkpoints.resume, change=checkpoints.change_values, sample=25),
+}

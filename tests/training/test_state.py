@@ -14,6 +14,7 @@ from fastgan.training import checkpoint, loop, rng, settings
 from fastgan.training.checkpoint import Progress
 from fastgan.training.recent_losses import NonFiniteLoss, check_weights
 from fastgan.training.train_options import TrainOptions
+from tests.fuzz.trees import GONE, changed, nodes, wrong
 from tests.training.tiny_recipe import CLASSES, TinyDataOptions
 
 PAIRS = dict(netG="resnet_6blocks", ngf=2, netD="n_layers", n_layers_D=1, ndf=2)
@@ -23,7 +24,6 @@ SYSTEMS = {
     "wgan": (dict(image_size=12, n_critic=2), "fp32"),
     "vae": (dict(image_size=12), "fp16"),
 }
-GONE = object()
 
 
 class Images(torch.utils.data.Dataset):
@@ -73,49 +73,6 @@ def content_of(recipe):
         file,
     )
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-
-
-def nodes(value, path=()):
-    """Where everything lies in a value; of long lists and of many weights only the beginning."""
-    if path:
-        yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    for number, (key, each) in enumerate(items):
-        if number < (4 if isinstance(key, int) or "networks" in path else 20):
-            yield from nodes(each, (*path, key))
-
-
-def changed(value, path, new):
-    """The value with another one at a place."""
-    if not path:
-        return new
-    items = dict(value.items() if isinstance(value, dict) else enumerate(value))
-    if len(path) == 1 and new is GONE:
-        del items[path[0]]
-    else:
-        items[path[0]] = changed(items[path[0]], path[1:], new)
-    return items if isinstance(value, dict) else type(value)(items.values())
-
-
-def wrong(value, generator):
-    """Something that does not belong where the value lies."""
-    if isinstance(value, torch.Tensor):
-        choices = [
-            value[None],
-            value.double() if value.dtype != torch.float64 else value.float(),
-            value.tolist(),
-            torch.zeros(100),
-            value.to_sparse() if value.dim() else 1.0,
-            None,
-        ]
-        if value.is_floating_point():
-            choices += [torch.full_like(value, number) for number in (float("nan"), float("inf"))]
-    else:
-        choices = [None, "text", (), (1, 2, 3), [0], {"other": 1}, torch.zeros(3), b"bytes", 0.5, GONE]
-        choices = [each for each in choices if type(each) is not type(value)]
-        if isinstance(value, (int, float)):
-            choices += [float("nan") if isinstance(value, float) else -(2**80)]
-    return generator.choice(choices)
 
 
 # What depends on the version of torch, or is said by options alone, and may be missing or of any kind where None is its
