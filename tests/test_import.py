@@ -102,7 +102,7 @@ for name in COMMANDS:
     sys.argv = [name, "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         runpy.run_module("fastgan." + name, run_name="__main__")
-assert seen == [False, *[True] * 6], seen  # the first imported torch for the others; fastgan.tune measures a GPU
+assert seen == [False, *[True] * 8], seen  # the first imported torch for the others; fastgan.tune measures a GPU
 assert "GOMP_SPINCOUNT" in os.environ and sys.excepthook is _process.leave_quietly
 print("settled")
 """.replace("COMMANDS", repr(COMMANDS))
