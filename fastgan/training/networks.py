@@ -41,6 +41,20 @@ _BEGINNINGS = {
     b"\x93NUMPY": "an array of numpy",
 }
 _LOGGER = logging.getLogger("fastgan.training")
+# Generators of others that have no counterpart here, by a key that no other network has.
+_OTHERS = {
+    re.compile(r"model\.\d+\.filt"): (
+        "a generator of CUT with antialiased sampling, which is not supported: CUT's options --no_antialias and "
+        "--no_antialias_up train one that is"
+    ),
+    re.compile(r"model\.\d+\.block\.\d+\.weight"): (
+        "PyTorch-GAN's GeneratorResNet, which is not supported: it enlarges by nearest neighbours before a "
+        "convolution, where ResnetGenerator has a transposed convolution"
+    ),
+    re.compile(r"down1\.model\.0\.weight"): (
+        "PyTorch-GAN's GeneratorUNet, which is not supported: its layers are others than UnetGenerator's"
+    ),
+}
 _DEPTH = 4  # of dicts in dicts, or of prefixes of keys, around a network
 _READ_AS = (models.ResnetGenerator, models.UnetGenerator, models.NLayerDiscriminator, models.PixelDiscriminator)
 
@@ -446,6 +460,10 @@ def _search(content: Mapping[Any, Any], place: str, near: list[str]) -> dict[str
 
 def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.Module | None:
     """The network that a state dict describes, or None. The global random generator is left as it was."""
+    for keys, what in _OTHERS.items():
+        if any(keys.fullmatch(key) for key in state):
+            near.append(f"{place or 'it'} is {what}")
+            return None
     with torch.random.fork_rng(devices=[]):
         for network_class in _READ_AS:
             try:
