@@ -23,6 +23,8 @@ class Generates(Protocol):
     """Makes images of latent codes."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def classes(self) -> int:
         """The classes that images can be asked of; 0 where the system is told none."""
 

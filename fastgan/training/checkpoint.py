@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -104,7 +104,7 @@ def _write(content: dict[str, Any], temporary: Path, path: Path) -> None:
     with open(temporary, "wb") as file:
         watched = _Watched(file)
         try:
-            torch.save(content, watched)
+            torch.save(content, cast(IO[bytes], watched))
         except (RuntimeError, OSError) as error:  # torch's writer speaks of positions in the file alone
             if watched.error is None:
                 raise

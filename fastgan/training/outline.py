@@ -138,7 +138,7 @@ class _StorageType:
     item_bytes: int
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the one in C takes memory for any index of its memo
+class _Unpickler(pickle._Unpickler):  # the one in C takes memory for any index of its memo
     """Calls nothing but what :meth:`find_class` gives: builtin types, which a pickle cannot change, and methods."""
 
     def __init__(self, stream: _Bounded, length: int):
