@@ -460,10 +460,6 @@ def _search(content: Mapping[Any, Any], place: str, near: list[str]) -> dict[str
 
 def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.Module | None:
     """The network that a state dict describes, or None. The global random generator is left as it was."""
-    for keys, what in _OTHERS.items():
-        if any(keys.fullmatch(key) for key in state):
-            near.append(f"{place or 'it'} is {what}")
-            return None
     with torch.random.fork_rng(devices=[]):
         for network_class in _READ_AS:
             try:
@@ -479,6 +475,9 @@ def _recognise(state: Mapping[str, Tensor], place: str, near: list[str]) -> nn.M
                 )
             except (ValueError, KeyError, IndexError):
                 continue
+    near += [
+        f"{place or 'it'} is {what}" for keys, what in _OTHERS.items() if any(keys.fullmatch(key) for key in state)
+    ]
     return None
 
 
