@@ -30,6 +30,7 @@ def option(
     resume: bool = False,
     stored: bool = True,
     from_data: bool = False,
+    aliases: Sequence[str] = (),
 ) -> _Value:
     """A field of an options dataclass. Its annotation is the type of the values.
 
@@ -41,6 +42,7 @@ def option(
         resume: whether ``--resume`` may be given together with another value than the run was started with.
         stored: whether the value belongs to the run and is kept with it, or only to this call of the command.
         from_data: whether the data decides the value; there is no flag for it then.
+        aliases: other names that it has on the command line, and in what earlier versions stored.
     """
     metadata = {
         "help": help,
@@ -51,6 +53,7 @@ def option(
         "resume": resume or not stored,
         "stored": stored,
         "from_data": from_data,
+        "aliases": tuple(aliases),
     }
     said = {name: value for name, value in metadata.items() if value not in ((), None)}
     return dataclasses.field(default=default, metadata=said)
@@ -83,6 +86,7 @@ class Option:
     resume: bool
     stored: bool
     from_data: bool
+    aliases: tuple[str, ...]
 
     @property
     def flag(self) -> str:
@@ -153,6 +157,7 @@ def options_of(options: type) -> dict[str, Option]:
             said.get("resume", False),
             said.get("stored", True),
             said.get("from_data", False),
+            tuple(said.get("aliases", ())),
         )
     return found
 

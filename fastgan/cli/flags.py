@@ -91,7 +91,8 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str, leav
             group.add_argument(each.flag, type=_reader(each.kind, each.optional), choices=each.choices, **how)
         else:
             metavar = {int: "N", float: "X", str: "TEXT"}[each.kind]
-            group.add_argument(each.flag, type=_reader(each.kind, each.optional), metavar=metavar, **how)
+            flags = (each.flag, *("--" + alias.replace("_", "-") for alias in each.aliases))
+            group.add_argument(*flags, type=_reader(each.kind, each.optional), metavar=metavar, **how)
 
 
 def read_seed(text: str) -> int:

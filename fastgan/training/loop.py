@@ -19,6 +19,7 @@ from fastgan.training.data_order import BatchKeys, Items, Key
 from fastgan.training.device import memory_format, move_batch
 from fastgan.training.folder import RunFolder
 from fastgan.training.interrupt import Interrupt
+from fastgan.training.interval import Due, read_interval
 from fastgan.training.log import LossFile, PlainLines, ProgressBar, learning_rates, progress_display
 from fastgan.training.networks import save_networks
 from fastgan.training.recent_losses import NonFiniteLoss, RecentLosses, check_weights
@@ -52,7 +53,7 @@ class Loop:
         step: makes an update on a batch and gives its losses, as ``recipe.step`` does, which it is by default.
         batches: makes a batch on the device of a list of keys; without it, the items are loaded and collated.
         sample: called with the step whenever a sample grid is due; what it draws from generators is given back. That
-            it cannot write (OSError) is told, and does not end the run.
+            it cannot write, or has no memory for, is told, and does not end the run.
         progress: where to begin.
 
     Raises:
@@ -128,6 +129,8 @@ class Loop:
         display = self._display or progress_display(self.total, progress.step)
         self._file = LossFile(self.folder.losses, progress.step)
         self._began = time.monotonic() - progress.seconds
+        self._sampling = Due(read_interval(self.options.sample_every, "--sample-every"), self.total)
+        self._saving = Due(read_interval(self.options.save_every, "--save-every"), self.total)
         with (
             Interrupt() as interrupt,
             contextlib.closing(self._open(keys)) as batches,
@@ -187,12 +190,14 @@ class Loop:
                 self._file.write(progress, epoch, lr, values)
         if look and (shown or (on_host and display.every_step)):
             display.show(progress.step, epoch, lr, values)
-        if self._sample is not None and (_due(progress.step, options.sample_freq) or self.finished()):
-            with rng.preserved(), self._going_on("a sample grid cannot be written"):
+        if self._sample is not None and (self._sampling.after(progress.step) or self.finished()):
+            with rng.preserved(), self._going_on("a sample grid cannot be written", EXPECTED):
                 self._sample(progress.step)
-        if _due(progress.step, options.save_freq) and not self.finished():
+            self._sampling.done()
+        if self._saving.after(progress.step) and not self.finished():
             self._losses.fetch()
             self._save_on_the_way()
+            self._saving.done()
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -235,7 +240,7 @@ class Loop:
         except (OSError, UserError) as error:
             _LOGGER.warning(
                 f"step {self.progress.step} is not saved ({sentence(error)}): training goes on, "
-                f"{self._last_save()}, and --save-freq {self.options.save_freq} tries it again"
+                f"{self._last_save()}, and --save-every {self.options.save_every} tries it again"
             )
 
     def _save_last(self) -> None:
@@ -258,11 +263,11 @@ class Loop:
         )
 
     @contextlib.contextmanager
-    def _going_on(self, what: str) -> Generator[None, None, None]:
+    def _going_on(self, what: str, expected: tuple[type[Exception], ...] = (OSError,)) -> Generator[None, None, None]:
         """That something beside the training cannot be written is told once, and the run goes on."""
         try:
             yield
-        except OSError as error:
+        except expected as error:
             if what not in self._told:
                 self._told.add(what)
                 _LOGGER.warning(f"{what} ({sentence(error)}): the run goes on")
@@ -333,7 +338,3 @@ def _identity(dataset: Items, seed: int) -> dict[str, Any]:
     """What must be the same for a run to go on in the same order, as far as the data set tells."""
     identity: dict[str, Any] = {"length": len(dataset), "seed": seed}
     return identity if dataset.fingerprint is None else identity | {"fingerprint": dataset.fingerprint}
-
-
-def _due(step: int, frequency: int) -> bool:
-    return frequency > 0 and step % frequency == 0

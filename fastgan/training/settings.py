@@ -92,7 +92,7 @@ def resolve(recipe: str, preset: str, classes: Mapping[str, type], *layers: Mapp
     """
     values: dict[str, Any] = {}
     for layer in layers:
-        values.update(layer)
+        values.update(_by_todays_names(layer, classes))
     known = {name for options in classes.values() for name in options_of(options)}
     for name in values:
         if name not in known:
@@ -111,7 +111,7 @@ def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: M
         UserError: a flag differs from the stored value of an option that is fixed once a run has started, or a stored
             value cannot be one.
     """
-    stored = flatten(description)
+    stored = _by_todays_names(flatten(description), classes)
     try:
         resolve(description["recipe"], description["preset"], classes, stored)
     except ValueError as error:
@@ -125,6 +125,19 @@ def resume(description: Mapping[str, Any], classes: Mapping[str, type], given: M
                 f"fixed for its life; leave the flag out, or start a new run with --name"
             )
     return resolve(description["recipe"], description["preset"], classes, stored, given)
+
+
+def _by_todays_names(values: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str, Any]:
+    """``values`` under the names that options have now. Of a renamed one that is text now, numbers become text."""
+    named: dict[str, Any] = {}
+    found = {
+        alias: each for options in classes.values() for each in options_of(options).values() for alias in each.aliases
+    }
+    for name, value in values.items():
+        if name in found:
+            name, value = found[name].name, str(value) if found[name].kind is str and type(value) is int else value
+        named[name] = value
+    return named
 
 
 def changes(description: Mapping[str, Any], run: Settings) -> list[str]:

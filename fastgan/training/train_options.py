@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastgan._options import check_options, option
+from fastgan._options import check_options, option, options_of
+from fastgan.training.interval import read_interval
 
 LARGEST_SEED = 2**64 - 1  # that torch takes
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -37,9 +38,19 @@ class TrainOptions:
     graph: bool = option(True, "on a GPU, record the step in CUDA graphs", resume=True)
     resident: bool = option(True, "on a GPU, keep all images there, where they fit", resume=True)
     print_freq: int = option(50, "steps between two logged lines", least=1, resume=True)
-    sample_freq: int = option(500, "steps between two sample grids; 0: only at the end", least=0, resume=True)
+    sample_every: str = option(
+        "500,60s",
+        "steps, time (s, m, h), or both, whichever comes first, between two sample grids; 0: only at the end",
+        resume=True,
+        aliases=("sample_freq", "display_freq"),
+    )
     sample_count: int = option(4, "rows of a sample grid", least=1, resume=True)
-    save_freq: int = option(1000, "steps between two checkpoints; 0: only at the end", least=0, resume=True)
+    save_every: str = option(
+        "1000,10m",
+        "steps, time, or both between two checkpoints; a shorter run saves at its quarters; 0: only at the end",
+        resume=True,
+        aliases=("save_freq", "save_latest_freq"),
+    )
     eval_pairs: int | None = option(
         None,
         "true pairs that the final evaluation looks at; 0: none; given, files of the "
@@ -54,5 +65,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        for name in ("sample_every", "save_every"):
+            read_interval(getattr(self, name), options_of(TrainOptions)[name].flag)
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")

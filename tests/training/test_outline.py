@@ -107,6 +107,7 @@ HARMFUL = {
     "a tensor of one number": lambda form: tensor(1, MANY, 0, form),
     "bytes": lambda form: b"cbuiltins\nbytearray\nJ" + MANY.to_bytes(4, "little") + b"\x85R",
     "an old tensor": lambda form: b"ctorch\nFloatTensor\nJ" + MANY.to_bytes(4, "little") + b"\x85R",
+    "a bytearray": lambda form: b"\x96" + MANY.to_bytes(8, "little"),
     "a name": lambda form: b"X" + MANY.to_bytes(4, "little"),
     "a list of itself": lambda form: b"]q\x00h\x00a",
     "many lists": lambda form: b"Nq\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)),

@@ -1,8 +1,10 @@
 """A run that is stopped and resumed makes, bit for bit, the steps it would have made."""
 
+import itertools
 import json
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -143,13 +145,13 @@ class Failing:
 
 
 @pytest.mark.parametrize("at", [2, 3, 4, 6])  # an epoch is 3 steps
-@pytest.mark.parametrize("place", ["data", "step", "show", "sample"])
+@pytest.mark.parametrize("place", ["data", "step", "show"])
 def test_a_run_that_an_error_ends_goes_on_exactly(tmp_path, monkeypatch, place, at):
     whole = new_loop(tmp_path / "whole", max_steps=8, print_freq=1)
     whole.run()
     error = RuntimeError("an accident")
-    display, sample = Silence(), Failing(lambda step: None, at if place == "sample" else 0, error)
-    first = new_loop(tmp_path / "parts", max_steps=8, print_freq=1, sample_freq=1, sample=sample, display=display)
+    display = Silence()
+    first = new_loop(tmp_path / "parts", max_steps=8, print_freq=1, display=display)
     if place == "data":
         get = Failing(first.dataset.__getitem__, [0, 2, 4, 5, 7, 9][at - 1] + 1, error)
         monkeypatch.setattr(TinyData, "__getitem__", lambda self, key: get(key))
@@ -157,7 +159,7 @@ def test_a_run_that_an_error_ends_goes_on_exactly(tmp_path, monkeypatch, place, 
         first._step = Failing(first._step, at, error)
     elif place == "show":
         display.show = Failing(display.show, at, error)
-    made = at if place in ("show", "sample") else at - 1
+    made = at if place == "show" else at - 1
     with pytest.raises(
         UserError, match=f"an accident: training stopped after step {made}, which is saved in .*--resume"
     ):
@@ -216,6 +218,56 @@ def test_what_cannot_be_written_beside_the_run_does_not_end_it(tmp_path, caplog)
     assert_same_state(plain.recipe, loop.recipe)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), MemoryError("much"), RuntimeError("too much")]
+)
+def test_a_sample_grid_that_fails_does_not_end_the_run(tmp_path, caplog, error):
+    whole = new_loop(tmp_path / "whole", max_steps=5)
+    whole.run()
+    sample = Failing(lambda step: None, 2, error)
+    loop = new_loop(tmp_path / "run", max_steps=5, sample_freq=1, sample=sample)
+    assert loop.run() and sample.left == -3
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a sample grid cannot be written (")
+    assert record.getMessage().endswith("): the run goes on")
+    assert_same_state(whole.recipe, loop.recipe)
+
+
+def test_a_run_is_saved_long_before_its_end(tmp_path):
+    """By the defaults, however short it is: one that is killed has lost a quarter at most."""
+    steps = {}
+    for total in (3, 8, 40):
+        loop = new_loop(tmp_path / str(total), max_steps=total, n_epochs=100)
+        save, saved = loop.save, []
+        loop.save = lambda save=save, saved=saved, loop=loop: (saved.append(loop.progress.step), save())
+        loop.run()
+        steps[total] = saved
+    assert steps == {3: [1, 2, 3], 8: [1, 2, 4, 6, 8], 40: [1, 10, 20, 30, 40]}
+
+
+def test_a_run_by_the_clock_is_saved_by_the_clock(tmp_path):
+    loop = new_loop(tmp_path / "run", max_steps=200, n_epochs=100, save_every="0.05s")
+    save, times = loop.save, []
+    loop.save = lambda: (times.append(time.monotonic()), save())
+    loop.run()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert len(gaps) > 2 and min(gaps[:-1]) >= 0.05
+
+
+def test_runs_of_earlier_versions_counted_steps(tmp_path):
+    loop = new_loop(tmp_path / "run", max_steps=2)
+    loop.run()
+    content = torch.load(loop.folder.checkpoint, weights_only=True)
+    del content["checksum"]
+    options = content["description"]["options"]["train"]
+    del options["save_every"], options["sample_every"]
+    options |= {"save_freq": 7, "sample_freq": 0}
+    torch.save(content, loop.folder.checkpoint)
+    assert resumed_loop(tmp_path / "run").options.save_every == "7"
+    again = resumed_loop(tmp_path / "run", sample_every="5s")
+    assert (again.options.save_every, again.options.sample_every) == ("7", "5s")
+
+
 def test_other_data_is_refused(tmp_path):
     new_loop(tmp_path / "run", max_steps=2).run()
     with pytest.raises(UserError, match="trained on 5 images and the data now has 6"):
@@ -270,7 +322,7 @@ def test_lines_are_shown_when_due(tmp_path):
 def test_samples_come_when_due(tmp_path):
     steps = []
     new_loop(tmp_path / "run", max_steps=7, sample_freq=3, sample=steps.append).run()
-    assert steps == [3, 6, 7]
+    assert steps == [1, 3, 6, 7]
 
 
 def test_a_recipe_may_leave_out_the_last_batch(tmp_path, monkeypatch):
