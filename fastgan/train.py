@@ -24,7 +24,7 @@ from fastgan.evaluation import measures
 from fastgan._errors import UserError
 from fastgan._options import options_of
 from fastgan.evaluation.translation_error import write_metrics
-from fastgan.cli.flags import Parser, add_options
+from fastgan.cli.flags import Parser, add_options, exit_codes
 from fastgan.training.folder import RunFolder
 from fastgan.training.log import clock, learning_rates
 from fastgan.training.train_options import TrainOptions
@@ -53,7 +53,7 @@ LEFT_OUT = {
 
 def main(argv: list[str]) -> int:
     if argv[:1] in (["-h"], ["--help"]):
-        print(f"{USAGE}\n\nrecipes:\n{_list()}")
+        print(f"{USAGE}\n\nrecipes:\n{_list()}\n\n{exit_codes()}")
         return 0
     if argv[:1] == ["--list"]:
         print(_list())

@@ -115,6 +115,7 @@ are PNG files under the names of their sources, of 16 bits where the source has 
 more than 4 channels. An image that cannot be read, or that memory does not hold, is left out and named; the exit code
 is 1 then, and 2 where nothing was translated.""",
         epilog="example: python -m fastgan.translate checkpoints/cyclegan photos --direction both",
+        incomplete="images were left out",
     )
     parser.add_argument(
         "checkpoint",

@@ -17,16 +17,26 @@ ALMOST = 0.85  # of difflib's ratio: a letter or two, no other word
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are sentences of ours, and whose flags take dashes and underscores alike."""
+    """An argument parser whose errors are sentences of ours, and whose flags take dashes and underscores alike.
+
+    Args:
+        incomplete: what exit code 1 says, in a command that has it.
+    """
 
     def __init__(
-        self, prog: str, *, usage: str | None = None, description: str | None = None, epilog: str | None = None
+        self,
+        prog: str,
+        *,
+        usage: str | None = None,
+        description: str | None = None,
+        epilog: str | None = None,
+        incomplete: str | None = None,
     ) -> None:
         super().__init__(
             prog,
             usage=usage,
             description=description,
-            epilog=epilog,
+            epilog="\n\n".join(part for part in (epilog, exit_codes(incomplete)) if part),
             formatter_class=_Formatter,
             allow_abbrev=False,
         )
@@ -48,6 +58,12 @@ class Parser(argparse.ArgumentParser):
                 hint = f"did you mean {meant[0]}?" if meant else f"{self.prog} --help lists what there is"
             raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
         return namespace
+
+
+def exit_codes(incomplete: str | None = None) -> str:
+    """The line of ``--help`` that says what a command's exit code means."""
+    some = "" if incomplete is None else f" 1 {incomplete},"
+    return f"exit codes: 0 done,{some} 2 an error, told in one line, 130 stopped by Ctrl-C or a signal"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -43,7 +43,7 @@ def decode(recipe: Generates, codes: Tensor, labels: Tensor | None = None) -> It
         part = slice(start, start + AT_ONCE)
         images = recipe.decode(codes[part], None if labels is None else labels[part]).cpu()
         if not torch.isfinite(images).all():
-            raise UserError(f"the networks of {recipe.name} make NaN or infinite pixels: their training went wrong")
+            raise UserError("the networks make NaN or infinite pixels: their training went wrong")
         yield from images
 
 

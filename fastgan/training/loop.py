@@ -22,7 +22,7 @@ from fastgan.training.interrupt import Interrupt
 from fastgan.training.interval import Due, read_interval
 from fastgan.training.log import LossFile, PlainLines, ProgressBar, learning_rates, progress_display
 from fastgan.training.networks import save_networks
-from fastgan.training.recent_losses import NonFiniteLoss, RecentLosses, check_weights
+from fastgan.training.recent_losses import NonFiniteLoss, RecentLosses, check_rest, check_weights
 from fastgan.training.settings import Settings
 from fastgan.training.train_options import TrainOptions
 from fastgan.training.workers import Loader, loader
@@ -211,16 +211,18 @@ class Loop:
         """Write checkpoint.pt and networks.safetensors of this moment.
 
         Raises:
-            NonFiniteLoss: a weight is NaN or infinite, as the next loss will be; nothing is written.
+            NonFiniteLoss: something of the state is NaN or infinite, as the next loss will be; nothing is written.
         """
+        state = self.recipe.state_dict()
         check_weights(self.recipe.networks, self.recipe.optimizers, self.progress.step)
+        check_rest(state, self.progress.step)
         self.progress.seconds = time.monotonic() - self._began
         checkpoint.save(
             self.folder.checkpoint,
             description=self.settings.to_json(),
             progress=self.progress,
             rng=rng.state(),
-            state=self.recipe.state_dict(),
+            state=state,
             data=_identity(self.dataset, self.options.seed),
             previous=self.folder.previous,
         )

@@ -142,9 +142,7 @@ class _Unpickler(pickle._Unpickler):  # the one in C takes memory for any index 
     """Calls nothing but what :meth:`find_class` gives: builtin types, which a pickle cannot change, and methods."""
 
     dispatch = {  # noqa: RUF012
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if code != pickle.BYTEARRAY8[0]  # type: ignore[attr-defined]
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
     }  # without what takes memory of any size
 
     def __init__(self, stream: _Bounded, length: int):

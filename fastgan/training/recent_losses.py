@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,3 +75,19 @@ def check_weights(networks: Mapping[str, nn.Module], optimizers: Mapping[str, Op
             for key, value in state.items():
                 if isinstance(value, Tensor) and not torch.isfinite(value).all():
                     raise NonFiniteLoss(f"the moments {key} of the optimizer {name} are not finite after step {step}")
+
+
+def check_rest(state: Mapping[str, Any], step: int) -> None:
+    """Raise NonFiniteLoss, naming it, where a tensor of a recipe's state is NaN or infinite that is in no network and
+    no optimizer, such as an image in a pool."""
+    rest: list[tuple[str, Any]] = [
+        (part, value) for part, value in state.items() if part not in ("networks", "optimizers")
+    ]
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, Mapping):
+            rest += [(f"{name}.{key}", each) for key, each in value.items()]
+        elif isinstance(value, (list, tuple)):
+            rest += [(f"{name}.{index}", each) for index, each in enumerate(value)]
+        elif isinstance(value, Tensor) and not torch.isfinite(value).all():
+            raise NonFiniteLoss(f"{name} is not finite after step {step}")

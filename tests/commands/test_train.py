@@ -1,5 +1,6 @@
 """python -m fastgan.train, as a user meets it."""
 
+import gc
 import io
 import json
 import os
@@ -7,13 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import torch
 from PIL import Image
 
-from fastgan import recipes, train, translate
+from fastgan import evaluate, generate, interpolate, recipes, retrieve, train, translate
+from fastgan._errors import UserError
 from fastgan.recipes.cyclegan import CycleGAN
+from fastgan.training.folder import RunFolder
 from fastgan.training.networks import load_networks, load_recipe
 from tests.commands.tiny_command import TINY
 
@@ -354,3 +359,129 @@ def test_a_run_of_a_recipe_that_translates_nothing(call, images, tmp_path):
     images(tmp_path / "photos")
     outcome = call(translate, "checkpoints/gan", "photos", "--device", "cpu")
     assert outcome.code == 2 and "was trained by gan, which translates no images" in outcome.err
+
+
+@pytest.mark.parametrize("module", [train, translate, generate, interpolate, retrieve, evaluate])
+def test_help_says_what_the_exit_codes_are(call, module):
+    for argv in (["--help"], ["gan", "--help"]) if module is train else (["--help"],):
+        outcome = call(module, *argv)
+        line = outcome.out.splitlines()[-1]
+        assert outcome.code == 0 and line.startswith("exit codes: 0 done,") and "2 an error" in line and "130" in line
+        assert (" 1 images were left out," in line) == (module is translate)
+
+
+def test_a_run_that_ends_while_another_opens_its_data_is_kept(call, tmp_path, monkeypatch):
+    """The folder was free when the second one looked first."""
+    options = ["gan", "--image-size", 12, "--max-dataset-size", 8, "--batch-size", 4, "--eval-images", 0]
+    options += ["--device", "cpu", "--max-steps", 2]
+    opened, real = [], train.data.open_dataset
+
+    def open_dataset(*arguments):
+        if not opened:
+            opened.append(True)
+            assert call(train, *options).code == 0
+            gc.collect()  # its process has ended: nothing holds the folder
+            opened.append((tmp_path / "checkpoints" / "gan" / "checkpoint.pt").read_bytes())
+        return real(*arguments)
+
+    monkeypatch.setattr(train.data, "open_dataset", open_dataset)
+    outcome = call(train, *options)
+    assert outcome.code == 2 and "checkpoints/gan already holds a run: go on with it (--resume)" in outcome.err
+    assert (tmp_path / "checkpoints" / "gan" / "checkpoint.pt").read_bytes() == opened[1]
+
+
+@pytest.mark.parametrize("what", ["moments", "statistics"])
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_state_that_is_not_finite_ends_the_run_and_the_last_good_one_is_kept(call, tmp_path, monkeypatch, what, at):
+    """Even at the last step, where no loss shows it any more."""
+    name = "wgan_gp" if what == "moments" else "dcgan"
+    recipe_class, made = recipes.get(name), []
+    step = recipe_class.compute
+
+    def compute(self, *arguments):
+        losses = step(self, *arguments)
+        made.append(losses)
+        if len(made) == at:
+            if what == "moments":
+                self.optimizers["D"].state[next(self.networks["D"].parameters())]["exp_avg_sq"].fill_(float("inf"))
+            else:
+                next(value for key, value in self.networks["G"].state_dict().items() if "running_mean" in key).fill_(
+                    float("nan")
+                )
+        return losses
+
+    monkeypatch.setattr(recipe_class, "compute", compute)
+    options = ["--image-size", 12, "--max-dataset-size", 16, "--eval-images", 0, "--device", "cpu", "--batch-size", 4]
+    outcome = call(train, name, *options, "--max-steps", 3, "--save-every", 1)
+    says = "the moments exp_avg_sq of the optimizer D" if what == "moments" else "the weights .*running_mean of G"
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    assert re.search(
+        f"{says} are not finite after step {at}: .*the checkpoint of step {at - 1} in .* is kept", outcome.err
+    )
+    content = torch.load(tmp_path / "checkpoints" / name / "checkpoint.pt", weights_only=True)
+    assert content["progress"]["step"] == at - 1
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert call(train, name, "--resume").code == 0
+    (spoilt,) = [key for key in content["state"]["networks"]["G"] if key.endswith("weight")][:1]
+    content["state"]["networks"]["G"][spoilt].fill_(float("nan"))
+    del content["checksum"]
+    torch.save(content, "spoilt.pt")
+    outcome = call(generate, "spoilt.pt")
+    assert outcome.code == 2 and "spoilt.pt: " in outcome.err and "holds NaN or infinite values" in outcome.err
+    assert not (tmp_path / "generated.png").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at /proc")
+@pytest.mark.parametrize("what", ["damaged", "gone"])
+def test_images_that_go_while_others_load_them_end_the_run(images, tmp_path, what):
+    """Without a cache they are read at every use, in two processes."""
+    for seed, side in enumerate(("trainA", "trainB")):
+        images(tmp_path / "data" / side, sizes=[(16, 16)] * 3, seed=seed)
+    command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--dataroot", "data", "--print-freq", "1"]
+    process = subprocess.Popen(
+        [*command, "--num-threads", "2", "--cache", "none", "--eval-pairs", "0", "--n-epochs", "10000"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stdout:
+            if line.startswith("step 3/"):
+                break
+        if what == "gone":
+            (tmp_path / "data").rename(tmp_path / "moved")
+        else:
+            for path in (tmp_path / "data" / "trainB").iterdir():
+                path.write_bytes(b"no image")
+        began = time.monotonic()
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        said = process.stderr.read()
+        assert process.wait(20) == 2 and time.monotonic() - began < 20
+    finally:
+        process.kill()
+        process.wait()
+    assert "holds no readable image: training stopped after step" in said.splitlines()[-1]
+    assert "which is saved in" in said.splitlines()[-1] and "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at locks")
+def test_the_folder_of_a_killed_run_with_workers_is_free_at_once(tmp_path):
+    command = [sys.executable, "-m", "fastgan.train", "cyclegan", *TINY, "--print-freq", "1", "--num-threads", "3"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
+    )
+    folder = RunFolder(tmp_path / "checkpoints", "cyclegan")
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    with pytest.raises(UserError, match="another process is training"):
+        folder.claim()
+    process.kill()
+    process.wait()
+    began = time.monotonic()
+    folder.claim()
+    assert time.monotonic() - began < 0.5
+    process.stdout.close()

@@ -12,7 +12,7 @@ from fastgan._form import FormError, check_form, short
 from fastgan.recipes._base import _load_optimizer, make_capturable
 from fastgan.training import checkpoint, loop, rng, settings
 from fastgan.training.checkpoint import Progress
-from fastgan.training.recent_losses import NonFiniteLoss, check_weights
+from fastgan.training.recent_losses import NonFiniteLoss, check_rest, check_weights
 from fastgan.training.train_options import TrainOptions
 from tests.fuzz.trees import GONE, changed, nodes, wrong
 from tests.training.tiny_recipe import CLASSES, TinyDataOptions
@@ -220,6 +220,22 @@ def test_what_would_be_refused_is_not_saved(name):
                     state[moment].flatten()[0] = float("inf")
                     with pytest.raises(NonFiniteLoss, match=f"the moments {moment} of the optimizer {key} are not fin"):
                         check_weights(recipe.networks, {key: optimizer}, 7)
+
+
+def test_statistics_and_pools_that_would_be_refused_are_not_saved():
+    recipe = trained("pix2pix")
+    statistics = next(key for key in recipe.networks["G"].state_dict() if key.endswith("running_mean"))
+    recipe.networks["G"].state_dict()[statistics][0] = float("nan")
+    with pytest.raises(NonFiniteLoss, match=f"the weights {statistics} of G are not finite after step 7"):
+        check_weights(recipe.networks, recipe.optimizers, 7)
+    check_rest(recipe.state_dict(), 7)
+    recipe = trained("cyclegan")
+    state = recipe.state_dict()
+    check_rest(state, 7)
+    pool = next(iter(state["pools"]))
+    state["pools"][pool]["images"][0].view(-1)[0] = float("inf")
+    with pytest.raises(NonFiniteLoss, match=f"pools.{pool}.images.0 is not finite after step 7"):
+        check_rest(state, 7)
 
 
 @pytest.mark.parametrize(
