@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import fastgan
 from fastgan import functional as fg
+from fastgan.ops import instance_norm, reflection_pad_conv2d
 
 from .cases import DIRECTIONS, DTYPES, LAYOUTS, OpCase, Provider, dtype_name, providers
 
@@ -50,9 +51,8 @@ def with_norm(backend: str | None, moments: bool):
 
     def compute(x, weight, bias):
         with fastgan.backend(**forced):
-            y = fg.reflection_pad_conv2d(x, weight, None, padding=1, moments=moments)
-        y, given = y if moments else (y, None)
-        return fg.instance_norm(y, activation="relu", halo=1, moments=given)
+            y, given = reflection_pad_conv2d.convolve(x, weight, None, 1, 1, 1, 1, with_moments=moments)
+            return instance_norm.compute(y, None, None, None, 1e-5, "relu", 0.2, 1, False, given)[0]
 
     return compute
 

@@ -140,7 +140,7 @@ def _op(first: nn.Module, second: nn.Module) -> str | None:
     kind, next_kind = _kind(first), _kind(second)
     if kind is nn.ReflectionPad2d and next_kind is nn.Conv2d:
         return "reflection_pad_conv2d"
-    if getattr(first, "activation", "none") != "none" or getattr(first, "halo", 0):
+    if getattr(first, "activation", "none") != "none":
         return None
     if kind in _NORMS and next_kind in (nn.ReLU, nn.LeakyReLU):
         return "instance_norm" if kind is nn.InstanceNorm2d else "batch_norm"

@@ -23,7 +23,7 @@ _STOCK: dict[type[nn.Module], type[nn.Module]] = {
     _layers.NormedConvTranspose2d: nn.ConvTranspose2d,
     _layers.BatchNorm2d: nn.BatchNorm2d,
 }
-_OPTIONS = ("activation", "negative_slope", "halo", "interior")  # what our layers have beyond the stock ones
+_OPTIONS = ("activation", "negative_slope")  # what our layers have beyond the stock ones
 
 
 def unfuse(model: Model) -> Model:
@@ -36,7 +36,8 @@ def unfuse(model: Model) -> Model:
     gets its padding layers back. Biases before an instance norm are added again, as in the published networks, and
     stay frozen. Batch norms of ``fastgan.models`` go by running statistics in evaluation.
 
-    Subclasses of our layers are left alone.
+    A :class:`fastgan.nn.ConvNormAct2d` becomes an ``nn.Sequential`` of its parts, which takes no residual. Subclasses
+    of our layers are left alone.
 
     Args:
         model: any module.
@@ -45,8 +46,8 @@ def unfuse(model: Model) -> Model:
         The model itself.
 
     Raises:
-        ValueError: something that is not a module; a layer with an activation that stands in no Sequential; a layer
-            with ``halo`` or ``interior`` outside the networks of ``fastgan.models``. The model is then as it was.
+        ValueError: something that is not a module; a layer with an activation that stands in no Sequential. The model
+            is then as it was.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -55,11 +56,14 @@ def unfuse(model: Model) -> Model:
     modules = dict(model.named_modules())
     generators = [module for module in modules.values() if type(module) is ResnetGenerator]
     sequentials = [module for module in modules.values() if isinstance(module, nn.Sequential)]
-    _check(modules, generators, sequentials)
+    _check(modules, sequentials)
     for generator in generators:
         _put_padding_back(generator)
     for sequential in sequentials:
         _put_activations_back(sequential)
+    for module in modules.values():
+        if type(module) is fnn.ConvNormAct2d:
+            _take_apart(module)
     for module in modules.values():
         stock = _STOCK.get(type(module))
         if type(module) is fnn.Sequential:
@@ -75,18 +79,12 @@ def unfuse(model: Model) -> Model:
     return model
 
 
-def _check(modules: dict[str, nn.Module], generators: list[ResnetGenerator], sequentials: list[nn.Sequential]) -> None:
+def _check(modules: dict[str, nn.Module], sequentials: list[nn.Sequential]) -> None:
     in_sequence = {layer for sequential in sequentials for layer in sequential}
-    padded = {layer for generator in generators for layer in generator.modules()}
     for path, layer in modules.items():
         if type(layer) not in _STOCK:
             continue
         place = path or "the model"
-        if (getattr(layer, "halo", 0) or getattr(layer, "interior", False)) and layer not in padded:
-            raise ValueError(
-                f"{place} gives a halo or an interior, which no layer of torch.nn gives: build it without, and let "
-                "nn.ReflectionPad2d follow"
-            )
         if _activation(layer) is not None and layer not in in_sequence:
             raise ValueError(
                 f"{place} brings its {layer.activation}, for which there is no place outside an nn.Sequential: build "
@@ -95,17 +93,28 @@ def _check(modules: dict[str, nn.Module], generators: list[ResnetGenerator], seq
 
 
 def _put_padding_back(generator: ResnetGenerator) -> None:
-    """Let each convolution that reads a halo have its padding layer, and no norm write one."""
+    """Let each convolution that pads by reflection have its padding layer."""
     blocks = [module for module in generator.modules() if isinstance(module, ResnetBlock)]
     for sequential in (generator.model, *(block.conv_block for block in blocks)):
         for (name, place), (_, follower) in pairwise(list(sequential.named_children())):
-            if isinstance(place, nn.Identity) and isinstance(follower, nn.Conv2d) and follower.padding == (0, 0):
+            if (
+                isinstance(place, nn.Identity)
+                and isinstance(follower, nn.Conv2d)
+                and follower.padding_mode == "reflect"
+            ):
                 setattr(sequential, name, nn.ReflectionPad2d(follower.kernel_size[0] // 2).train(place.training))
-    for module in generator.modules():
-        if isinstance(module, fnn.InstanceNorm2d):
-            module.halo, module.interior = 0, False
+                follower.padding, follower.padding_mode = (0, 0), "zeros"
     for block in blocks:
-        block.fused = False
+        block.reads_border = False
+
+
+def _take_apart(layer: fnn.ConvNormAct2d) -> None:
+    activation = _activation(layer)
+    if activation is not None:
+        layer.add_module("act", activation.train(layer.training))
+    for option in _OPTIONS:
+        del layer.__dict__[option]
+    layer.__class__ = nn.Sequential  # type: ignore[assignment]
 
 
 def _put_activations_back(sequential: nn.Sequential) -> None:

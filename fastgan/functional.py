@@ -15,6 +15,9 @@ from torch import fx
 from .ops._norm import ACTIVATIONS as ACTIVATIONS
 from .ops.batch_norm import batch_norm
 from .ops.conv2d import conv2d
+from .ops.conv_norm_act import NORMS as NORMS
+from .ops.conv_norm_act import PADDING_MODES as PADDING_MODES
+from .ops.conv_norm_act import conv_norm_act
 from .ops.conv_transpose2d import conv_transpose2d
 from .ops.instance_norm import instance_norm
 from .ops.losses import bce_with_logits, l1_loss, mse_loss
@@ -25,6 +28,7 @@ __all__ = [
     "batch_norm",
     "bce_with_logits",
     "conv2d",
+    "conv_norm_act",
     "conv_transpose2d",
     "instance_norm",
     "l1_loss",

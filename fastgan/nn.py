@@ -10,7 +10,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,12 +18,14 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from . import functional as F
 from ._counters import Counted
+from .ops.conv_norm_act import compute as compute_unit
 
 __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "Conv2d",
+    "ConvNormAct2d",
     "ConvTranspose2d",
     "InstanceNorm2d",
     "L1Loss",
@@ -71,6 +73,18 @@ def _is_activation(layer: nn.Module) -> TypeGuard[nn.ReLU | nn.LeakyReLU]:
 def _activation_of(layer: nn.Module) -> tuple[str, float]:
     """Name and slope of an activation that the ops compute."""
     return ("leaky_relu", layer.negative_slope) if isinstance(layer, nn.LeakyReLU) else ("relu", 0.0)
+
+
+class UnitConvolution:
+    """Mixed into a convolution that :class:`Sequential` can compute together with the norm behind it."""
+
+    def conv_arguments(self) -> dict[str, Any]:
+        """Those of :func:`fastgan.functional.conv_norm_act` that say what the layer computes."""
+        raise NotImplementedError
+
+    def is_plain(self) -> bool:
+        """Whether a call of the layer does what these say, and nothing else."""
+        raise NotImplementedError
 
 
 class _FusedBatchNorm(Counted, nn.modules.batchnorm._BatchNorm):
@@ -131,24 +145,44 @@ class _FusedBatchNorm(Counted, nn.modules.batchnorm._BatchNorm):
         keeps = self.weight is not None or self.running_mean is not None  # a value for each of num_features channels
         if keeps and input.shape[1] != self.num_features:
             raise ValueError(f"expected {self.num_features} channels, got an input of shape {tuple(input.shape)}")
+        running_mean, running_var, training, momentum = self._counted()
+        return F.batch_norm(
+            input,
+            running_mean,
+            running_var,
+            self.weight,
+            self.bias,
+            training,
+            momentum,
+            self.__dict__["eps"],
+            activation=activation,
+            negative_slope=negative_slope,
+        )
+
+    def _counted(self) -> tuple[Tensor | None, Tensor | None, bool, float | Tensor]:
+        """Running mean and variance, whether the batch has its own, and their weight; a batch is counted."""
         momentum: float | Tensor | None = self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if momentum is None:  # the mean of all batches so far
                 momentum = self.num_batches_tracked.double().reciprocal()
-        running = not self.training or self.track_running_stats
-        return F.batch_norm(
-            input,
-            self.running_mean if running else None,
-            self.running_var if running else None,
-            self.weight,
-            self.bias,
-            self.training or self.running_mean is None,
-            momentum if momentum is not None else 0.0,
-            self.__dict__["eps"],
-            activation=activation,
-            negative_slope=negative_slope,
+        running = (
+            (None, None) if self.training and not self.track_running_stats else (self.running_mean, self.running_var)
         )
+        return *running, self.training or self.running_mean is None, momentum if momentum is not None else 0.0
+
+    def _norm_arguments(self) -> dict[str, Any]:
+        running_mean, running_var, training, momentum = self._counted()
+        return {
+            "norm": "batch",
+            "running_mean": running_mean,
+            "running_var": running_var,
+            "norm_weight": self.weight,
+            "norm_bias": self.bias,
+            "use_input_stats": training,
+            "momentum": momentum,
+            "eps": self.__dict__["eps"],
+        }
 
     def extra_repr(self) -> str:
         fused = f", activation={self.activation!r}" if self.activation != "none" else ""
@@ -181,20 +215,18 @@ class BatchNorm2d(_FusedBatchNorm, nn.BatchNorm2d):
 
 
 class InstanceNorm2d(Counted, nn.InstanceNorm2d):
-    """``nn.InstanceNorm2d`` with activation, residual and the next layer's reflected halo in the same pass.
+    """``nn.InstanceNorm2d`` with activation and residual in the same pass.
 
     Args:
         num_features, eps, momentum, affine, track_running_stats: as for ``nn.InstanceNorm2d``.
-        activation, negative_slope, halo, interior: see :func:`fastgan.functional.instance_norm`.
+        activation, negative_slope: see :func:`fastgan.functional.instance_norm`.
         stock: further keywords that the stock layer of the installed torch takes (``bias`` in newer ones).
 
     Call:
-        ``layer(input, residual=None, moments=None)``; the residual, of the input's shape, is added after the
-        activation; moments as the convolution that made the input gave them.
+        ``layer(input, residual=None)``; the residual, of the input's shape, is added after the activation.
 
     Shape:
-        (N, C, H, W) or (C, H, W) -> (N, C, H + 2 halo, W + 2 halo); with ``interior`` also its inside, of the input's
-        shape.
+        (N, C, H, W) or (C, H, W), kept.
     """
 
     def __init__(
@@ -209,43 +241,27 @@ class InstanceNorm2d(Counted, nn.InstanceNorm2d):
         *,
         activation: str = "none",
         negative_slope: float = 0.2,
-        halo: int = 0,
-        interior: bool = False,
         **stock: bool,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **stock)
         if activation not in F.ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(F.ACTIVATIONS)}")
-        if not isinstance(halo, int) or halo < 0:
-            raise ValueError(f"halo must be a whole number of at least 0, got {halo!r}")
         self.activation = activation
         self.negative_slope = negative_slope
-        self.halo = halo
-        self.interior = interior
 
     @_leaf
-    def forward(
-        self, input: Tensor, residual: Tensor | None = None, moments: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        return self._normalise(input, residual, moments, self.activation, self.negative_slope)
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._normalise(input, residual, self.activation, self.negative_slope)
 
     def _computes(self, follower: nn.Module) -> bool:
-        return (
-            type(self).forward is InstanceNorm2d.forward
-            and self.activation == "none"
-            and not self.halo
-            and not self.interior
-            and _is_activation(follower)
-        )
+        return type(self).forward is InstanceNorm2d.forward and self.activation == "none" and _is_activation(follower)
 
     def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
-        return self._normalise(input, None, None, *_activation_of(follower))
+        return self._normalise(input, None, *_activation_of(follower))
 
-    def _normalise(
-        self, input: Tensor, residual: Tensor | None, moments: Tensor | None, activation: str, negative_slope: float
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def _normalise(self, input: Tensor, residual: Tensor | None, activation: str, negative_slope: float) -> Tensor:
         self._check_input_dim(input)
-        if self.activation == "none" and not self.halo and not self.interior and not input.is_floating_point():
+        if self.activation == "none" and not input.is_floating_point():
             return super().forward(input)  # an error, unless there is nothing in it
         batched = input if input.dim() == 4 else input.unsqueeze(0)
         if residual is not None and residual.dim() == 3:
@@ -267,19 +283,29 @@ class InstanceNorm2d(Counted, nn.InstanceNorm2d):
             activation=activation,
             negative_slope=negative_slope,
             residual=residual,
-            halo=self.halo,
-            interior=self.interior,
-            moments=moments,
         )
-        if input.dim() == 4:
-            return y
-        return tuple(each.squeeze(0) for each in y) if self.interior else y.squeeze(0)
+        return y if input.dim() == 4 else y.squeeze(0)
+
+    def is_plain(self) -> bool:
+        return type(self).forward is InstanceNorm2d.forward
+
+    def _norm_arguments(self) -> dict[str, Any]:
+        return {
+            "norm": "instance",
+            "running_mean": self.running_mean,
+            "running_var": self.running_var,
+            "norm_weight": self.weight,
+            "norm_bias": self.bias,
+            "use_input_stats": self.training or not self.track_running_stats,
+            "momentum": self.momentum if self.momentum is not None else 0.0,
+            "eps": self.eps,
+            "activation": self.activation,
+            "negative_slope": self.negative_slope,
+        }
 
     def extra_repr(self) -> str:
         fused = f", activation={self.activation!r}" if self.activation != "none" else ""
         fused += f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
-        fused += f", halo={self.halo}" if self.halo else ""
-        fused += ", interior=True" if self.interior else ""
         return super().extra_repr() + fused
 
 
@@ -309,7 +335,7 @@ class ReflectionPad2d(Counted, nn.ReflectionPad2d):
         )
 
 
-class Conv2d(Counted, nn.Conv2d):
+class Conv2d(UnitConvolution, Counted, nn.Conv2d):
     """``nn.Conv2d`` by :func:`fastgan.functional.conv2d`. Arguments, shape and errors as for ``nn.Conv2d``."""
 
     @_leaf
@@ -322,15 +348,18 @@ class Conv2d(Counted, nn.Conv2d):
             return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def conv_arguments(self) -> dict[str, Any]:
+        return _arguments_of(self)
 
-class ReflectionPadConv2d(Counted, nn.Conv2d):
+    def is_plain(self) -> bool:
+        return type(self).forward is Conv2d.forward and self.padding_mode == "zeros"
+
+
+class ReflectionPadConv2d(UnitConvolution, Counted, nn.Conv2d):
     """``nn.Conv2d`` with ``padding_mode="reflect"`` in one op.
 
     Arguments as for ``nn.Conv2d`` (padding: one number or (height, width); padding_mode: ``"reflect"``); shape as
     :func:`fastgan.functional.reflection_pad_conv2d`.
-
-    Call:
-        ``layer(input)``, or ``layer(input, moments=True)`` for what an :class:`InstanceNorm2d` that follows takes.
     """
 
     padding: tuple[int, ...]
@@ -358,13 +387,118 @@ class ReflectionPadConv2d(Counted, nn.Conv2d):
         )
 
     @_leaf
-    def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+    def forward(self, input: Tensor) -> Tensor:
         return F.reflection_pad_conv2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, moments=moments
+            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
 
+    def conv_arguments(self) -> dict[str, Any]:
+        return _arguments_of(self, padding_mode="reflect")
 
-class ConvTranspose2d(Counted, nn.ConvTranspose2d):
+    def is_plain(self) -> bool:
+        return type(self).forward is ReflectionPadConv2d.forward
+
+
+class ConvNormAct2d(nn.Module):
+    """Convolution, norm, activation and residual in one layer, by :func:`fastgan.functional.conv_norm_act`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: of the convolution.
+        padding_mode: ``"zeros"`` or ``"reflect"``.
+        transposed, output_padding: a transposed convolution.
+        norm: ``"instance"``, ``"batch"`` or ``"none"``.
+        eps, momentum, affine, track_running_stats: of the norm; None for what is usual: an instance norm has neither
+            parameters nor running statistics, a batch norm has both.
+        activation, negative_slope: see the function.
+        device, dtype: of parameters and buffers.
+
+    The state dict has that of a convolution under ``conv.`` and that of a norm under ``norm.``, as layers of torch.nn
+    with these names would.
+
+    Call:
+        ``layer(input, residual=None)``; the residual, of the output's shape, is added after the activation.
+
+    Shape:
+        (N, C, H, W) or (C, H, W) -> as the convolution gives it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        transposed: bool = False,
+        output_padding: int | tuple[int, int] = 0,
+        norm: str = "instance",
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool | None = None,
+        track_running_stats: bool | None = None,
+        activation: str = "none",
+        negative_slope: float = 0.2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if norm not in F.NORMS:
+            raise ValueError(f"unknown norm {norm!r}: choose from {', '.join(F.NORMS)}")
+        if padding_mode not in F.PADDING_MODES:
+            raise ValueError(f"unknown padding_mode {padding_mode!r}: choose from {', '.join(F.PADDING_MODES)}")
+        if activation not in F.ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}: choose from {', '.join(F.ACTIVATIONS)}")
+        if transposed and padding_mode != "zeros":
+            raise ValueError(f"a transposed convolution pads by zeros, got padding_mode={padding_mode!r}")
+        if not transposed and output_padding not in (0, (0, 0)):
+            raise ValueError(f"only a transposed convolution has an output_padding, got {output_padding!r}")
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.conv: Conv2d | ReflectionPadConv2d | ConvTranspose2d
+        if transposed:
+            self.conv = ConvTranspose2d(
+                in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, **where
+            )
+        else:
+            kind = ReflectionPadConv2d if padding_mode == "reflect" else Conv2d
+            self.conv = kind(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, **where)
+        usual = norm == "batch"
+        affine = usual if affine is None else affine
+        track_running_stats = usual if track_running_stats is None else track_running_stats
+        self.norm: InstanceNorm2d | BatchNorm2d | nn.Identity
+        if norm == "none":
+            self.norm = nn.Identity()
+        elif norm == "instance":
+            self.norm = InstanceNorm2d(
+                out_channels, eps, momentum if momentum is not None else 0.0, affine, track_running_stats, **where
+            )
+        else:
+            self.norm = BatchNorm2d(out_channels, eps, momentum, affine, track_running_stats, **where)
+        self.activation = activation
+        self.negative_slope = negative_slope
+
+    @_leaf
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return F.conv_norm_act(input, residual=residual, **self._arguments())
+
+    def is_plain(self) -> bool:
+        return type(self).forward is ConvNormAct2d.forward
+
+    def _arguments(self) -> dict[str, Any]:
+        norm = {"norm": "none"} if isinstance(self.norm, nn.Identity) else self.norm._norm_arguments()
+        fused = {"activation": self.activation, "negative_slope": self.negative_slope}
+        return self.conv.conv_arguments() | norm | fused
+
+    def extra_repr(self) -> str:
+        fused = f"activation={self.activation!r}"
+        return fused + (f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else "")
+
+
+class ConvTranspose2d(UnitConvolution, Counted, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` by phases, with an optional activation in the same pass.
 
     Args:
@@ -415,6 +549,12 @@ class ConvTranspose2d(Counted, nn.ConvTranspose2d):
 
     def _compute(self, input: Tensor, follower: nn.Module) -> Tensor:
         return self._transpose(input, None, *_activation_of(follower))
+
+    def conv_arguments(self) -> dict[str, Any]:
+        return _arguments_of(self, transposed=True, output_padding=self.output_padding)
+
+    def is_plain(self) -> bool:
+        return type(self).forward is ConvTranspose2d.forward and self.activation == "none"
 
     def _transpose(
         self, input: Tensor, output_size: tuple[int, int] | None, activation: str, negative_slope: float
@@ -476,11 +616,13 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
 
 class Sequential(nn.Sequential):
-    """``nn.Sequential`` that computes two neighbours in one pass, where we have an op for both:
+    """``nn.Sequential`` that computes neighbours in one pass, where we have an op for them:
 
     - :class:`ReflectionPad2d`, then a convolution without padding of its own;
     - :class:`InstanceNorm2d`, :class:`BatchNorm1d` or :class:`BatchNorm2d`, then ``nn.ReLU`` or ``nn.LeakyReLU``;
-    - :class:`ConvTranspose2d`, then ``nn.ReLU``.
+    - :class:`ConvTranspose2d`, then ``nn.ReLU``;
+    - a convolution, :class:`InstanceNorm2d` and its activation, by :func:`fastgan.functional.conv_norm_act`: the norm
+      writes the reflected border, too, where the layer behind it pads by reflection.
 
     Each layer stays what it is: one that is called by itself, as in a loop over the layers, gives its own result. What
     stands between two neighbours is not computed, so they run one after the other wherever somebody looks there: with
@@ -493,17 +635,136 @@ class Sequential(nn.Sequential):
     def forward(self, input):  # not annotated, as in torch: torch.fx writes annotations into what it traces
         if isinstance(input, fx.Proxy) or _has_any_global_hook():
             return super().forward(input)
-        layers = list(self._modules.values())
-        position = 0
-        while position < len(layers):
+        return in_order(list(self._modules.values()), Bordered(input)).image
+
+
+class Bordered(NamedTuple):
+    """An image between two layers, and the same with the reflected border that the second one pads with, if there."""
+
+    image: Any
+    border: Tensor | None = None
+
+
+def in_order(layers: list[nn.Module], given: Bordered, halo: int = 0, residual: Tensor | None = None) -> Bordered:
+    """What :class:`Sequential` makes of an image, and ``residual`` added to it; with a border of width ``halo`` where
+    the layers end with a unit that writes one."""
+    position = 0
+    while position < len(layers):
+        layer = layers[position]
+        if type(layer) is nn.Identity and not observed(layer):
+            position += 1
+            continue
+        image, border = given
+        images = isinstance(image, Tensor) and image.dim() == 4 and image.is_floating_point()
+        if images and (unit := _unit(layers, position)) is not None:
+            arguments, count = unit
+            position += count
+            last = position == len(layers)
+            wanted = halo if last else _border_before(layers, position)
+            if border is not None:
+                image, arguments["padding"] = border, 0
+            if last:
+                residual, arguments["residual"] = None, residual
+            y, interior = compute_unit(image, **arguments, halo=wanted, with_interior=wanted > 0)
+            given = Bordered(y) if interior is None else Bordered(interior, y)
+        elif images and isinstance(layer, Bordering) and not observed(layer):
+            position += 1
+            given = layer.through(given, halo if position == len(layers) else _border_before(layers, position))
+        elif border is not None and (convolution := _convolution(layers, position)) is not None:
+            arguments, count = convolution
+            position += count
+            names = ("weight", "bias", "stride", "dilation", "groups")
+            given = Bordered(F.conv2d(border, **{name: arguments[name] for name in names}))
+        else:
             pair = layers[position : position + 2]
-            if in_one_pass(*pair) and not getattr(input, "is_quantized", False):
-                input = pair[0]._compute(input, pair[1])
+            if in_one_pass(*pair) and not getattr(image, "is_quantized", False):
+                given = Bordered(cast(Any, layer)._compute(image, pair[1]))
             else:
-                input = pair[0](input)
+                given = Bordered(layer(image))
                 del pair[1:]
             position += len(pair)
-        return input
+    return given if residual is None else Bordered(given.image + residual)
+
+
+class Bordering(nn.Module):
+    """A layer that reads and writes reflected borders, for :class:`Sequential`."""
+
+    def border(self) -> int:
+        """The width of the border that it pads its input with; 0 where it takes none."""
+        raise NotImplementedError
+
+    def through(self, given: Bordered, halo: int) -> Bordered:
+        """The forward pass, of an image with its border, to one with a border of width ``halo``, where it can."""
+        raise NotImplementedError
+
+
+def _convolution(layers: list[nn.Module], position: int) -> tuple[dict[str, Any], int] | None:
+    """A convolution, which a reflected padding may go before, as arguments of conv_norm_act, and how many layers it is;
+    None where something else follows."""
+    layer = layers[position]
+    if type(layer) is ReflectionPad2d and in_one_pass(*layers[position : position + 2]):
+        left, _, top, _ = layer.padding
+        arguments = _arguments_of(layers[position + 1])
+        return arguments | {"padding": (top, left), "padding_mode": "reflect"}, 2
+    if not isinstance(layer, UnitConvolution) or not layer.is_plain() or observed(layer):
+        return None
+    return layer.conv_arguments(), 1
+
+
+def _arguments_of(convolution: nn.Module, **others: Any) -> dict[str, Any]:
+    names = ("weight", "bias", "stride", "padding", "dilation", "groups")
+    return {name: getattr(convolution, name) for name in names} | others
+
+
+def _unit(layers: list[nn.Module], position: int) -> tuple[dict[str, Any], int] | None:
+    """A convolution with its instance norm and activation, likewise."""
+    block = _block(layers[position])
+    if block is not None:
+        return block._arguments(), 1
+    found = _convolution(layers, position)
+    if found is None:
+        return None
+    arguments, count = found
+    norm = layers[position + count] if position + count < len(layers) else None
+    if not isinstance(norm, InstanceNorm2d) or not norm.is_plain() or observed(norm):
+        return None
+    channels = (
+        arguments["weight"].shape[1] * arguments["groups"] if "transposed" in arguments else len(arguments["weight"])
+    )
+    if channels != norm.num_features:  # of which the layer itself tells
+        return None
+    arguments |= norm._norm_arguments()
+    count += 1
+    follower = layers[position + count] if position + count < len(layers) else None
+    if follower is not None and _is_activation(follower) and in_one_pass(norm, follower):
+        arguments["activation"], arguments["negative_slope"] = _activation_of(follower)
+        count += 1
+    return arguments, count
+
+
+def _block(layer: nn.Module) -> ConvNormAct2d | None:
+    """The layer, if it is a block that nobody looks into."""
+    if isinstance(layer, ConvNormAct2d) and layer.is_plain() and not any(map(observed, layer.modules())):
+        return layer
+    return None
+
+
+def _border_before(layers: list[nn.Module], position: int) -> int:
+    """The width of the reflected border that the next layer pads with; 0 where it pads otherwise."""
+    while position < len(layers) and type(layers[position]) is nn.Identity and not observed(layers[position]):
+        position += 1
+    if position == len(layers):
+        return 0
+    layer = layers[position]
+    if isinstance(layer, Bordering):
+        return 0 if observed(layer) else layer.border()
+    block = _block(layer)
+    found = (block.conv.conv_arguments(), 1) if block is not None else _convolution(layers, position)
+    if found is None or found[0].get("padding_mode") != "reflect":
+        return 0
+    arguments, _ = found
+    height, width = arguments["padding"]
+    return height if height == width else 0
 
 
 def in_one_pass(first: nn.Module, second: nn.Module | None = None) -> bool:
@@ -513,12 +774,12 @@ def in_one_pass(first: nn.Module, second: nn.Module | None = None) -> bool:
         second is not None
         and computes is not None
         and computes(first, second)
-        and not _observed(first)
-        and not _observed(second)
+        and not observed(first)
+        and not observed(second)
     )
 
 
-def _observed(layer: nn.Module) -> bool:
+def observed(layer: nn.Module) -> bool:
     """Whether a call of a layer does more than its class says, such as to show somebody what comes in and goes out."""
     return bool(
         layer._forward_hooks

@@ -404,7 +404,6 @@ def test_not_joined(name):
     (nn.InstanceNorm2d(3), nn.Sequential(nn.ReLU())), (nn.ZeroPad2d(1), nn.Conv2d(3, 3, 3)),
     (nn.Conv2d(3, 3, 3), nn.ReLU()), (nn.GroupNorm(1, 3), nn.ReLU()), (nn.ReLU(), nn.InstanceNorm2d(3)),
     (nn.ConvTranspose2d(3, 3, 3), nn.LeakyReLU()), (fastgan.nn.InstanceNorm2d(3, activation="relu"), nn.ReLU()),
-    (fastgan.nn.InstanceNorm2d(3, halo=1), nn.ReLU()),
 ], ids=lambda layers: "-".join(type(layer).__name__ for layer in layers))  # fmt: skip
 def test_neighbours_that_are_no_pair(layers):
     original = copy.deepcopy(nn.Sequential(*layers)).double()

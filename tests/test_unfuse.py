@@ -135,8 +135,6 @@ class Holder(nn.Module):
     "layer, sentence",
     [
         (fnn.InstanceNorm2d(2, activation="relu"), "layer brings its relu.* outside an nn.Sequential"),
-        (nn.Sequential(fnn.InstanceNorm2d(2, halo=1)), "layer.0 gives a halo.* nn.ReflectionPad2d"),
-        (nn.Sequential(fnn.InstanceNorm2d(2, interior=True)), "layer.0 gives a halo or an interior"),
     ],
 )
 def test_what_has_no_stock_form_is_named_and_nothing_is_changed(layer, sentence):
@@ -157,3 +155,17 @@ def test_subclasses_of_ours_are_left_alone():
         pass
 
     assert kinds(fastgan.unfuse(nn.Sequential(Mine(1, 1, 1)))) == [nn.Sequential, Mine]
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("kind", [{}, {"padding_mode": "reflect"}, {"transposed": True}])
+def test_a_block_becomes_its_parts(norm, kind):
+    torch.manual_seed(0)
+    block = fnn.ConvNormAct2d(3, 4, 3, padding=1, norm=norm, activation="leaky_relu", negative_slope=0.3, **kind)
+    model = nn.Sequential(block, nn.Conv2d(4, 2, 1)).double()
+    x, state = torch.randn(2, 3, 6, 7, dtype=torch.double), model.state_dict()
+    expected = model(x)
+    assert fastgan.unfuse(model)[0] is block and type(block) is nn.Sequential
+    assert all(type(module).__module__.startswith("torch.") for module in model.modules())
+    torch.testing.assert_close(model(x), expected)
+    assert model.state_dict().keys() == state.keys()

@@ -34,6 +34,7 @@ def generator(
     """
     if name not in GENERATORS:
         raise ValueError(f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}")
+    network: nn.Module
     if name == "johnson_5blocks":
         network = JohnsonGenerator(input_nc, output_nc, max(1, ngf // 2), norm)
     elif name.startswith("unet"):
@@ -61,6 +62,7 @@ def discriminator(
     """
     if name not in DISCRIMINATORS:
         raise ValueError(f"unknown discriminator {name!r}; choose one of {', '.join(DISCRIMINATORS)}")
+    network: nn.Module
     if name == "pixel":
         network = PixelDiscriminator(input_nc, ndf, norm)
     else:

@@ -9,6 +9,7 @@ and others count on.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -26,11 +27,10 @@ def check_norm(norm: str) -> str:
     return norm
 
 
-class NormedConv2d(nn.Conv2d):
+class NormedConv2d(fnn.UnitConvolution, nn.Conv2d):
     """A convolution whose output goes straight into an instance norm: bias kept, frozen, and not added while it is.
 
-    Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect". `layer(input, moments=True)` gives
-    what the norm's argument of that name takes as well, or None.
+    Parameters and state dict are nn.Conv2d's. padding_mode is "zeros" or "reflect".
     """
 
     def __init__(
@@ -40,23 +40,37 @@ class NormedConv2d(nn.Conv2d):
         kernel_size: int,
         stride: int = 1,
         padding: int = 0,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros", "reflect"] = "zeros",
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
-        self.bias.requires_grad_(False)
+        _freeze_bias(self)
 
-    def forward(self, input: Tensor, moments: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+    padding: tuple[int, ...]
+
+    def forward(self, input: Tensor) -> Tensor:
         bias = _unfrozen_bias(self)
         # Without padding there is nothing to reflect, and the op's faster kernels serve.
         if self.padding_mode == "reflect" or self.padding == (0, 0):
-            return functional.reflection_pad_conv2d(
-                input, self.weight, bias, self.stride, self.padding, moments=moments
-            )
-        y = functional.conv2d(input, self.weight, bias, self.stride, self.padding)
-        return (y, None) if moments else y
+            return functional.reflection_pad_conv2d(input, self.weight, bias, self.stride, self.padding)
+        return functional.conv2d(input, self.weight, bias, self.stride, self.padding)
+
+    def is_plain(self) -> bool:
+        return type(self).forward is NormedConv2d.forward
+
+    def conv_arguments(self) -> dict[str, Any]:
+        mode = "reflect" if self.padding == (0, 0) else self.padding_mode
+        return {
+            "weight": self.weight,
+            "bias": _unfrozen_bias(self),
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "padding_mode": mode,
+        }
 
 
-class NormedConvTranspose2d(nn.ConvTranspose2d):
+class NormedConvTranspose2d(fnn.UnitConvolution, nn.ConvTranspose2d):
     """A transposed convolution whose output goes straight into an instance norm: bias kept, frozen, and not added while
     it is."""
 
@@ -70,15 +84,37 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
         output_padding: int = 0,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding)
-        self.bias.requires_grad_(False)
+        _freeze_bias(self)
 
-    def forward(self, input: Tensor) -> Tensor:
+    padding: tuple[int, ...]
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # no output_size: the networks give none
         return functional.conv_transpose2d(
             input, self.weight, _unfrozen_bias(self), self.stride, self.padding, self.output_padding
         )
 
+    def is_plain(self) -> bool:
+        return type(self).forward is NormedConvTranspose2d.forward
 
-def _unfrozen_bias(layer: nn.Module) -> nn.Parameter | None:
+    def conv_arguments(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "bias": _unfrozen_bias(self),
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "transposed": True,
+            "output_padding": self.output_padding,
+        }
+
+
+def _freeze_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    assert layer.bias is not None
+    layer.bias.requires_grad_(False)
+
+
+def _unfrozen_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor | None:
     # Of the parameter itself, where torch.fx traces; DataParallel's replicas keep theirs as attributes.
     bias = layer._parameters["bias"] if "bias" in layer._parameters else layer.bias  # noqa: SIM401
     return layer.bias if bias is not None and bias.requires_grad else None
@@ -134,8 +170,7 @@ def conv_before_norm(
 ) -> nn.Module:
     """A convolution followed by `norm`. As published, it owns a bias exactly when the norm is instance norm."""
     if norm == "instance":
-        mode = "reflect" if reflect else "zeros"
-        return NormedConv2d(in_channels, out_channels, kernel_size, stride, padding, mode)
+        return NormedConv2d(in_channels, out_channels, kernel_size, stride, padding, "reflect" if reflect else "zeros")
     layer = fnn.ReflectionPadConv2d if reflect else fnn.Conv2d
     return layer(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
@@ -149,26 +184,14 @@ def upsampling_before_norm(norm: str, in_channels: int, out_channels: int, kerne
 
 
 def norm_and_activation(
-    norm: str,
-    channels: int,
-    activation: str = "relu",
-    negative_slope: float = 0.2,
-    halo: int = 0,
-    interior: bool = False,
+    norm: str, channels: int, activation: str = "relu", negative_slope: float = 0.2
 ) -> list[nn.Module]:
     """The two modules after a convolution: norm, then activation ("none", "relu" or "leaky_relu").
 
     With instance and batch norm the first one does both; the second is an Identity that keeps the published index.
-    Instance norm also writes `halo` reflected pixels for the next convolution, and gives the view without them beside
-    it on request; other norms write no halo.
     """
     if norm == "instance":
-        fused = fnn.InstanceNorm2d(
-            channels, activation=activation, negative_slope=negative_slope, halo=halo, interior=interior
-        )
-        return [fused, nn.Identity()]
-    if halo:
-        raise ValueError(f"only instance norm writes a halo, not norm={norm!r}")
+        return [fnn.InstanceNorm2d(channels, activation=activation, negative_slope=negative_slope), nn.Identity()]
     if norm == "batch":
         return [BatchNorm2d(channels, activation=activation, negative_slope=negative_slope), nn.Identity()]
     act = {"none": nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(negative_slope)}[activation]

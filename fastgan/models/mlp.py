@@ -34,6 +34,7 @@ class MLPGenerator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
+            assert labels is not None
             mixed = labels.is_floating_point()
             z = torch.cat([labels @ self.embedding.weight if mixed else self.embedding(labels), z], 1)
         return self.model(z).unflatten(1, self.shape)

@@ -10,49 +10,42 @@ from ._layers import check_norm, conv_before_norm, norm_and_activation, upsampli
 from ._published import PublishedNetwork, norm_between, plain_keys
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(fnn.Bordering):
     """Two 3x3 convolutions with reflected padding and a residual addition, no activation after it.
 
-    With instance norm the block takes a tensor that carries a reflected halo of 1 and the view inside it, which is the
-    residual and is added inside the second norm's pass; it writes such a pair, or one tensor where `out_halo` is 0.
-    Where a convolution's kernel leaves the moments of its output, the norm behind it takes them. Otherwise halos are 0
-    and the convolutions pad.
+    With instance norm the residual is added inside the second norm's pass. In a generator the norms also write the
+    reflected border that the next convolution reads, also across blocks.
 
     State-dict keys: `conv_block.1` and `conv_block.5` are the convolutions (`conv_block.6` with dropout).
     """
 
-    def __init__(self, channels: int, norm: str = "instance", dropout: bool = False, out_halo: int = 1):
+    def __init__(self, channels: int, norm: str = "instance", dropout: bool = False):
         super().__init__()
-        self.fused = norm == "instance"
-        # A halo must mirror the pixels after dropout, so with dropout the second convolution pads by itself.
-        middle_halo = 1 if self.fused and not dropout else 0
         layers = [
             nn.Identity(),
-            conv_before_norm(norm, channels, channels, 3, padding=0 if self.fused else 1, reflect=not self.fused),
-            *norm_and_activation(norm, channels, halo=middle_halo),
+            conv_before_norm(norm, channels, channels, 3, padding=1, reflect=True),
+            *norm_and_activation(norm, channels),
         ]
         if dropout:
             layers.append(nn.Dropout(0.5))
         layers += [
             nn.Identity(),
-            conv_before_norm(norm, channels, channels, 3, padding=1 - middle_halo, reflect=not middle_halo),
+            conv_before_norm(norm, channels, channels, 3, padding=1, reflect=True),
+            norm_and_activation(norm, channels, "none")[0],
         ]
-        if self.fused:
-            layers.append(fnn.InstanceNorm2d(channels, halo=out_halo, interior=out_halo > 0))
-        else:
-            layers.append(norm_and_activation(norm, channels, "none")[0])
-        self.conv_block = nn.Sequential(*layers)
+        self.conv_block = fnn.Sequential(*layers)
+        self.reads_border = norm == "instance"
 
-    def forward(self, input: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        if not self.fused:
-            return input + self.conv_block(input)
-        (_, first, first_norm, *between, second, second_norm), (hidden, residual) = self.conv_block, input
-        hidden, moments = first(hidden, moments=True)
-        hidden = first_norm(hidden, moments=moments)
-        for layer in between:
-            hidden = layer(hidden)
-        hidden, moments = second(hidden, moments=True)
-        return second_norm(hidden, residual=residual, moments=moments)
+    def forward(self, input: Tensor) -> Tensor:
+        return self.through(fnn.Bordered(input), 0).image
+
+    def border(self) -> int:
+        return int(self.reads_border)
+
+    def through(self, given: fnn.Bordered, halo: int) -> fnn.Bordered:
+        if fnn.observed(self.conv_block):
+            return fnn.Bordered(given.image + self.conv_block(given.image))
+        return fnn.in_order(list(self.conv_block), given, halo, residual=given.image)
 
 
 class ResnetGenerator(PublishedNetwork):
@@ -89,24 +82,22 @@ class ResnetGenerator(PublishedNetwork):
         if n_blocks < 1:
             raise ValueError(f"a ResNet generator needs at least one block, got n_blocks={n_blocks}")
         check_norm(norm)
-        fused = norm == "instance"
         # Identities stand where the published network has its padding and activation layers, so indices agree.
         layers = [
             nn.Identity(),
             conv_before_norm(norm, input_nc, ngf, 7, padding=3, reflect=True),
             *norm_and_activation(norm, ngf),
         ]
-        layers += [conv_before_norm(norm, ngf, 2 * ngf, 3, stride=2, padding=1), *norm_and_activation(norm, 2 * ngf)]
-        layers += [
-            conv_before_norm(norm, 2 * ngf, 4 * ngf, 3, stride=2, padding=1),
-            *norm_and_activation(norm, 4 * ngf, halo=int(fused), interior=fused),
-        ]
-        layers += [ResnetBlock(4 * ngf, norm, dropout, out_halo=int(i + 1 < n_blocks)) for i in range(n_blocks)]
-        layers += [upsampling_before_norm(norm, 4 * ngf, 2 * ngf), *norm_and_activation(norm, 2 * ngf)]
-        layers += [upsampling_before_norm(norm, 2 * ngf, ngf), *norm_and_activation(norm, ngf, halo=3 * fused)]
-        last = fnn.Conv2d(ngf, output_nc, 7) if fused else fnn.ReflectionPadConv2d(ngf, output_nc, 7, padding=3)
-        layers += [nn.Identity(), last, nn.Tanh()]
-        self.model = nn.Sequential(*layers)
+        for channels in (ngf, 2 * ngf):
+            layers += [
+                conv_before_norm(norm, channels, 2 * channels, 3, stride=2, padding=1),
+                *norm_and_activation(norm, 2 * channels),
+            ]
+        layers += [ResnetBlock(4 * ngf, norm, dropout) for _ in range(n_blocks)]
+        for channels in (4 * ngf, 2 * ngf):
+            layers += [upsampling_before_norm(norm, channels, channels // 2), *norm_and_activation(norm, channels // 2)]
+        layers += [nn.Identity(), fnn.ReflectionPadConv2d(ngf, output_nc, 7, padding=3), nn.Tanh()]
+        self.model = fnn.Sequential(*layers)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)

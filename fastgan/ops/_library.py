@@ -125,6 +125,9 @@ def with_signature(function: type[torch.autograd.Function]) -> type[torch.autogr
     return function
 
 
+without_derivatives = _BelowAutograd  # a context in which low-level ops are called for their values alone
+
+
 def transformed() -> bool:
     """Whether forward-mode differentiation or a functorch transform is under way: a Function refuses or follows it."""
     return forward_ad._current_level >= 0 or _transforms()

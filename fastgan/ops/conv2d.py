@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _convolution, _table, conv_transpose2d, reflection_pad_conv2d
+from . import _convolution, _recompute, _table, conv_transpose2d, reflection_pad_conv2d
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import check_devices, whole
 from ._dispatch import Backend, Backends, Call, Cpp, Op, choose, forced
@@ -284,10 +284,13 @@ def conv2d(
     if isinstance(padding, str) or not input.is_floating_point():  # of which torch takes some
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if _goes_straight(input, weight, bias, stride, padding, dilation):
-        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    if input.dim() == 3:
+        y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    elif input.dim() == 3:
         return compute(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    return compute(input, weight, bias, stride, padding, dilation, groups)
+    else:
+        y = compute(input, weight, bias, stride, padding, dilation, groups)
+    _recompute.keep(y, input, weight)
+    return y
 
 
 def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> bool:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _convolution, _dispatch
+from . import _convolution, _dispatch, _recompute
 from ._autocast import autocast_dtype, without_autocast
 from ._checks import batched, check_activation, check_devices, whole
 from ._dispatch import Backend, Backends, Call, Cpp, Op, Reference, choose, forced
@@ -469,6 +469,7 @@ def conv_transpose2d(
             "both sizes must be at least 1; use less padding"
         )
     y = compute(x, weight, bias, geometry, activation, negative_slope)
+    _recompute.keep(y, x, weight)
     return y if input.dim() == 4 else y.squeeze(0)
 
 

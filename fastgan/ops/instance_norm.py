@@ -1,8 +1,11 @@
-"""instance_norm: statistics, affine, activation, residual and reflected halo in one op.
+"""instance_norm: statistics, affine, activation and residual in one op.
 
     y = pad(act((x - mean) * rstd * weight + bias) + residual, halo)
 
 per sample and channel, with the biased variance (Ulyanov et al., 2016, eq. 4), rstd = 1 / sqrt(var + eps).
+
+Inside a block (conv_norm_act) the kernels also write the reflected border, the halo, that the next convolution needs,
+and read the moments that the convolution before left. Neither is public.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_activation, check_devices, check_per_channel, whole
+from . import _recompute
+from ._checks import check_activation, check_devices, check_per_channel
 from ._dispatch import Call, Cpp, Op, Triton, choose, extension_ops, forced
 from ._layout import accumulate_dtype, dense, empty, holds, is_channels_last, like
 from ._library import apply, define, differentiate, run, with_signature
@@ -273,7 +277,16 @@ def compute(
     both = with_interior and halo > 0 and not torch.compiler.is_compiling()
     arguments = (x, moments, weight, bias, residual, eps, activation, negative_slope, halo, both, backend)
     y, _mean, _rstd, inner = run(InstanceNorm, *arguments)
-    return y, inside(y, halo) if with_interior and not both else inner
+    if with_interior and not both:
+        inner = inside(y, halo)
+    if residual is None:
+        how = (eps, activation, negative_slope, halo, backend)
+        _recompute.remember(y, _again, x, moments, weight, bias, residual, *how)
+    return y, inner
+
+
+def _again(*arguments) -> Tensor:
+    return torch.ops.fastgan.instance_norm.default(*arguments)[0]
 
 
 def instance_norm(
@@ -289,17 +302,14 @@ def instance_norm(
     activation: str = "none",
     negative_slope: float = 0.2,
     residual: Tensor | None = None,
-    halo: int = 0,
-    interior: bool = False,
-    moments: Tensor | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Instance norm, activation, residual and reflected halo in one pass.
+) -> Tensor:
+    """Instance norm, activation and residual in one pass.
 
-    ``y = reflect_pad(act((x - mean) / sqrt(var + eps) * weight + bias) + residual, halo)`` with the mean and the biased
-    variance of each sample and channel (Ulyanov, Vedaldi and Lempitsky, 2016, "Instance Normalization").
+    ``y = act((x - mean) / sqrt(var + eps) * weight + bias) + residual`` with the mean and the biased variance of each
+    sample and channel (Ulyanov, Vedaldi and Lempitsky, 2016, "Instance Normalization").
 
     Args:
-        input: (N, C, H, W), any floating dtype. Other ranks from (N, C, L) up are taken without halo.
+        input: (N, C, H, W), any floating dtype, or of another rank from (N, C, L) up.
         running_mean, running_var: (C,), both or neither; updated in place when ``use_input_stats``, used instead of the
             statistics of the input otherwise (which is :func:`batch_norm` in evaluation, and computed by it).
         weight, bias: (C,), the input's dtype or float32.
@@ -308,59 +318,77 @@ def instance_norm(
         negative_slope: of the leaky ReLU.
         residual: added after the activation; shape and dtype of the input (a spatial slice of a larger tensor is read
             in place).
-        halo: width of the reflected border of the output, as the next convolution needs it; less than H and W.
-        interior: give the view of the output without its halo as well, as a residual connection needs it. Its gradient
-            and that of the whole output meet in this op's backward pass, where slicing the output would cost three.
-            Without a halo both are one tensor.
-        moments: of this very input, as :func:`reflection_pad_conv2d` gives them beside it. The result is the same
-            within rounding; a kernel that reads them saves a pass over the input. None: it is read.
 
     Returns:
-        (N, C, H + 2 halo, W + 2 halo) in the dtype and layout of the input; with ``interior`` also its (N, C, H, W)
-        inside.
+        The shape, dtype and layout of the input.
 
     Raises:
-        ValueError: one spatial element a channel with ``use_input_stats``; a halo that does not fit; an eps below 0; an
-            unknown activation; parameters or a residual of the wrong shape or on another device; moments that cannot be
-            the input's.
+        ValueError: one spatial element a channel with ``use_input_stats``; an eps below 0; an unknown activation;
+            parameters or a residual of the wrong shape or on another device.
     """
-    (halo,) = whole("halo", halo, 1)
-    _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo)
-    if not eps >= 0:
-        raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
-    check_devices(
-        input,
-        weight=weight,
-        bias=bias,
-        residual=residual,
-        running_mean=running_mean,
-        running_var=running_var,
-        moments=moments,
-    )
-    _check_moments(input, moments)
+    check(input, running_mean, running_var, weight, bias, use_input_stats, eps, activation, residual)
+    shape = input.shape
+    if use_input_stats and input.dim() != 4:
+        input = input.flatten(2).unsqueeze(-1)
+        residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
+    y, _ = normalise(
+        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, activation, negative_slope,
+        residual,
+    )  # fmt: skip
+    return y if y.shape == shape else y.view(shape)
+
+
+def normalise(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    use_input_stats: bool,
+    momentum: float | Tensor,
+    eps: float,
+    activation: str,
+    negative_slope: float,
+    residual: Tensor | None,
+    halo: int = 0,
+    with_interior: bool = False,
+    moments: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """(y with its halo, y without it if asked for), and the running statistics updated; arguments already checked.
+
+    The gradients of both meet in the op's backward pass, where slicing y would cost three. Moments are of this very
+    input, as the convolution that made it left them: the result is the same within rounding. x is (N, C, H, W) where
+    there is a halo, and where its own statistics are used.
+    """
     if not use_input_stats:  # with statistics that are constants, batch norm does the same
         fused = residual is not None or halo > 0  # then rounded once, at the end
-        wide = accumulate_dtype(input.dtype) if fused else input.dtype
-        x, weight, bias = (t.to(wide) if t is not None and t.dtype == input.dtype else t for t in (input, weight, bias))
-        y = batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope)
+        dtype, wide = x.dtype, accumulate_dtype(x.dtype) if fused else x.dtype
+        weight, bias = (t.to(wide) if t is not None and t.dtype == dtype else t for t in (weight, bias))
+        y = batch_norm(
+            x.to(wide), running_mean, running_var, weight, bias, False, momentum, eps, activation, negative_slope
+        )
         if residual is not None:
             y = y + (like(residual, y) if y.dim() == 4 else residual).to(y.dtype)
         padded = reflection_pad(y, (halo,) * 4) if halo else y
-        both = padded.to(input.dtype), inside(padded, halo).to(input.dtype)
-        return both if interior else both[0]
-    shape = input.shape
-    if input.dim() != 4:
-        input = input.flatten(2).unsqueeze(-1)
-        residual = residual.flatten(2).unsqueeze(-1) if residual is not None else None
-    y, inner = compute(input, weight, bias, residual, eps, activation, negative_slope, halo, interior, moments)
-    if running_mean is not None:
-        _update_running(running_mean, running_var, input, momentum)
-    if len(shape) != 4:  # without a halo
-        y = inner = y.view(shape)
-    return (y, inner) if interior else y
+        return padded.to(dtype), inside(padded, halo).to(dtype) if with_interior else None
+    found = compute(x, weight, bias, residual, eps, activation, negative_slope, halo, with_interior, moments)
+    if running_mean is not None and running_var is not None:
+        _update_running(running_mean, running_var, x, momentum)
+    return found
 
 
-def _check_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, activation, residual, halo):
+def check(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    use_input_stats: bool,
+    eps: float,
+    activation: str,
+    residual: Tensor | None,
+) -> None:
+    """ValueError for arguments that the op does not take."""
     if input.dim() < 3:
         raise ValueError(
             f"instance_norm needs an input of at least 3 dimensions (N, C, ...), got shape {tuple(input.shape)}"
@@ -378,24 +406,14 @@ def _check_instance_norm(input, running_mean, running_var, weight, bias, use_inp
     check_per_channel(channels, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     if residual is not None and residual.shape != input.shape:
         raise ValueError(f"residual must have the input's shape {tuple(input.shape)}, got {tuple(residual.shape)}")
-    if halo < 0 or (halo and input.dim() != 4):
-        raise ValueError(f"halo must be at least 0, and 0 for inputs that are not (N, C, H, W); got {halo}")
-    if halo and halo >= min(spatial):
-        raise ValueError(f"a halo of {halo} must be smaller than the image, {spatial[0]} x {spatial[1]}")
+    if not eps >= 0:
+        raise ValueError(f"instance_norm needs an eps of at least 0, got {eps}")
+    check_devices(
+        input, weight=weight, bias=bias, residual=residual, running_mean=running_mean, running_var=running_var
+    )
 
 
-def _check_moments(input: Tensor, moments: Tensor | None) -> None:
-    if moments is None:
-        return
-    batch, channels = input.shape[:2]
-    if moments.dim() != 4 or moments.shape[:2] != (2, batch) or channels not in moments.shape[2:]:
-        raise ValueError(
-            f"moments of shape {tuple(moments.shape)} are not of an input of shape {tuple(input.shape)}: give those "
-            "that the convolution gave beside this input, or None"
-        )
-
-
-def _update_running(running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float) -> None:
+def _update_running(running_mean: Tensor, running_var: Tensor, x: Tensor, momentum: float | Tensor) -> None:
     """The means over the samples of their means and unbiased variances, where there are samples.
 
     Of x itself: a variance that is small beside eps is lost in rstd.

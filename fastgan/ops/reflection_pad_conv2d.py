@@ -35,7 +35,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from . import _convolution, _table, reflection_pad
+from . import _convolution, _recompute, _table, reflection_pad
 from ._autocast import autocast_dtype
 from ._checks import batched, check_devices, check_reflection, whole
 from ._dispatch import Backend, Backends, Call, Cpp, Op, Triton, choose, forced, serving
@@ -493,9 +493,7 @@ def reflection_pad_conv2d(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-    *,
-    moments: bool = False,
-) -> Tensor | tuple[Tensor, Tensor | None]:
+) -> Tensor:
     """Convolution of a reflected input, ``conv2d(pad(input, padding, "reflect"), weight, bias, stride, 0, ...)``.
 
     Args:
@@ -503,30 +501,43 @@ def reflection_pad_conv2d(
         weight: (O, C / groups, kH, kW).
         bias: (O,).
         padding: reflected width on both sides, one number or (height, width); less than the size it reflects.
-        moments: give what :func:`instance_norm` needs to know of the output as well, for its argument of that name.
 
     Returns:
-        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1. With ``moments`` also the mean
-        and the sum of squared deviations of equal parts of every plane, float32 (float64 for float64), or None where
-        the kernel that serves does not leave them (all but Triton's on inputs (N, C, H, W); under torch.compile).
+        (N, O, H', W') with H' = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1.
 
     Raises:
         ValueError: a padding that is negative or does not fit, a weight or a bias on another device; RuntimeError from
             torch for a weight that does not fit.
     """
+    return convolve(input, weight, bias, stride, padding, dilation, groups)[0]
+
+
+def convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    with_moments: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """(The op, its moments if asked for and left by the kernel that serves), after the checks.
+
+    The moments are the mean and the sum of squared deviations of equal parts of every plane, float32 (float64 for
+    float64); only Triton's kernels leave them, of inputs (N, C, H, W) and outside of torch.compile.
+    """
     stride, dilation = whole("stride", stride, 2), whole("dilation", dilation, 2)
     pad_h, pad_w = padding = whole("padding", padding, 2)
     sides = (pad_w, pad_w, pad_h, pad_h)
     if reflection_pad.goes_straight(input, sides) and _goes_straight(input, weight, bias, stride, padding, dilation):
-        y = torch.conv2d(reflection_pad.stock_pad(input, sides), weight, bias, stride, 0, dilation, groups)
-        return (y, None) if moments else y
+        return torch.conv2d(reflection_pad.stock_pad(input, sides), weight, bias, stride, 0, dilation, groups), None
     x = batched("reflection_pad_conv2d", input)
     check_reflection("reflection_pad_conv2d", x, *sides)
     check_devices(input, weight=weight, bias=bias)
-    y, found = compute(x, weight, bias, stride, padding, dilation, groups, moments)
-    if input.dim() != 4:
-        y, found = y.squeeze(0), None
-    return (y, found) if moments else y
+    y, moments = compute(x, weight, bias, stride, padding, dilation, groups, with_moments)
+    _recompute.keep(y, x, weight)
+    return (y, moments) if input.dim() == 4 else (y.squeeze(0), None)
 
 
 def _goes_straight(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> bool:

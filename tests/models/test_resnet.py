@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
-from fastgan import functional
 from fastgan.models import ResnetGenerator
 from fastgan.models.resnet import ResnetBlock
-from fastgan.ops import _dispatch, instance_norm
+from fastgan.ops import _dispatch, instance_norm, reflection_pad_conv2d
 
 
 def published_keys(n_blocks, norm="instance", dropout=False):
@@ -70,8 +69,7 @@ def test_channels_last_stays_through_every_layer():
     seen = []
 
     def check(module, inputs, output):
-        whole = output[0] if isinstance(output, tuple) else output  # beside it, the view without its halo
-        seen.append(whole.is_contiguous(memory_format=torch.channels_last))
+        seen.append(output.is_contiguous(memory_format=torch.channels_last))
 
     for module in network.modules():
         module.register_forward_hook(check)
@@ -82,16 +80,37 @@ def test_channels_last_stays_through_every_layer():
 def test_only_the_first_convolution_pads(monkeypatch):
     """With instance norm every later reflection is written by the norm before it."""
     network = ResnetGenerator(ngf=4, n_blocks=2)
-    halos = [module.halo for module in network.modules() if isinstance(module, torch.nn.InstanceNorm2d)]
-    assert halos == [0, 0, 1, 1, 1, 1, 0, 0, 3]
-    original, paddings = functional.reflection_pad_conv2d, []
+    convolve, norm = reflection_pad_conv2d.convolve, instance_norm.compute
+    paddings, halos = [], []
     monkeypatch.setattr(
-        functional,
-        "reflection_pad_conv2d",
-        lambda *args, **further: paddings.append(args[4]) or original(*args, **further),
+        reflection_pad_conv2d, "convolve", lambda *args, **more: paddings.append(args[4]) or convolve(*args, **more)
     )
-    network(torch.randn(1, 3, 16, 16))
-    assert paddings == [(3, 3), *[(0, 0)] * 4]
+    monkeypatch.setattr(instance_norm, "compute", lambda *args: halos.append(args[7]) or norm(*args))
+    y = network(torch.randn(1, 3, 16, 16))
+    assert halos == [0, 0, 1, 1, 1, 1, 0, 0, 3]
+    assert paddings == [(3, 3), *[0] * 4]
+    assert y.shape == (1, 3, 16, 16)
+
+
+def test_hooks_see_one_tensor_and_change_nothing():
+    """A hook on any layer, also between two that run as one, sees what comes in and goes out by the layer's own."""
+    torch.manual_seed(0)
+    network, x = ResnetGenerator(ngf=4, n_blocks=2).double(), torch.randn(1, 3, 16, 16, dtype=torch.double)
+    expected = network(x)
+    for module in network.modules():
+        seen = []
+        with_hook = module.register_forward_hook(lambda _, inputs, output, seen=seen: seen.append((*inputs, output)))
+        torch.testing.assert_close(network(x), expected, rtol=1e-9, atol=1e-9)
+        with_hook.remove()
+        assert len(seen) == 1 and all(type(each) is torch.Tensor for each in seen[0])
+    features = []
+    network.model[10].register_forward_hook(lambda _, inputs, output: features.append(output))
+    y = network(x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), features[0])
+    torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
+    leaf = features[0].detach().requires_grad_()
+    (truth,) = torch.autograd.grad(network.model[11:](leaf).square().sum(), leaf)
+    torch.testing.assert_close(gradient, truth, rtol=1e-9, atol=1e-12)
 
 
 def test_gradients_of_residuals_are_added_inside_the_norms():
@@ -120,16 +139,15 @@ def test_norms_of_a_block_take_the_moments_of_its_convolutions(monkeypatch):
     if _dispatch.refusal("reflection_pad_conv2d", "triton", device, torch.float32):
         pytest.skip("Triton runs on a GPU or in its interpreter (TRITON_INTERPRET=1)")
     torch.manual_seed(0)
-    block = ResnetBlock(16, out_halo=0).to(device)
-    hidden = F.pad(torch.randn(1, 16, 8, 8, device=device), (1, 1, 1, 1), mode="reflect")
-    pair = (hidden, hidden[..., 1:-1, 1:-1])
+    block = ResnetBlock(16).to(device)
+    x = torch.randn(1, 16, 8, 8, device=device)
     with fastgan.backend("reference"):
-        expected = block(pair)
+        expected = block(x)
     seen = []
     norm = instance_norm.compute
     monkeypatch.setattr(instance_norm, "compute", lambda *args: seen.append(args[-1]) or norm(*args))
     with fastgan.backend(reflection_pad_conv2d="triton", instance_norm="triton"):
-        torch.testing.assert_close(block(pair), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(block(x), expected, rtol=1e-3, atol=1e-3)
     assert [moments.shape for moments in seen] == [(2, 1, 16, 1)] * 2
 
 
@@ -145,7 +163,7 @@ def test_dropout_acts_in_training_only_and_halos_mirror_it():
     block = dropping.model[10]
     hidden = F.pad(torch.randn(1, 16, 8, 8), (1, 1, 1, 1), mode="reflect")
     torch.manual_seed(1)
-    ours = block((hidden, hidden[..., 1:-1, 1:-1]))
+    ours = block(hidden[..., 1:-1, 1:-1])
     torch.manual_seed(1)
     x = F.relu(F.instance_norm(F.conv2d(hidden, block.conv_block[1].weight)))
     x = F.pad(F.dropout(x, 0.5), (1, 1, 1, 1), mode="reflect")

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
 from fastgan.ops import _dispatch
+from fastgan.ops import instance_norm as norm
 
 KERNELS = ("plain", "cpp", "triton")  # "plain" is tests/ops/plain.py
 BACKENDS = ("reference", *KERNELS)
@@ -51,6 +52,58 @@ def watch(monkeypatch: pytest.MonkeyPatch, op: str, around: Callable) -> None:
 
     for backend in _dispatch.OPS[op].backends:
         monkeypatch.setitem(vars(backend), "launchers", Watched(backend))
+
+
+def instance_norm(
+    x: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.2,
+    residual: Tensor | None = None,
+    halo: int = 0,
+    interior: bool = False,
+    moments: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor | None]:
+    """The op with what only blocks ask it for: a halo, the view inside it, moments that the convolution left."""
+    if not halo and not interior and moments is None:
+        return fastgan.functional.instance_norm(
+            x,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            use_input_stats,
+            momentum,
+            eps,
+            activation=activation,
+            negative_slope=negative_slope,
+            residual=residual,
+        )
+    norm.check(x, running_mean, running_var, weight, bias, use_input_stats, eps, activation, residual)
+    y, inner = norm.normalise(
+        x,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        use_input_stats,
+        momentum,
+        eps,
+        activation,
+        negative_slope,
+        residual,
+        halo,
+        interior,
+        moments,
+    )
+    return (y, inner) if interior else y
 
 
 LAYOUTS = ("nchw", "nhwc", "interior", "sliced", "expanded", "transposed")

@@ -14,12 +14,14 @@ import fastgan
 from fastgan import functional as ours
 from fastgan.ops import _dispatch
 
+from .common import instance_norm
+
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 DTYPES = (torch.float32, torch.bfloat16)
 
 
 def norm(x, weight, channels):
-    return ours.instance_norm(x, weight=channels, bias=channels, activation="relu", residual=x, halo=1)
+    return instance_norm(x, weight=channels, bias=channels, activation="relu", residual=x, halo=1)
 
 
 def batch(x, weight, channels):

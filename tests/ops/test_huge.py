@@ -14,6 +14,8 @@ import fastgan
 from fastgan import functional as ours
 from fastgan.ops import _dispatch
 
+from .common import instance_norm
+
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 LIMIT = 2**31
 ROWS = 12  # of an image's end, taken as a piece; what lies within EDGE rows of the cut is not compared
@@ -50,7 +52,7 @@ def norm(side, layout, device, dtype):
     shape = (1, 256, side[256], side[256])
     x = draw(shape, layout, device, dtype)
     dy = draw((*shape[:2], shape[2] + 2, shape[3] + 2), layout, device, dtype)
-    function = lambda x: ours.instance_norm(x, activation="relu", halo=1)  # noqa: E731
+    function = lambda x: instance_norm(x, activation="relu", halo=1)  # noqa: E731
     y, dx = gradients(function, (x,), dy)
     for channels in (slice(0, 2), slice(254, 256)):
         piece, seed = x[:, channels].contiguous().double(), dy[:, channels].contiguous().double()

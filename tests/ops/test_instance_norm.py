@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastgan
-from fastgan.functional import instance_norm
 from fastgan.ops._layout import accumulate_dtype, dense, is_channels_last
 from fastgan.ops._norm import ACTIVATIONS, activate
 from fastgan.ops.instance_norm import reference
@@ -28,6 +27,7 @@ from .common import (
     draw,
     gradients,
     images,
+    instance_norm,
     slow,
     using,
     views,

@@ -11,7 +11,7 @@ import fastgan
 from fastgan import functional as ours
 from fastgan.ops import _dispatch
 
-from .common import KERNELS, device_of, draw, slow
+from .common import KERNELS, device_of, draw, instance_norm, slow
 
 OPS = torch.ops.fastgan
 NORMS = ("batch_norm", "batch_norm_apply", "batch_norm_backward", "instance_norm", "instance_norm_backward")
@@ -110,7 +110,7 @@ def statistics(x):
 
 
 def norm(x, w, b):
-    return ours.instance_norm(x, weight=w, bias=b, activation="relu", residual=x, halo=1)
+    return instance_norm(x, weight=w, bias=b, activation="relu", residual=x, halo=1)
 
 
 def running(x, w, b):
@@ -201,7 +201,7 @@ def test_compiles_with_inductor(layout, fresh_compiler):
     wide = draw((2, 3, 6, 7), layout).float()
 
     def program(x, w, b):
-        return ours.instance_norm(x, weight=w, bias=b, residual=wide[:, :, 1:-1, 1:-1], activation="relu", halo=1)
+        return instance_norm(x, weight=w, bias=b, residual=wide[:, :, 1:-1, 1:-1], activation="relu", halo=1)
 
     with fastgan.backend("plain"):
         tensors = (draw((2, 3, 4, 5), layout).float(), draw((3,), seed=1).float(), draw((3,), seed=2).float())
@@ -286,7 +286,7 @@ def test_exports(fresh_compiler):
     class Block(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.norm = fastgan.nn.InstanceNorm2d(3, affine=True, activation="relu", halo=1)
+            self.norm = fastgan.nn.InstanceNorm2d(3, affine=True, activation="relu")
             self.convolution = fastgan.nn.ReflectionPadConv2d(3, 3, 3, padding=1)
             self.up = fastgan.nn.ConvTranspose2d(3, 2, 3, 2, 1, 1)
 
@@ -355,7 +355,7 @@ def test_autocast_gives_the_dtypes_of_stock(name, backend, dtype):
 def test_exports_with_sizes_that_vary(name, channels, strict, fresh_compiler):
     """One program for images of any batch and size: no check and no choice of a backend fixes those of the example."""
     layer = {
-        "instance_norm": fastgan.nn.InstanceNorm2d(channels, affine=True, activation="relu", halo=1),
+        "instance_norm": fastgan.nn.InstanceNorm2d(channels, affine=True, activation="relu"),
         "batch_norm": fastgan.nn.BatchNorm2d(channels, track_running_stats=False, activation="relu"),
         "reflection_pad_conv2d": fastgan.nn.ReflectionPadConv2d(channels, channels, 3, padding=1),
         "conv_transpose2d": fastgan.nn.ConvTranspose2d(channels, channels, 3, 2, 1),
@@ -374,7 +374,7 @@ def test_exports_with_sizes_that_vary(name, channels, strict, fresh_compiler):
 def test_shapes_on_the_meta_device():
     """As with stock layers, a model's shapes can be worked out without memory."""
     x = torch.empty(2, 3, 4, 5, device="meta")
-    assert ours.instance_norm(x, activation="relu", halo=2).shape == (2, 3, 8, 9)
+    assert instance_norm(x, activation="relu", halo=2).shape == (2, 3, 8, 9)
     assert ours.batch_norm(x, None, None, training=True, activation="relu").shape == (2, 3, 4, 5)
     assert ours.reflection_pad_conv2d(x, torch.empty(4, 3, 3, 3, device="meta"), padding=1).shape == (2, 4, 4, 5)
     assert ours.conv_transpose2d(x, torch.empty(3, 4, 3, 3, device="meta"), None, 2).shape == (2, 4, 9, 11)

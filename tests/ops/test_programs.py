@@ -16,7 +16,7 @@ import fastgan
 from fastgan import functional as ours
 from fastgan.ops import _dispatch, _library
 
-from .common import draw
+from .common import draw, instance_norm
 from .test_library import fresh_compiler  # noqa: F401
 
 
@@ -29,15 +29,18 @@ def filters(x, outputs=2, size=3):
 FUNCTIONS = {
     "batch_norm": lambda x, w, b: ours.batch_norm(x, None, None, w, b, True, activation="leaky_relu"),
     "batch_norm in evaluation": lambda x, w, b: ours.batch_norm(x, torch.zeros(3).to(x), torch.ones(3).to(x), w, b),
-    "instance_norm": lambda x, w, b: ours.instance_norm(
+    "instance_norm": lambda x, w, b: instance_norm(
         x, weight=w, bias=b, activation="leaky_relu", residual=x.sin(), halo=1
     ),
     "instance_norm and its interior": lambda x, w, b: sum(
-        y.square().mean() for y in ours.instance_norm(x, weight=w, bias=b, halo=1, interior=True)
+        y.square().mean() for y in instance_norm(x, weight=w, bias=b, halo=1, interior=True)
     ),
     "reflection_pad2d": lambda x, w, b: ours.reflection_pad2d(x, (1, 2, 3, 0)),
     "reflection_pad_conv2d": lambda x, w, b: ours.reflection_pad_conv2d(x, filters(x), b[:2], padding=1),
     "conv2d": lambda x, w, b: ours.conv2d(x, filters(x), b[:2], padding=1),
+    "conv_norm_act": lambda x, w, b: ours.conv_norm_act(
+        x, filters(x), b[:2], padding=1, padding_mode="reflect", norm_weight=w[:2], activation="leaky_relu"
+    ),
     "conv2d by columns": lambda x, w, b: ours.conv2d(x, filters(x, 2, 4), b[:2], padding=2),
     "conv_transpose2d": lambda x, w, b: ours.conv_transpose2d(
         x, filters(x).transpose(0, 1), b[:2], 2, 1, activation="leaky_relu"
@@ -168,8 +171,9 @@ LAYERS = {
     "BatchNorm1d": lambda: nn.Sequential(nn.Flatten(2), fastgan.nn.BatchNorm1d(3, activation="relu")),
     "BatchNorm2d": lambda: fastgan.nn.BatchNorm2d(3, activation="relu"),
     "Conv2d": lambda: fastgan.nn.Conv2d(3, 2, 3),
+    "ConvNormAct2d": lambda: fastgan.nn.ConvNormAct2d(3, 2, 3, padding=1, affine=True, activation="leaky_relu"),
     "ConvTranspose2d": lambda: fastgan.nn.ConvTranspose2d(3, 2, 3, 2, activation="leaky_relu"),
-    "InstanceNorm2d": lambda: fastgan.nn.InstanceNorm2d(3, affine=True, halo=2),
+    "InstanceNorm2d": lambda: fastgan.nn.InstanceNorm2d(3, affine=True),
     "InstanceNorm2d, running": lambda: fastgan.nn.InstanceNorm2d(3, affine=True, track_running_stats=True),
     "L1Loss": lambda: fastgan.nn.L1Loss(),
     "MSELoss": lambda: fastgan.nn.MSELoss(),

@@ -1,6 +1,6 @@
 """python -m tests.search [OP ...]: random calls of the public functions against float64; the table of what was found.
 
-python -m tests.search                          10,000 cases of each of the nine functions
+python -m tests.search                          10,000 cases of each of the ten functions
 python -m tests.search conv2d --cases 100       some of them
 python -m tests.search conv2d --case 4711       one of them
 python -m tests.search --subject torch          what stock torch makes of the same arguments

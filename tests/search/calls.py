@@ -121,7 +121,7 @@ def batch_norm(
 
 def instance_norm(
     input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5,
-    activation="none", negative_slope=0.2, residual=None, halo=0, interior=False,
+    activation="none", negative_slope=0.2, residual=None,
 ):  # fmt: skip
     if use_input_stats:
         over = tuple(range(2, input.dim()))
@@ -134,9 +134,7 @@ def instance_norm(
         shape = (1, -1, *[1] * (input.dim() - 2))
         mean, var = running_mean.reshape(shape), running_var.reshape(shape)
     y = activate(_normalize(input, mean, var, weight, bias, eps), activation, negative_slope)
-    y = y if residual is None else y + residual
-    padded = _pad(y, (halo,) * 4) if halo else y
-    return (padded, y) if interior else padded
+    return y if residual is None else y + residual
 
 
 def reflection_pad2d(input, padding):
@@ -144,10 +142,9 @@ def reflection_pad2d(input, padding):
     return _pad(input, (left, right, top, bottom))
 
 
-def reflection_pad_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, moments=False):
+def reflection_pad_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     pad_h, pad_w = (padding, padding) if isinstance(padding, int) else padding
-    y = F.conv2d(_pad(input, (pad_w, pad_w, pad_h, pad_h)), weight, bias, stride, 0, dilation, groups)
-    return (y, None) if moments else y
+    return F.conv2d(_pad(input, (pad_w, pad_w, pad_h, pad_h)), weight, bias, stride, 0, dilation, groups)
 
 
 def conv_transpose2d(
@@ -192,17 +189,39 @@ def _stock_batch_norm(
 
 def _stock_instance_norm(
     input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5,
-    activation="none", negative_slope=0.2, residual=None, halo=0, interior=False,
+    activation="none", negative_slope=0.2, residual=None,
 ):  # fmt: skip
     y = F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     y = activate(y, activation, negative_slope)
-    y = y if residual is None else y + residual
-    padded = _pad(y, (halo,) * 4) if halo else y
-    return (padded, y) if interior else padded
+    return y if residual is None else y + residual
+
+
+def conv_norm_act(
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", transposed=False,
+    output_padding=0, norm="instance", norm_weight=None, norm_bias=None, eps=1e-5, activation="none",
+    negative_slope=0.2, residual=None,
+):  # fmt: skip
+    if transposed:
+        y = conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    elif padding_mode == "reflect":
+        y = reflection_pad_conv2d(input, weight, bias, stride, padding, dilation, groups)
+    else:
+        y = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    y = rounded(y)
+    if norm == "instance":
+        return instance_norm(
+            y, None, None, norm_weight, norm_bias, True, 0.1, eps, activation, negative_slope, residual
+        )
+    if norm == "batch":
+        y = batch_norm(y, None, None, norm_weight, norm_bias, True, 0.1, eps, activation, negative_slope)
+    else:
+        y = activate(y, activation, negative_slope)
+    return y if residual is None else rounded(y) + residual
 
 
 DEFINITIONS = {
     "batch_norm": batch_norm,
+    "conv_norm_act": conv_norm_act,
     "instance_norm": instance_norm,
     "reflection_pad2d": reflection_pad2d,
     "reflection_pad_conv2d": reflection_pad_conv2d,
@@ -224,10 +243,15 @@ def draw(op: str, number: int) -> Call:
     draws = Draws(op, number)
     dtype = draws.one(DTYPES)
     call = _DRAWN[op](Call(op, number, draws, dtype, {}, {}))
-    call.backend = draws.one(("auto", "auto", *(name for name in _dispatch.OPS[op].names() if name not in _ELSEWHERE)))
+    call.backend = draws.one(("auto", "auto", *(name for name in _backends(op) if name not in _ELSEWHERE)))
     real = [name for name in call.tensors if not name.startswith("running") and (op, name) not in _CONSTANTS]
     call.wanted = tuple(name for name in real if draws.chance(0.75))
     return call
+
+
+def _backends(op: str) -> tuple[str, ...]:
+    """Those of the op, or none of the one that calls others."""
+    return _dispatch.OPS[op].names() if op in _dispatch.OPS else ()
 
 
 _CONSTANTS = {("bce_with_logits", "weight"), ("bce_with_logits", "pos_weight")}  # torch has no gradient of them
@@ -338,10 +362,6 @@ def _draw_instance_norm(call: Call) -> Call:
     call.arguments["use_input_stats"] = statistics
     if draws.chance(0.35):
         _add(call, "residual", shape, draws.one(("normal", "off-centre")))
-    if len(shape) == 4 and draws.chance(0.35):
-        call.arguments["halo"] = draws.whole(0, max(0, min(3, min(shape[2:]) - 1)))
-        asked = draws.chance(0.4)  # without a halo both are one tensor, whose gradients autograd adds in its dtype
-        call.arguments["interior"] = asked and call.arguments.get("halo", 0) > 0
     call.terms = shape[0] * shape[2] * (shape[3] if len(shape) > 3 else 1) * (shape[4] if len(shape) > 4 else 1)
     return call
 
@@ -461,8 +481,6 @@ def _draw_reflection_pad_conv2d(call: Call) -> Call:
         shape=(n, c, h, w), kernel=kernel, groups=groups, outputs=outputs, stride=_numbers(draws, stride),
         padding=_numbers(draws, padding), dilation=_numbers(draws, dilation),
     )  # fmt: skip
-    if draws.chance(0.1):
-        call.arguments["moments"] = True
     _convolution(call)
     call.terms = max(c // groups * kernel[0] * kernel[1], n * h * w)
     if kernel == (3, 3):
@@ -502,6 +520,42 @@ def _draw_conv_transpose2d(call: Call) -> Call:
     return call
 
 
+def _draw_conv_norm_act(call: Call) -> Call:
+    """A convolution whose output has the deviations that it should have before a norm: no constant planes."""
+    draws = call.draws
+    kind = draws.one(("zeros", "reflect", "transposed"))
+    n, c, h, w = draws.one((1, 1, 2, 3)), draws.one((1, 2, 3, 8, 16)), draws.whole(4, 9), draws.whole(4, 9)
+    outputs, k, stride, padding = draws.one((1, 2, 3, 8, 16)), draws.one((1, 3, 3, 4)), draws.one((1, 1, 2)), 1
+    if kind == "reflect" and draws.chance(0.3):
+        c, outputs, k, stride, h, w = 32, 32, 3, 1, 16, 15  # where Winograd serves
+    weight = (c, outputs, k, k) if kind == "transposed" else (outputs, c, k, k)
+    call.arguments = dict(stride=stride, padding=padding)
+    if kind == "reflect":
+        call.arguments["padding_mode"] = "reflect"
+    elif kind == "transposed":
+        call.arguments["transposed"] = True
+    call.arguments["norm"] = norm = draws.one(("instance", "instance", "batch", "none"))
+    call.arguments["activation"] = draws.one(("none", "relu", "leaky_relu"))
+    call.arguments["eps"] = draws.one((1e-5, 1e-3, 0.1))
+    _add(call, "input", (n, c, h, w), draws.one(("normal", "off-centre")))
+    _add(call, "weight", weight, "normal")
+    if draws.chance(0.5):
+        _add(call, "bias", (outputs,), "normal")
+    if norm != "none" and draws.chance(0.5):
+        _add(call, "norm_weight", (outputs,), "normal")
+        _add(call, "norm_bias", (outputs,), "normal")
+    if kind == "transposed":
+        size = [(each - 1) * stride - 2 * padding + k for each in (h, w)]
+    else:
+        size = [(each + 2 * padding - k) // stride + 1 for each in (h, w)]
+    if draws.chance(0.4):
+        _add(call, "residual", (n, outputs, *size), "normal")
+    call.terms = max(c * k * k, n * h * w * stride * stride)
+    if kind == "reflect" and k == 3:
+        call.amplification = WINOGRAD
+    return call
+
+
 def _draw_loss(call: Call) -> Call:
     draws = call.draws
     shape = _image(draws)
@@ -535,6 +589,7 @@ _DRAWN = {
     "reflection_pad_conv2d": _draw_reflection_pad_conv2d,
     "conv2d": _draw_conv2d,
     "conv_transpose2d": _draw_conv_transpose2d,
+    "conv_norm_act": _draw_conv_norm_act,
     "l1_loss": _draw_loss,
     "mse_loss": _draw_loss,
     "bce_with_logits": _draw_loss,
