@@ -110,35 +110,39 @@ class CycleGAN(TranslationRecipe[CycleGANOptions]):
         return detached({**losses["A"], **critics["A"], **losses["B"], **critics["B"]})
 
     def _update_generators(self, real_A: Tensor, real_B: Tensor) -> tuple[Tensor, Tensor, dict[str, Losses]]:
-        G_A, G_B, D_A, D_B = (self.networks[name] for name in ("G_A", "G_B", "D_A", "D_B"))
-        with self.precision.autocast(real_A.device), frozen(D_A, D_B):
-            images = {"real_A": real_A, "real_B": real_B}
-            if self.options.lambda_identity > 0:
-                images["fake_B"], images["same_B"] = together(G_A, real_A, real_B)
-                images["fake_A"], images["same_A"] = together(G_B, real_B, real_A)
-            else:
-                images["fake_B"], images["fake_A"] = G_A(real_A), G_B(real_B)
-            losses = self.generator_losses(images)
-        self.update("G", total(losses["A"] | losses["B"]))
-        return images["fake_A"], images["fake_B"], losses
+        # A backward pass for each direction, not one for both: half of the activations are held at a time.
+        self.optimizers["G"].zero_grad()
+        fakes, losses = {}, {}
+        with frozen(self.networks["D_A"], self.networks["D_B"]):
+            for side, real, other in (("A", real_A, real_B), ("B", real_B, real_A)):
+                G = self.networks[f"G_{side}"]
+                with self.precision.autocast(real.device):
+                    images = {"real": real, "other": other}
+                    if self.options.lambda_identity > 0:
+                        images["fake"], images["same"] = together(G, real, other)
+                    else:
+                        images["fake"] = G(real)
+                    found = self.generator_losses(side, images)
+                self.precision.backward(total(found), "G")
+                fakes[side], losses[side] = images["fake"].detach(), detached(found)
+        self.precision.optimizer_step(self.optimizers["G"], "G")
+        return fakes["B"], fakes["A"], losses
 
-    def generator_losses(self, images: Mapping[str, Tensor]) -> dict[str, Losses]:
-        """What the generators minimise the sum of: the losses by name, those of "A" and those of "B".
+    def generator_losses(self, side: str, images: Mapping[str, Tensor]) -> Losses:
+        """What the generators minimise the sum of, by name, in one direction: from A for side "A", from B for "B".
 
-        images: real_A, real_B, their translations fake_B and fake_A, and with an identity loss same_B and same_A, what
-        G_A makes of real_B and G_B of real_A. Called under autocast, with frozen discriminators.
+        images: real, its translation fake by G_side, other, which is of the other domain, and with an identity loss
+        same, what G_side makes of other. Called under autocast, with frozen discriminators.
         """
-        G_A, G_B, D_A, D_B = (self.networks[name] for name in ("G_A", "G_B", "D_A", "D_B"))
-        o, real_A, real_B = self.options, images["real_A"], images["real_B"]
-        of_A, of_B = {}, {}
-        of_A["G_A"] = self.gan_loss(D_A(images["fake_B"]), True)
-        of_B["G_B"] = self.gan_loss(D_B(images["fake_A"]), True)
-        of_A["cycle_A"] = o.lambda_A * functional.l1_loss(G_B(images["fake_B"]), real_A)
-        of_B["cycle_B"] = o.lambda_B * functional.l1_loss(G_A(images["fake_A"]), real_B)
+        o, back = self.options, "B" if side == "A" else "A"
+        weights = {"A": o.lambda_A, "B": o.lambda_B}
+        losses = {f"G_{side}": self.gan_loss(self.networks[f"D_{side}"](images["fake"]), True)}
+        rec = self.networks[f"G_{back}"](images["fake"])
+        losses[f"cycle_{side}"] = weights[side] * functional.l1_loss(rec, images["real"])
         if o.lambda_identity > 0:
-            of_A["idt_A"] = o.lambda_identity * o.lambda_B * functional.l1_loss(images["same_B"], real_B)
-            of_B["idt_B"] = o.lambda_identity * o.lambda_A * functional.l1_loss(images["same_A"], real_A)
-        return {"A": of_A, "B": of_B}
+            same = functional.l1_loss(images["same"], images["other"])
+            losses[f"idt_{side}"] = o.lambda_identity * weights[back] * same
+        return losses
 
     def _update_discriminators(
         self, real_A: Tensor, real_B: Tensor, pooled_A: Tensor, pooled_B: Tensor
