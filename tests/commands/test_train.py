@@ -45,12 +45,15 @@ def test_a_run_from_start_to_end(tiny_train, tmp_path):
 
     run = tmp_path / "checkpoints" / "cyclegan"
     assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == [
+        "checkpoint.previous.pt",
         "checkpoint.pt",
         "losses.jsonl",
         "metrics.json",
         "networks.safetensors",
         "options.json",
         "samples",
+        "samples/step_000001.png",
+        "samples/step_000002.png",
         "samples/step_000003.png",
     ]
     assert [line["step"] for line in losses(run)] == [1, 2, 3]
