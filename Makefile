@@ -2,7 +2,7 @@
 # make test       run the tests
 # make learn      run the experiments: train the recipes on real data, about an hour, and write a record to bench/results
 # make search     call every public function 10,000 times at random and compare with float64, some minutes
-# make fuzz       change good files at random, 10,000 times for each reader of files from strangers (ARGS="resume --cases 500")
+# make fuzz       change good files at random, 10,000 times for each reader of files of unknown origin (ARGS="resume --cases 500")
 # make bench      time the ops and the training step against plain torch, and write a record to bench/results
 # make sanitize   build the C++ ops with address and undefined-behaviour sanitizers, apart, and run their tests on that build
 # make kernels    compile the Triton kernels for sm_80, sm_90 and sm_100 in every tile and candidate of the tuner, ten minutes,

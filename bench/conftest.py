@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastgan import _process
 
 # As in our commands, before torch is imported: a result then costs its computation, not the page faults of its memory,
-# and a neighbour on the machine costs less, whoever computes it.
+# and a neighbour on the machine costs less, whichever thread computes it.
 _process.settle()
 
 from pathlib import Path

@@ -11,7 +11,7 @@ _HINT = "FASTGAN_DEBUG=1 shows where"
 
 
 class UserError(ValueError):
-    """Something the user can put right: the message is one sentence that names the value and the remedy."""
+    """An error that the user can correct. The message names the value and the remedy."""
 
 
 def sentence(error: BaseException) -> str:

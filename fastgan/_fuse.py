@@ -44,10 +44,10 @@ def fuse(model: Model, *, report: Callable[[str], object] | None = None) -> Mode
     memory formats are what they were. A second call finds nothing more to do. ``fuse(copy.deepcopy(model))`` leaves the
     model as it is.
 
-    Two neighbours run in one pass only where nobody looks between them. A layer that is called by itself, as in a loop
-    that gathers features, gives its own result, and hooks on one of two neighbours, whenever they come, see what they
-    would see without fuse: the two run one after the other while there are any. So does a model in which torch puts
-    another layer in the place of one of ours: ``nn.SyncBatchNorm.convert_sync_batchnorm`` and
+    Two neighbours run in one pass only where no hook or caller reads what lies between them. A layer that is called
+    by itself, as in a loop that gathers features, gives its own result, and hooks on one of two neighbours, whenever
+    they come, see what they would see without fuse: the two run one after the other while there are any. So does a
+    model in which torch puts another layer in the place of one of ours: ``nn.SyncBatchNorm.convert_sync_batchnorm`` and
     ``torch.nn.utils.fuse_conv_bn_eval`` may be called before or after.
 
     Left alone are layers with hooks (which the older ``spectral_norm`` and ``weight_norm`` are made of),

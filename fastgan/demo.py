@@ -117,7 +117,7 @@ def translating(networks: dict[str, nn.Module]) -> Callable[[Image.Image | None,
 
 
 def sampling(recipe: LatentRecipe) -> Callable[..., Image.Image]:
-    """What the page calls with a seed and, where the recipe is told classes, a class."""
+    """What the page calls with a seed and, where the recipe is conditional on a class, a class."""
 
     def run(seed: float, label: int | None = None) -> Image.Image:
         codes = recipe.latents(COUNT, torch.Generator().manual_seed(int(seed)))

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse(argv)
     recipe = check_latent(load_recipe(arguments.checkpoint), "generate")
     if arguments.labels is not None and not recipe.classes:
-        raise UserError(f"--labels {arguments.labels}: {recipe.name} is told no classes, and shows what it likes")
+        raise UserError(f"--labels {arguments.labels}: {recipe.name} is not conditional on a class")
     labels = parse_classes(arguments.labels or f"0-{recipe.classes - 1}", recipe.classes) if recipe.classes else None
     shown: Sequence[int | None] = labels or [None]
     most = MOST_FILES if arguments.files else grid_holds(recipe.options.image_size, least=LEAST) // len(shown)
@@ -78,8 +78,8 @@ def _parser() -> Parser:
     parser = Parser(
         "python -m fastgan.generate",
         description="""\
-Make images of random codes with a trained GAN or autoencoder: as one picture, a row for each class where the system is
-told classes, or as a file for each image.""",
+Make images of random codes with a trained GAN or autoencoder: as one picture, a row for each class of a conditional
+system, or as a file for each image.""",
         epilog="example: python -m fastgan.generate checkpoints/cgan --labels 3,1,4 --count 10 --seed 7",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run folder, checkpoint.pt or networks.safetensors")

@@ -93,7 +93,7 @@ classes that one code is shown as.""",
         nargs=2,
         type=int,
         metavar="N",
-        help="classes of the ends, for systems that are told classes; alone, one random code is shown as both",
+        help="classes of the ends, for conditional systems; alone, one random code is shown as both",
     )
     parser.add_argument(
         "--seed", type=read_seed, default=0, metavar="N", help="what that one code is drawn by (default: 0)"
@@ -107,14 +107,14 @@ classes that one code is shown as.""",
 
 
 def _classes(recipe: LatentRecipe, arguments: argparse.Namespace) -> tuple[int, int] | None:
-    """The classes of the ends; None where the system is told none."""
+    """The classes of the ends; None where the system is not conditional."""
     if not recipe.classes:
         if arguments.labels is not None:
-            raise UserError(f"--labels: {recipe.name} is told no classes; give two --images or two --seeds")
+            raise UserError(f"--labels: {recipe.name} is not conditional on a class; give two --images or two --seeds")
         return None
     if arguments.labels is None:
         if arguments.images is not None:
-            raise UserError(f"{recipe.name} is told classes: give those of the two images as --labels 3 8")
+            raise UserError(f"{recipe.name} is conditional on a class: give those of the two images as --labels 3 8")
         return 0, 0
     first, last = (check_class(label, recipe.classes) for label in arguments.labels)
     return first, last

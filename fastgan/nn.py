@@ -743,7 +743,7 @@ def _unit(layers: list[nn.Module], position: int) -> tuple[dict[str, Any], int] 
 
 
 def _block(layer: nn.Module) -> ConvNormAct2d | None:
-    """The layer, if it is a block that nobody looks into."""
+    """The layer, if it is a block whose inside no hook reads."""
     if isinstance(layer, ConvNormAct2d) and layer.is_plain() and not any(map(observed, layer.modules())):
         return layer
     return None

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         )
     if arguments.label is not None:
         if not recipe.classes:
-            raise UserError(f"--label: {recipe.name} is told no classes")
+            raise UserError(f"--label: {recipe.name} is not conditional on a class")
         check_class(arguments.label, recipe.classes)
     sheet = check_suffix(
         Path(arguments.output) if arguments.output else beside(arguments.checkpoint, "retrieved.png"),
@@ -111,7 +111,7 @@ codes, and show them with their distances: a row for each query, which comes fir
         "--label",
         type=int,
         metavar="N",
-        help="class of the query images (and of a gallery without classes), for systems that are told classes",
+        help="class of the query images (and of a gallery without classes), for conditional systems",
     )
     parser.add_argument(
         "--count", type=int, default=10, metavar="N", help="images to find for each query (default: 10)"
@@ -125,7 +125,7 @@ codes, and show them with their distances: a row for each query, which comes fir
 
 
 def _gallery_labels(recipe: LatentRecipe, gallery: LabelledDataset, label: int | None) -> Tensor | None:
-    """What the encoder is told of the gallery; None where it is told nothing."""
+    """The labels that condition the encoder; None where it takes none."""
     if not recipe.classes:
         return None
     if gallery.classes:
@@ -136,7 +136,7 @@ def _gallery_labels(recipe: LatentRecipe, gallery: LabelledDataset, label: int |
         return gallery.labels
     if label is None:
         raise UserError(
-            f"{recipe.name} is told classes and this gallery has none: give that of its images as --label 3"
+            f"{recipe.name} is conditional on a class and this gallery has none: give that of its images as --label 3"
         )
     return torch.full((len(gallery),), label)
 
@@ -156,7 +156,7 @@ def _query(
         return gallery[int(query)]["image"], codes[int(query)], int(query)
     image = read_square(query, recipe.options.input_nc, recipe.options.image_size, numbers)
     if recipe.classes and arguments.label is None:
-        raise UserError(f"{recipe.name} is told classes: give that of {query} as --label 3")
+        raise UserError(f"{recipe.name} is conditional on a class: give that of {query} as --label 3")
     labels = torch.tensor([arguments.label]) if recipe.classes else None
     return image, recipe.encode(image[None], labels)[0].cpu(), None
 

@@ -37,7 +37,7 @@ def outside(each: Option) -> list[tuple[object, str]]:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_option_takes_a_value_out_of_its_bounds(group):
-    """Each number has a bound, each word its choices; a message is one sentence of flag, value and bound."""
+    """Each number has a bound, each word its choices; a message names flag, value and bound."""
     options = GROUPS[group]
     for name, each in options_of(options).items():
         wrong = outside(each)

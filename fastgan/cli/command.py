@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one sentence for whatever went wrong."""
+"""How a command ends: its exit code, and one line for an error."""
 
 from __future__ import annotations
 

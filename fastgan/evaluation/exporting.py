@@ -100,7 +100,7 @@ def translator(network: nn.Module, running_statistics: bool = False) -> Program:
 
 
 def latent_generator(recipe: LatentRecipe) -> Program:
-    """The program that makes images of codes, and of classes where the recipe is told some."""
+    """The program that makes images of codes, and of classes where the recipe is conditional on them."""
     stock = copy.deepcopy(recipe)
     for network in stock.networks.values():
         unfuse(network).eval().requires_grad_(False)

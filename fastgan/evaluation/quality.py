@@ -54,7 +54,7 @@ def measure_generation(
 ) -> dict[str, Any]:
     """Figures of ``count`` images that a latent recipe makes of random codes.
 
-    Classes are asked for in turn where the recipe is told any.
+    Classes are asked for in turn where the recipe is conditional on them.
 
     Args:
         real: training images (N, C, S, S) in [-1, 1], which generated ones are compared with.
@@ -64,7 +64,7 @@ def measure_generation(
     Returns:
         {"generated": count, "frechet_distance", "frechet_distance_of_test_images" (both to ``real``, between Gaussian
         fits of the classifier's features), "class_shares" (by the classifier's labels), "rarest_class" (the smallest
-        of them), "asked_class_accuracy" (of a recipe that is told classes: the part that shows the one asked for)}.
+        of them), "asked_class_accuracy" (of a conditional recipe: the part that shows the class asked for)}.
     """
     asked = torch.arange(count) % recipe.classes if recipe.classes else None
     codes = recipe.latents(count, torch.Generator().manual_seed(seed))

@@ -62,7 +62,7 @@ class JohnsonGenerator(nn.Module):
         return self.model(input)
 
     def check_images(self, height: int, width: int) -> None:
-        """ValueError, in one sentence, for sizes that the border or the halvings do not fit."""
+        """Raises ValueError for sizes that the border or the halvings do not fit."""
         multiple, least = self.size_multiple, self.minimum_size
         if height % multiple or width % multiple or min(height, width) < least:
             raise ValueError(

@@ -43,7 +43,7 @@ class NLayerDiscriminator(PublishedNetwork):
         return self.model(input)
 
     def check_images(self, height: int, width: int) -> None:
-        """ValueError, in one sentence, for images too small to give a single logit."""
+        """Raises ValueError for images too small to give a single logit."""
         least = 3 * 2**self.n_layers
         if min(height, width) < least:
             raise ValueError(

@@ -103,7 +103,7 @@ class ResnetGenerator(PublishedNetwork):
         return self.model(input)
 
     def check_images(self, height: int, width: int) -> None:
-        """ValueError, in one sentence, for sizes that would not come out as they went in."""
+        """Raises ValueError for sizes that would not come out as they went in."""
         multiple, least = self.size_multiple, self.minimum_size
         if height % multiple or width % multiple or min(height, width) < least:
             good = tuple(max(least, size - size % multiple) for size in (height, width))

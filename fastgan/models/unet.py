@@ -111,7 +111,7 @@ class UnetGenerator(PublishedNetwork):
         return self.model(input)
 
     def check_images(self, height: int, width: int) -> None:
-        """ValueError, in one sentence, for sizes that would not come out as they went in."""
+        """Raises ValueError for sizes that would not come out as they went in."""
         multiple = self.size_multiple
         if height % multiple or width % multiple or min(height, width) < multiple:
             good = tuple(max(multiple, size - size % multiple) for size in (height, width))

@@ -33,7 +33,7 @@ def build_info() -> dict:
 
 @functools.cache
 def load() -> tuple[bool, str]:
-    """Load the extension once. Returns whether its ops can be called, and one sentence that says why (or why not).
+    """Load the extension once. Returns whether its ops can be called, and why (or why not).
 
     Never raises: without the extension the other backends serve.
     """

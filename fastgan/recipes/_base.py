@@ -37,7 +37,8 @@ class Decisions:
 
     Attributes:
         turns: whether it is whose turn, by the names in `Recipe.turns`.
-        rows: whom each image pool trades with, by the names in `Recipe.pools`; see ImagePool.draw. On the device.
+        rows: the rows that each image pool writes and reads, by the names in `Recipe.pools`, on the device;
+            see ImagePool.draw.
     """
 
     turns: dict[str, bool] = field(default_factory=dict)

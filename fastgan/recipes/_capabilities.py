@@ -1,4 +1,4 @@
-"""What a recipe can do beside being trained; whoever asks it to says which of these it needs."""
+"""What a recipe can do beside being trained; a caller says which of these it needs."""
 
 from typing import Protocol, runtime_checkable
 
@@ -26,7 +26,7 @@ class Generates(Protocol):
     def name(self) -> str: ...
     @property
     def classes(self) -> int:
-        """The classes that images can be asked of; 0 where the system is told none."""
+        """The classes that images can be asked of; 0 where the system is not conditional."""
 
     def latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """(count, latent_size) codes from N(0, 1)."""

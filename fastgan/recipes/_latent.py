@@ -33,7 +33,7 @@ class LatentRecipe(Recipe[LatentT]):
 
     @property
     def classes(self) -> int:
-        """The classes that images can be asked of; 0 where the system is told none."""
+        """The classes that images can be asked of; 0 where the system is not conditional."""
         return 0
 
     def latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -107,7 +107,7 @@ class LatentRecipe(Recipe[LatentT]):
     def _checked(self, labels: Tensor | None, count: int) -> Tensor | None:
         if not self.classes:
             if labels is not None:
-                raise ValueError(f"{self.name} is told no classes: call it without labels")
+                raise ValueError(f"{self.name} is not conditional on a class: call it without labels")
             return None
         if labels is not None and labels.is_floating_point() and labels.shape == (count, self.classes):
             return labels.to(self._weight())

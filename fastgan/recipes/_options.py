@@ -71,7 +71,7 @@ class AdamOptions(LatentOptions):
 
 @dataclass(frozen=True)
 class ConditionalOptions(AdamOptions):
-    """Options of systems that are told the class of each image."""
+    """Options of systems conditioned on the class of each image."""
 
     n_classes: int = option(10, "classes of the images", least=2, from_data=True)
 

@@ -1,4 +1,4 @@
-"""CGAN: both networks are told the class (Mirza, Osindero 2014, arXiv 1411.1784, equation 2)."""
+"""CGAN: both networks are conditioned on the class (Mirza, Osindero 2014, arXiv 1411.1784, equation 2)."""
 
 from dataclasses import dataclass
 

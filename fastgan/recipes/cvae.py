@@ -1,4 +1,4 @@
-"""CVAE: a variational autoencoder that is told the class (Sohn, Lee, Yan 2015; Kingma et al. 2014, arXiv 1406.5298)."""
+"""CVAE: a VAE conditioned on the class (Sohn, Lee, Yan 2015; Kingma et al. 2014, arXiv 1406.5298)."""
 
 from dataclasses import dataclass
 from typing import TypeVar

@@ -77,7 +77,7 @@ class VAE(LatentRecipe[VAEOptionsT]):
         return self.networks["G"](z, None)
 
     def _encoder_classes(self) -> int:
-        """How many classes the encoder is told."""
+        """How many classes the encoder is conditioned on."""
         return 0
 
     def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:

@@ -2,8 +2,8 @@
 
     min_G max_D  E[log D(x|y)] + E[log(1 - D(G(z|y)|y))]                                                  (equation 2)
 
-Both networks are told the class y by an embedding. The default loss puts least squares in place of the logarithms (Mao
-et al. 2017, arXiv 1611.04076, equation 9).
+Both networks are conditioned on the class y by an embedding. The default loss puts least squares in place of the
+logarithms (Mao et al. 2017, arXiv 1611.04076, equation 9).
 """
 
 import torch

@@ -75,7 +75,7 @@ def outline(file: IO[bytes]) -> Any:
 
 
 def is_pickle(file: IO[bytes]) -> bool:
-    """Whether a file is a pickle of plain values, whoever wrote it."""
+    """Whether a file is a pickle of plain values, whatever wrote it."""
     length = file.seek(0, 2)
     file.seek(0)
     try:

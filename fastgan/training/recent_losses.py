@@ -1,4 +1,4 @@
-"""The losses of recent steps, left on the device until somebody looks; and the stop where numbers end."""
+"""The losses of recent steps, left on the device until they are read; and the stop where numbers end."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_a_strip_between_images(call, runs, digits):
 def test_a_strip_between_images_of_a_system_that_is_told_classes(call, runs, digits):
     ends = ("--images", digits / "0" / "1.png", digits / "2" / "0.png")
     outcome = call(interpolate, runs("cvae"), *ends, "--output", "strip.png")
-    assert outcome.code == 2 and "cvae is told classes: give those of the two images as --labels 3 8" in outcome.err
+    assert outcome.code == 2 and "cvae is conditional on a class: give those of the two --labels 3 8" in outcome.err
     assert call(interpolate, runs("cvae"), *ends, "--labels", 0, 2, "--output", "strip.png").code == 0
 
 
@@ -217,7 +217,7 @@ def test_a_gallery_of_idx_files_and_of_a_system_that_is_told_classes(call, runs,
     assert len(outcome.out.splitlines()) == 1 + 8 + 1, "all of both sets but the query"
     Image.new("L", (28, 28)).save("query.png")
     outcome = call(retrieve, run, "--query", "query.png", "--gallery", "idx", "--output", "two.png")
-    assert outcome.code == 2 and "cvae is told classes: give that of query.png as --label 3" in outcome.err
+    assert outcome.code == 2 and "cvae is conditional on a class: give that of query.png as --label 3" in outcome.err
     outcome = call(retrieve, run, "--query", "query.png", "--gallery", "idx", "--label", 2, "--output", "two.png")
     assert outcome.code == 0, outcome.err
 
@@ -234,7 +234,7 @@ def test_pictures_stay_unless_asked(call, runs, digits):
 @pytest.mark.parametrize(
     "name, recipe, arguments, said",
     [
-        ("generate", "vae", ("--labels", "3"), "--labels 3: vae is told no classes, and shows what it likes"),
+        ("generate", "vae", ("--labels", "3"), "--labels 3: vae is not conditional on a class"),
         ("generate", "cgan", ("--labels", "3,12"), "there is no class 12: classes run from 0 to 9"),
         ("generate", "vae", ("--seed", 2**64), "--seed: '18446744073709551616' is not a whole number from 0 to 1844"),
         ("interpolate", "vae", ("--seeds", "1", "x"), "--seeds: 'x' is not a whole number from 0 to"),
@@ -264,7 +264,7 @@ def test_pictures_stay_unless_asked(call, runs, digits):
             "interpolate",
             "vae",
             ("--labels", "1", "2"),
-            "--labels: vae is told no classes; give two --images or two --seeds",
+            "--labels: vae is not conditional on a class; give two --images or two --seeds",
         ),
         ("interpolate", "cgan", ("--labels", "1", "10"), "there is no class 10: classes run from 0 to 9"),
         ("interpolate", "vae", ("--steps", "0"), "--steps is 0: it must be 1 or more"),
@@ -273,7 +273,7 @@ def test_pictures_stay_unless_asked(call, runs, digits):
         ("retrieve", "dcgan", ("--query", "0", "--gallery", "digits"), "dcgan has no encoder, which retrieve needs"),
         ("retrieve", "vae", ("--query", "0", "--gallery", "nowhere"), "nowhere is missing: it should hold IDX files"),
         ("retrieve", "vae", ("--query", "12", "--gallery", "digits"), "--query 12: the gallery has 12 images, 0 to 11"),
-        ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--label", "1"), "--label: vae is told no classes"),
+        ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--label", "1"), "--label: vae is not conditional"),
         ("retrieve", "vae", ("--query", "0", "--gallery", "digits", "--count", "0"), "--count is 0"),
         (
             "retrieve",

@@ -190,7 +190,7 @@ def test_empty_inputs(ops, level, shape):
         assert dx.shape == x.shape and dweight.tolist() == dbias.tolist() == [0.0] * shape[1]
 
 
-def test_bad_arguments_get_one_sentence(ops):
+def test_bad_arguments_are_errors(ops):
     x = torch.randn(2, 3, 8, 8)
     mean = torch.zeros(3)
 

@@ -250,7 +250,7 @@ def refused(error, words, call, *args):
     assert "\n" not in str(caught.value).split("Exception raised from")[0].strip()
 
 
-def test_bad_arguments_get_one_sentence(ops):
+def test_bad_arguments_are_errors(ops):
     x = torch.randn(2, 3, 8, 8)
 
     def forward(x=x, weight=None, bias=None, residual=None, activation="relu", halo=0):

@@ -113,7 +113,7 @@ def test_any_dense_order_of_dimensions(ops, level):
     torch.testing.assert_close(value, (x - t) ** 2)
 
 
-def test_bad_arguments_get_one_sentence(ops):
+def test_bad_arguments_are_errors(ops):
     x = torch.randn(4, 6)
 
     def loss(x=x, t=None, kind="l1", reduction="mean"):

@@ -67,7 +67,7 @@ def test_results_do_not_depend_on_the_number_of_threads(ops, level, threads):
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-def test_bad_arguments_get_one_sentence(ops):
+def test_bad_arguments_are_errors(ops):
     x = torch.randn(1, 2, 4, 5)
     for error, words, call in (
         (ValueError, "padding right .* got 5 for a width of 5", lambda: ops.reflection_pad2d(x, 0, 5, 0, 0)),

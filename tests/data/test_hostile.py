@@ -1,4 +1,4 @@
-"""Files from strangers: each gives the right pixels or one sentence, in bounded time and memory."""
+"""Files from strangers: each gives the right pixels or an error that names it, in bounded time and memory."""
 
 import errno
 import gzip

@@ -387,7 +387,7 @@ def test_calls_that_do_not_fit():
     plain, told = make("gan"), make("cgan")
     z = plain.latents(2)
     for call, sentence in (
-        (lambda: plain.decode(z, torch.tensor([1, 2])), "gan is told no classes"),
+        (lambda: plain.decode(z, torch.tensor([1, 2])), "gan is not conditional on a class"),
         (lambda: plain.decode(z[:, :3]), r"codes of gan are \(N, 5\), got \(2, 3\)"),
         (lambda: told.decode(z), "needs a class for each of 2 images"),
         (lambda: told.decode(z, torch.tensor([1, 10])), r"classes run from 0 to 9, got \[1, 10\]"),
