@@ -9,7 +9,8 @@ from torch import nn
 
 import fastgan
 
-NAMES = [name for name in fastgan.nn.__all__ if not name.endswith("Loss") and name != "Sequential"]
+BLOCKS = ("ConvNormAct2d", "Sequential")  # made of layers, which are counted
+NAMES = [name for name in fastgan.nn.__all__ if not name.endswith("Loss") and name not in BLOCKS]
 STOCK = {name: getattr(nn, name, nn.Conv2d) for name in NAMES}  # ReflectionPadConv2d is a convolution of torch's, too
 
 

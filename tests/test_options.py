@@ -14,6 +14,7 @@ from fastgan.training.train_options import TrainOptions
 
 GROUPS = {name: recipes.get(name).Options for name in recipes.RECIPES} | {"train": TrainOptions, "data": DataOptions}
 FREE = {"name", "checkpoints_dir", "preset", "device", "backend", "dataroot"}  # any text, which others look at
+FREE |= {"save_every", "sample_every"}  # whose form tests/training/test_interval.py tests
 
 
 def outside(each: Option) -> list[tuple[object, str]]:

@@ -45,8 +45,9 @@ def with_loss(name):
     class Mine(base):
         def generator_losses(self, *given):
             losses = super().generator_losses(*given)
-            fake = given[0]["fake_B"] if name == "cyclegan" else given[2] if name == "pix2pix" else given[1]
-            (losses["A"] if name == "cyclegan" else losses)["mine"] = 100 * fake.square().mean()
+            fake = given[1]["fake"] if name == "cyclegan" else given[2] if name == "pix2pix" else given[1]
+            if not isinstance(given[0], str) or given[0] == "A":  # of CycleGAN's two directions, the one from A
+                losses["mine"] = 100 * fake.square().mean()
             return losses
 
         def compute(self, batch, decided):
