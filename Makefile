@@ -35,7 +35,7 @@ cyclegan: setup
 test: setup
 	$(RUN) -m pytest -n logical --dist loadfile $(ARGS)
 
-CPP := $(shell git ls-files 'csrc/*' 'tests/csrc/*' 2>/dev/null | grep -E '[.](cpp|h|cu|cuh)$$')
+CPP := $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 lint: $(VENV)/requirements.stamp
 	$(RUN) -m ruff check .
