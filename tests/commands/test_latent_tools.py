@@ -164,10 +164,10 @@ def test_a_strip_between_images(call, runs, digits):
         assert np.abs(cell(strip, 0, column) - as_pixels(expected)).max() <= 1
 
 
-def test_a_strip_between_images_of_a_system_that_is_told_classes(call, runs, digits):
+def test_a_strip_between_images_of_a_conditional_system(call, runs, digits):
     ends = ("--images", digits / "0" / "1.png", digits / "2" / "0.png")
     outcome = call(interpolate, runs("cvae"), *ends, "--output", "strip.png")
-    assert outcome.code == 2 and "cvae is conditional on a class: give those of the two --labels 3 8" in outcome.err
+    assert outcome.code == 2 and "cvae is conditional on a class: give those of the two images" in outcome.err
     assert call(interpolate, runs("cvae"), *ends, "--labels", 0, 2, "--output", "strip.png").code == 0
 
 
@@ -206,7 +206,7 @@ def test_the_nearest_images(call, runs, digits):
     assert sheet[4 + 84 : 4 + 84 + under].min() < 128, "distances are written under the images"
 
 
-def test_a_gallery_of_idx_files_and_of_a_system_that_is_told_classes(call, runs, tmp_path):
+def test_a_gallery_of_idx_files_and_of_a_conditional_system(call, runs, tmp_path):
     from tests.data.common import write_idx
 
     write_idx(tmp_path / "idx", 6, size=(28, 28))
