@@ -25,6 +25,8 @@ Clock = Callable[[Runner, int], float]
 
 ASSUMED_CACHE = 4 << 20
 ORDINARY_PREEMPTIONS = 20  # a second
+LONG = 1.0  # seconds; in a shorter sample the ticks of the system's accounts are too coarse
+OTHERS = 0.03  # of the processor: tables count no smaller difference
 
 
 def host_clock(call: Runner, index: int) -> float:
@@ -116,6 +118,17 @@ def _preemptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
 
 
+def _taken_by_others() -> float | None:
+    """Seconds of processor time that other processes, and other virtual machines, have taken; None where unknown."""
+    try:
+        fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = map(int, fields)
+    ticks = user + nice + system + interrupts + soft_interrupts + stolen
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
 class Timing:
     """The samples of one function: seconds, and how many samples another process cut into."""
 
@@ -167,10 +180,14 @@ class Comparison:
     def turn(self, name: str) -> None:
         """Time one function in the present round."""
         timing = self.timings[name]
-        preemptions = _preemptions()
+        preemptions, taken = _preemptions(), _taken_by_others()
         timing.seconds.append(self.clock(self.runners[name], self.number))
-        # The system's own work cuts into every second a few times.
-        timing.preempted += _preemptions() - preemptions > ORDINARY_PREEMPTIONS * timing.seconds[-1]
+        seconds, after = timing.seconds[-1], _taken_by_others()
+        if seconds >= LONG and taken is not None and after is not None:
+            # The threads of a long sample preempt each other: what others took is what counts.
+            timing.preempted += after - taken > OTHERS * seconds * (os.cpu_count() or 1)
+        else:  # the system's own work cuts into every second a few times
+            timing.preempted += _preemptions() - preemptions > ORDINARY_PREEMPTIONS * seconds
 
     def _order(self) -> list[str]:
         names = list(self.runners)

@@ -1,5 +1,11 @@
 """Interleaved timing: everybody's turn comes once a round, in rotating order, and warm-up leaves no trace."""
 
+import os
+import time
+from pathlib import Path
+
+import pytest
+
 from bench import measure
 
 
@@ -34,6 +40,29 @@ def test_summary_orders_its_quantiles_and_takes_a_single_sample():
     assert timing.summary() == {"min": 1.0, "q20": 1.8, "median": 3.0, "q80": 4.2, "samples": 5, "preempted": 0.2}
     timing.seconds = [2.0]
     assert timing.summary()["q20"] == timing.summary()["q80"] == 2.0
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system keeps no accounts in /proc")
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_long_sample_is_preempted_where_others_compute(monkeypatch, busy):
+    """By others' share of the processor, however often threads of this process preempt each other."""
+    monkeypatch.setattr(measure, "LONG", 0.01)
+    monkeypatch.setattr(measure, "_preemptions", iter(range(0, 10**9, 10**6)).__next__)
+    accounts = iter([5.0, 5.0 + (0.2 if busy else 0.0)])
+    monkeypatch.setattr(measure, "_taken_by_others", accounts.__next__)
+    comparison = measure.Comparison({"a": lambda _: time.sleep(0.02)})
+    comparison.turn("a")
+    assert comparison.timings["a"].preempted == busy
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system keeps no accounts in /proc")
+def test_the_time_of_this_process_is_not_that_of_others():
+    before, own, began = measure._taken_by_others(), time.process_time(), time.perf_counter()
+    while time.process_time() - own < 1.0:
+        pass
+    elapsed = time.perf_counter() - began
+    taken = measure._taken_by_others() - before
+    assert -0.1 <= taken <= elapsed * (os.cpu_count() or 1) - 1.0 + 0.1
 
 
 def test_rounds_stay_within_their_bounds():
