@@ -184,7 +184,7 @@ class Comparison:
         timing.seconds.append(self.clock(self.runners[name], self.number))
         seconds, after = timing.seconds[-1], _taken_by_others()
         if seconds >= LONG and taken is not None and after is not None:
-            # The threads of a long sample preempt each other: what others took is what counts.
+            # With a thread on every core, work that takes 1 % of the processor preempts a step 30 times a second.
             timing.preempted += after - taken > OTHERS * seconds * (os.cpu_count() or 1)
         else:  # the system's own work cuts into every second a few times
             timing.preempted += _preemptions() - preemptions > ORDINARY_PREEMPTIONS * seconds

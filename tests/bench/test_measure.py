@@ -45,7 +45,7 @@ def test_summary_orders_its_quantiles_and_takes_a_single_sample():
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system keeps no accounts in /proc")
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_long_sample_is_preempted_where_others_compute(monkeypatch, busy):
-    """By others' share of the processor, however often threads of this process preempt each other."""
+    """By others' share of the processor, however often this process is preempted."""
     monkeypatch.setattr(measure, "LONG", 0.01)
     monkeypatch.setattr(measure, "_preemptions", iter(range(0, 10**9, 10**6)).__next__)
     accounts = iter([5.0, 5.0 + (0.2 if busy else 0.0)])
