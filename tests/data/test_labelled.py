@@ -240,7 +240,7 @@ def test_folders_of_systems_hold_no_images(tmp_path, system, inside):
         ("train/train", "test/test"),
         ("seg_train/seg_train", "seg_test/seg_test"),
         ("set/train", "set/test"),
-        ("root/root/training_set/training_set", "root/root/test_set/test_set"),
+        ("pets/pets/training_set/training_set", "pets/pets/test_set/test_set"),
     ],
 )
 def test_parts_as_tools_lay_them_out(tmp_path, train, test):
